@@ -1,0 +1,17 @@
+//! OTLP as bytes: the wire format is the data model.
+//!
+//! [`trace`] walks a serialised request once, checks its structure down to span, event, link, status and
+//! attribute, and shows what it passes to a visitor; nothing is decoded that nobody reads. [`edit`] drops spans or
+//! adds to them without touching the rest. [`json`] turns OTLP/JSON into protobuf at the door, and back where a
+//! person or a file wants it.
+
+pub mod edit;
+pub mod json;
+mod signal;
+pub mod trace;
+mod value;
+pub mod wire;
+
+pub use signal::Signal;
+pub use value::Value;
+pub use wire::Malformed;
