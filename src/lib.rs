@@ -6,3 +6,8 @@
 pub mod clock;
 pub mod config;
 pub mod otlp;
+pub mod net;
+pub mod pipeline;
+pub mod exporters;
+pub mod receivers;
+pub mod processors;

@@ -163,6 +163,9 @@ fn expected(schema: &Json) -> String {
     if schema.get("format").and_then(Json::as_str) == Some("duration") {
         return "must be a duration such as 200ms, 10s or 5m".to_owned();
     }
+    if schema.get("format").and_then(Json::as_str) == Some("size") {
+        return "must be a number of bytes such as 1048576 or 64MiB".to_owned();
+    }
     let names: Vec<&str> = match schema.get("type") {
         Some(Json::String(one)) => vec![one],
         Some(Json::Array(several)) => several.iter().filter_map(Json::as_str).filter(|name| *name != "null").collect(),

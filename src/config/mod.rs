@@ -12,4 +12,9 @@ mod value;
 pub use check::check;
 pub use load::{Document, Source, load};
 pub use problem::{Path, Problem, Severity, nearest};
-pub use value::{Secret, Span};
+pub use value::{Secret, Size, Span};
+
+/// The JSON Schema of a configuration struct.
+pub fn schema_of<T: schemars::JsonSchema>() -> serde_json::Value {
+    schemars::schema_for!(T).to_value()
+}

@@ -112,6 +112,79 @@ impl JsonSchema for Span {
     }
 }
 
+/// A number of bytes as written in YAML: a whole number, or one with a unit (`64MiB`, `500KB`).
+///
+/// Units: `B`, `KB`, `MB`, `GB` (powers of 1000), `KiB`, `MiB`, `GiB` (powers of 1024).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(usize);
+
+impl Size {
+    /// So many mebibytes.
+    pub const fn mib(mib: usize) -> Self {
+        Self(mib << 20)
+    }
+
+    /// In bytes.
+    pub const fn bytes(self) -> usize {
+        self.0
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let (number, unit) = text.split_at_checked(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))?;
+        let unit = match unit.trim() {
+            "" | "B" => 1,
+            "KB" => 1000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            _ => return None,
+        };
+        number.parse::<usize>().ok()?.checked_mul(unit).map(Self)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (size, unit) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+            if self.0 > 0 && self.0.is_multiple_of(size) {
+                return write!(f, "{}{unit}", self.0 / size);
+            }
+        }
+        write!(f, "{}B", self.0)
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        Self::parse(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is no size: write a whole number of bytes, or one with a unit, such as 64MiB")))
+    }
+}
+
+impl JsonSchema for Size {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "integer"], "format": "size" })
+    }
+}
+
 /// A value that must not be shown: a token, a password, a header that carries one.
 ///
 /// `Debug` and serialisation write `[redacted]`.
@@ -171,6 +244,16 @@ mod tests {
         for text in ["200ms", "90s", "5m", "1h", "0s", "1500us"] {
             let span = Span::parse(text).unwrap();
             assert_eq!(Span::parse(&span.to_string()), Some(span));
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        for (text, bytes) in [("10", 10), ("64MiB", 64 << 20), ("5 KB", 5000), ("1GiB", 1 << 30), ("7B", 7)] {
+            assert_eq!(Size::parse(text).map(Size::bytes), Some(bytes), "{text}");
+        }
+        for text in ["", "MiB", "1.5MiB", "-1", "1TB", "99999999999999999999"] {
+            assert_eq!(Size::parse(text), None, "{text}");
         }
     }
 

@@ -1,0 +1,28 @@
+//! What sends telemetry on.
+//!
+//! `sending` is what the exporters share: a bounded queue, batches by concatenation, retry with backoff.
+
+pub mod debug;
+pub mod file;
+pub mod otlp_grpc;
+pub mod otlp_http;
+mod render;
+mod sending;
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::config::Secret;
+
+/// Headers as a user wrote them; a value that can't be one is named by its key only.
+fn headers(written: &BTreeMap<String, Secret>) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::with_capacity(written.len());
+    for (name, value) in written {
+        let parsed = HeaderName::try_from(name.to_ascii_lowercase()).map_err(|_invalid| format!("`{name}` is no name of a header"))?;
+        let mut value = HeaderValue::from_str(value.expose()).map_err(|_invalid| format!("the value of header `{name}` holds characters no header may hold"))?;
+        value.set_sensitive(true);
+        headers.insert(parsed, value);
+    }
+    Ok(headers)
+}

@@ -1,0 +1,132 @@
+//! `otlp_grpc`: OTLP over gRPC.
+
+use std::collections::BTreeMap;
+
+use opentelemetry_proto::tonic::collector::{
+    logs::v1::ExportLogsServiceResponse, metrics::v1::ExportMetricsServiceResponse, trace::v1::ExportTraceServiceResponse,
+};
+use prost::Message;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_yaml::Value;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use std::sync::Arc;
+
+use super::sending::{Failure, RetryOnFailure, Sender, Sending, SendingQueue, Sent};
+use crate::{
+    config::{Secret, Span, schema_of},
+    net::{ClientTls, Encoding, channel::GrpcClient},
+    otlp::Signal,
+    pipeline::{Factory, Future, Instance, Parsed, Payload, Role, Section},
+};
+
+/// What the user may write.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    /// `host:port` of the backend.
+    endpoint: String,
+    /// TLS settings.
+    tls: ClientTls,
+    /// Sent with every request.
+    headers: BTreeMap<String, Secret>,
+    /// `gzip`, `zstd` or `none`.
+    compression: Encoding,
+    /// The longest one attempt may take.
+    timeout: Span,
+    /// Queue.
+    sending_queue: SendingQueue,
+    /// Retry.
+    retry_on_failure: RetryOnFailure,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            endpoint: String::new(),
+            tls: ClientTls::default(),
+            headers: BTreeMap::new(),
+            compression: Encoding::Gzip,
+            timeout: Span::secs(5),
+            sending_queue: SendingQueue::default(),
+            retry_on_failure: RetryOnFailure::default(),
+        }
+    }
+}
+
+/// What is known of `otlp_grpc` before one is built.
+pub const FACTORY: Factory = Factory {
+    section: Section::Exporters,
+    name: "otlp_grpc",
+    aliases: &["otlp"],
+    about: "Sends OTLP over gRPC to a Collector, Jaeger, Tempo or any other backend.",
+    roles: &[Role { section: Section::Exporters, signals: &Signal::ALL }],
+    schema: schema_of::<Config>,
+    parse,
+};
+
+fn parse(value: Value) -> Result<Parsed, String> {
+    let config: Config = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
+    if config.endpoint.is_empty() {
+        return Err("`endpoint` is missing: write the backend's host:port".to_owned());
+    }
+    let headers = super::headers(&config.headers)?;
+    Ok(Parsed {
+        effective: serde_json::to_value(&config).map_err(|error| error.to_string())?,
+        warnings: Vec::new(),
+        listens_on: Vec::new(),
+        sends_to: vec![config.endpoint.clone()],
+        build: Box::new(move |setup| {
+            let client = GrpcClient::new(&config.endpoint, &config.tls, headers, config.compression, config.timeout.get())?;
+            let sending = Sending::new(&setup.id, &setup.meter, config.sending_queue, config.retry_on_failure, OverGrpc(client));
+            Ok(Instance::Exporter(Arc::new(sending)))
+        }),
+    })
+}
+
+struct OverGrpc(GrpcClient);
+
+impl Sender for OverGrpc {
+    fn send<'a>(&'a self, batch: &'a Payload) -> Future<'a, Result<Sent, Failure>> {
+        Box::pin(async move {
+            match self.0.call(method(batch.signal), batch.joined()).await {
+                Ok(answer) => Ok(partial_success(batch.signal, &answer)),
+                Err(status) => Err(failure(&status)),
+            }
+        })
+    }
+}
+
+const fn method(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+    }
+}
+
+/// What the answer says of a request that was taken. One that can't be read says nothing; the request was taken.
+pub(super) fn partial_success(signal: Signal, answer: &[u8]) -> Sent {
+    let (rejected, message) = match signal {
+        Signal::Traces => ExportTraceServiceResponse::decode(answer).ok().and_then(|answer| answer.partial_success).map(|part| (part.rejected_spans, part.error_message)),
+        Signal::Metrics => {
+            ExportMetricsServiceResponse::decode(answer).ok().and_then(|answer| answer.partial_success).map(|part| (part.rejected_data_points, part.error_message))
+        }
+        Signal::Logs => ExportLogsServiceResponse::decode(answer).ok().and_then(|answer| answer.partial_success).map(|part| (part.rejected_log_records, part.error_message)),
+    }
+    .unwrap_or_default();
+    Sent { rejected: usize::try_from(rejected).unwrap_or_default(), message }
+}
+
+/// Which codes may be tried again: <https://opentelemetry.io/docs/specs/otlp/#failures>.
+fn failure(status: &Status) -> Failure {
+    let after = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    let reason = format!("{:?}: {}", status.code(), status.message());
+    match status.code() {
+        Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::OutOfRange | Code::Unavailable | Code::DataLoss => Failure::Retryable { reason, after },
+        Code::ResourceExhausted if after.is_some() => Failure::Retryable { reason, after },
+        _ => Failure::Permanent(reason),
+    }
+}

@@ -1,0 +1,257 @@
+//! OTLP as text for people.
+
+use std::fmt::{self, Write};
+
+use opentelemetry_proto::tonic::{
+    collector::{logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest},
+    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
+    logs::v1::LogRecord,
+    metrics::v1::{DataPointFlags, ExponentialHistogramDataPoint, HistogramDataPoint, Metric, NumberDataPoint, metric::Data, number_data_point},
+    resource::v1::Resource,
+    trace::v1::{Span, span::SpanKind, status::StatusCode},
+};
+use prost::Message;
+
+use super::debug::Verbosity;
+use crate::otlp::Signal;
+
+/// Writes a serialised request as text; every line ends with a line feed.
+///
+/// # Errors
+/// The bytes are no such request.
+pub(super) fn render(signal: Signal, request: &[u8], verbosity: Verbosity) -> Result<String, prost::DecodeError> {
+    let mut page = Page { out: String::new(), verbosity };
+    match signal {
+        Signal::Traces => page.traces(&ExportTraceServiceRequest::decode(request)?),
+        Signal::Metrics => page.metrics(&ExportMetricsServiceRequest::decode(request)?),
+        Signal::Logs => page.logs(&ExportLogsServiceRequest::decode(request)?),
+    }
+    // Writing to a string fails only where a value's own Display does, and ours never do.
+    .unwrap_or_default();
+    Ok(page.out)
+}
+
+struct Page {
+    out: String,
+    verbosity: Verbosity,
+}
+
+impl Page {
+    fn traces(&mut self, request: &ExportTraceServiceRequest) -> fmt::Result {
+        let spans: usize = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans).map(|scope| scope.spans.len()).sum();
+        writeln!(self.out, "traces: {} resource spans, {spans} spans", request.resource_spans.len())?;
+        if self.verbosity == Verbosity::Basic {
+            return Ok(());
+        }
+        for resource in &request.resource_spans {
+            self.resource(resource.resource.as_ref())?;
+            for scope in &resource.scope_spans {
+                self.scope(scope.scope.as_ref())?;
+                scope.spans.iter().try_for_each(|span| self.span(span))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn metrics(&mut self, request: &ExportMetricsServiceRequest) -> fmt::Result {
+        let metrics = || request.resource_metrics.iter().flat_map(|resource| &resource.scope_metrics).flat_map(|scope| &scope.metrics);
+        let points: usize = metrics().map(points).sum();
+        writeln!(self.out, "metrics: {} resource metrics, {} metrics, {points} data points", request.resource_metrics.len(), metrics().count())?;
+        if self.verbosity == Verbosity::Basic {
+            return Ok(());
+        }
+        for resource in &request.resource_metrics {
+            self.resource(resource.resource.as_ref())?;
+            for scope in &resource.scope_metrics {
+                self.scope(scope.scope.as_ref())?;
+                scope.metrics.iter().try_for_each(|metric| self.metric(metric))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn logs(&mut self, request: &ExportLogsServiceRequest) -> fmt::Result {
+        let records: usize = request.resource_logs.iter().flat_map(|resource| &resource.scope_logs).map(|scope| scope.log_records.len()).sum();
+        writeln!(self.out, "logs: {} resource logs, {records} log records", request.resource_logs.len())?;
+        if self.verbosity == Verbosity::Basic {
+            return Ok(());
+        }
+        for resource in &request.resource_logs {
+            self.resource(resource.resource.as_ref())?;
+            for scope in &resource.scope_logs {
+                self.scope(scope.scope.as_ref())?;
+                scope.log_records.iter().try_for_each(|record| self.record(record))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn resource(&mut self, resource: Option<&Resource>) -> fmt::Result {
+        let attributes = resource.map(|resource| resource.attributes.as_slice()).unwrap_or_default();
+        writeln!(self.out, "resource {}", Attributes(attributes))
+    }
+
+    fn scope(&mut self, scope: Option<&InstrumentationScope>) -> fmt::Result {
+        match scope {
+            Some(scope) if self.verbosity == Verbosity::Detailed => {
+                writeln!(self.out, "scope {} {} {}", shown(&scope.name), shown(&scope.version), Attributes(&scope.attributes))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn span(&mut self, span: &Span) -> fmt::Result {
+        let kind = SpanKind::try_from(span.kind).unwrap_or(SpanKind::Unspecified).as_str_name().trim_start_matches("SPAN_KIND_");
+        let status = span.status.clone().unwrap_or_default();
+        let code = StatusCode::try_from(status.code).unwrap_or(StatusCode::Unset).as_str_name().trim_start_matches("STATUS_CODE_");
+        writeln!(
+            self.out,
+            "  {} {kind} {} {code} trace={} span={} {}",
+            shown(&span.name),
+            Seconds(span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano)),
+            Hex(&span.trace_id),
+            Hex(&span.span_id),
+            Attributes(&span.attributes)
+        )?;
+        if self.verbosity != Verbosity::Detailed {
+            return Ok(());
+        }
+        writeln!(self.out, "    parent={} start={} end={} message={}", Hex(&span.parent_span_id), span.start_time_unix_nano, span.end_time_unix_nano, shown(&status.message))?;
+        for event in &span.events {
+            writeln!(self.out, "    event {} at {} {}", shown(&event.name), event.time_unix_nano, Attributes(&event.attributes))?;
+        }
+        for link in &span.links {
+            writeln!(self.out, "    link trace={} span={} {}", Hex(&link.trace_id), Hex(&link.span_id), Attributes(&link.attributes))?;
+        }
+        Ok(())
+    }
+
+    fn metric(&mut self, metric: &Metric) -> fmt::Result {
+        let unit = if metric.unit.is_empty() { String::new() } else { format!(" {}", shown(&metric.unit)) };
+        if self.verbosity == Verbosity::Detailed {
+            writeln!(self.out, "  metric {}{unit}: {}", shown(&metric.name), shown(&metric.description))?;
+        }
+        match &metric.data {
+            Some(Data::Gauge(gauge)) => gauge.data_points.iter().try_for_each(|point| self.number(metric, &unit, point)),
+            Some(Data::Sum(sum)) => sum.data_points.iter().try_for_each(|point| self.number(metric, &unit, point)),
+            Some(Data::Histogram(histogram)) => histogram.data_points.iter().try_for_each(|point| self.histogram(metric, &unit, point)),
+            Some(Data::ExponentialHistogram(histogram)) => histogram.data_points.iter().try_for_each(|point| self.exponential(metric, &unit, point)),
+            Some(Data::Summary(summary)) => {
+                summary.data_points.iter().try_for_each(|point| writeln!(self.out, "  {} {} count={} sum={}{unit}", shown(&metric.name), Attributes(&point.attributes), point.count, point.sum))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn number(&mut self, metric: &Metric, unit: &str, point: &NumberDataPoint) -> fmt::Result {
+        write!(self.out, "  {} {} ", shown(&metric.name), Attributes(&point.attributes))?;
+        let no_value = point.flags & DataPointFlags::NoRecordedValueMask as u32 != 0;
+        match point.value {
+            _ if no_value => write!(self.out, "no recorded value")?,
+            Some(number_data_point::Value::AsInt(value)) => write!(self.out, "{value}{unit}")?,
+            Some(number_data_point::Value::AsDouble(value)) => write!(self.out, "{value}{unit}")?,
+            None => write!(self.out, "no value")?,
+        }
+        self.times(point.start_time_unix_nano, point.time_unix_nano)
+    }
+
+    fn histogram(&mut self, metric: &Metric, unit: &str, point: &HistogramDataPoint) -> fmt::Result {
+        write!(self.out, "  {} {} count={} sum={}{unit}", shown(&metric.name), Attributes(&point.attributes), point.count, point.sum())?;
+        if self.verbosity == Verbosity::Detailed {
+            write!(self.out, " bounds={:?} counts={:?}", point.explicit_bounds, point.bucket_counts)?;
+        }
+        self.times(point.start_time_unix_nano, point.time_unix_nano)
+    }
+
+    fn exponential(&mut self, metric: &Metric, unit: &str, point: &ExponentialHistogramDataPoint) -> fmt::Result {
+        write!(self.out, "  {} {} count={} sum={}{unit}", shown(&metric.name), Attributes(&point.attributes), point.count, point.sum())?;
+        if self.verbosity == Verbosity::Detailed {
+            let buckets = point.positive.clone().unwrap_or_default();
+            write!(self.out, " scale={} zero={} offset={} counts={:?}", point.scale, point.zero_count, buckets.offset, buckets.bucket_counts)?;
+        }
+        self.times(point.start_time_unix_nano, point.time_unix_nano)
+    }
+
+    /// Ends a data point's line.
+    fn times(&mut self, start: u64, time: u64) -> fmt::Result {
+        if self.verbosity == Verbosity::Detailed {
+            write!(self.out, " start={start} time={time}")?;
+        }
+        writeln!(self.out)
+    }
+
+    fn record(&mut self, record: &LogRecord) -> fmt::Result {
+        let body = record.body.as_ref().map(|body| Any(body).to_string()).unwrap_or_default();
+        writeln!(self.out, "  {} {} {} {body} {}", record.time_unix_nano, shown(&record.severity_text), shown(&record.event_name), Attributes(&record.attributes))
+    }
+}
+
+fn points(metric: &Metric) -> usize {
+    match &metric.data {
+        Some(Data::Gauge(gauge)) => gauge.data_points.len(),
+        Some(Data::Sum(sum)) => sum.data_points.len(),
+        Some(Data::Histogram(histogram)) => histogram.data_points.len(),
+        Some(Data::ExponentialHistogram(histogram)) => histogram.data_points.len(),
+        Some(Data::Summary(summary)) => summary.data_points.len(),
+        None => 0,
+    }
+}
+
+/// Text from strangers: control characters (escapes that a terminal would obey, line feeds) are escaped.
+fn shown(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+struct Attributes<'a>(&'a [KeyValue]);
+
+impl fmt::Display for Attributes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{")?;
+        for (position, attribute) in self.0.iter().enumerate() {
+            let value = attribute.value.as_ref().map(|value| Any(value).to_string()).unwrap_or_default();
+            let comma = if position == 0 { "" } else { ", " };
+            write!(f, "{comma}{}={value}", shown(&attribute.key))?;
+        }
+        f.write_str("}")
+    }
+}
+
+struct Any<'a>(&'a AnyValue);
+
+impl fmt::Display for Any<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.value {
+            Some(Value::StringValue(text)) => f.write_str(&shown(text)),
+            Some(Value::BoolValue(value)) => write!(f, "{value}"),
+            Some(Value::IntValue(value)) => write!(f, "{value}"),
+            Some(Value::DoubleValue(value)) => write!(f, "{value}"),
+            Some(Value::BytesValue(bytes)) => write!(f, "{}", Hex(bytes)),
+            Some(Value::ArrayValue(array)) => {
+                f.write_str("[")?;
+                for (position, value) in array.values.iter().enumerate() {
+                    write!(f, "{}{}", if position == 0 { "" } else { ", " }, Any(value))?;
+                }
+                f.write_str("]")
+            }
+            Some(Value::KvlistValue(map)) => write!(f, "{}", Attributes(&map.values)),
+            _ => f.write_str("-"),
+        }
+    }
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Nanoseconds as a duration.
+struct Seconds(u64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", std::time::Duration::from_nanos(self.0))
+    }
+}

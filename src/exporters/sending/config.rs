@@ -1,0 +1,105 @@
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Span;
+
+/// What a queue's size counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::exporters) enum Sizer {
+    /// Requests as they were received.
+    #[default]
+    Requests,
+    /// Spans, data points or log records.
+    Items,
+    /// Serialised bytes.
+    Bytes,
+}
+
+/// Holds what the backend has not taken yet. A full queue refuses new data; nothing old is dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::exporters) struct SendingQueue {
+    /// The most that is held, in units of `sizer`, what is being sent included.
+    #[schemars(range(min = 1))]
+    pub(in crate::exporters) queue_size: usize,
+    /// What `queue_size` counts.
+    pub(in crate::exporters) sizer: Sizer,
+    /// Requests that are sent at one time.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(in crate::exporters) num_consumers: usize,
+    /// Let senders wait for room instead of refusing them.
+    pub(in crate::exporters) block_on_overflow: bool,
+    /// Send several requests as one. Off unless written.
+    pub(in crate::exporters) batch: Option<Batch>,
+}
+
+impl Default for SendingQueue {
+    fn default() -> Self {
+        Self { queue_size: 1000, sizer: Sizer::Requests, num_consumers: 10, block_on_overflow: false, batch: None }
+    }
+}
+
+/// Puts queued requests together until there is enough, or the oldest has waited long enough.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::exporters) struct Batch {
+    /// The longest a request waits for others.
+    pub(in crate::exporters) flush_timeout: Span,
+    /// A batch of at least this size, in units of `sizer`, is sent at once.
+    pub(in crate::exporters) min_size: usize,
+    /// A batch gets no larger than this; 0 means no limit. A single request is never taken apart.
+    pub(in crate::exporters) max_size: usize,
+    /// What the sizes count.
+    pub(in crate::exporters) sizer: BatchSizer,
+}
+
+/// What a batch's sizes count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::exporters) enum BatchSizer {
+    /// Spans, data points or log records.
+    #[default]
+    Items,
+    /// Serialised bytes.
+    Bytes,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { flush_timeout: Span::millis(200), min_size: 8192, max_size: 0, sizer: BatchSizer::Items }
+    }
+}
+
+/// What happens when a backend says "not now" or does not answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::exporters) struct RetryOnFailure {
+    /// Try again at all.
+    pub(in crate::exporters) enabled: bool,
+    /// The wait after the first failure.
+    pub(in crate::exporters) initial_interval: Span,
+    /// How far a wait is spread at random: 0.5 means from half of it to half more.
+    #[schemars(range(min = 0, max = 1))]
+    pub(in crate::exporters) randomization_factor: f64,
+    /// What each wait is multiplied with for the next one.
+    #[schemars(range(min = 1, max = 100))]
+    pub(in crate::exporters) multiplier: f64,
+    /// The longest wait.
+    pub(in crate::exporters) max_interval: Span,
+    /// When to give a request up, counted from its first failure; 0 means never.
+    pub(in crate::exporters) max_elapsed_time: Span,
+}
+
+impl Default for RetryOnFailure {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            initial_interval: Span::secs(5),
+            randomization_factor: 0.5,
+            multiplier: 1.5,
+            max_interval: Span::secs(30),
+            max_elapsed_time: Span::secs(300),
+        }
+    }
+}

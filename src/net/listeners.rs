@@ -1,0 +1,66 @@
+use std::{collections::HashMap, net::TcpListener as Socket};
+
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, lookup_host};
+
+/// Listening sockets by address; they stay open while a reload replaces who accepts from them.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    open: Mutex<HashMap<String, Socket>>,
+}
+
+impl Listeners {
+    /// A listener on `endpoint` (`host:port`): the one that is open already, else a new one.
+    ///
+    /// `owner` tells those apart that ask for any free port (`:0`).
+    ///
+    /// # Errors
+    /// For people: why nobody can listen there.
+    pub async fn bind(&self, owner: &str, endpoint: &str) -> Result<TcpListener, String> {
+        let key = Self::key(owner, endpoint);
+        let known = self.open.lock().get(&key).map(Socket::try_clone);
+        let socket = match known {
+            Some(socket) => socket,
+            None => {
+                let socket = open(endpoint).await.and_then(TcpListener::into_std);
+                let socket = socket.map_err(|error| refusal(endpoint, &error))?;
+                let clone = socket.try_clone();
+                self.open.lock().insert(key, socket);
+                clone
+            }
+        };
+        socket.and_then(TcpListener::from_std).map_err(|error| refusal(endpoint, &error))
+    }
+
+    /// Closes the sockets that none of these (owner and endpoint) asks for.
+    pub fn keep_only<'a>(&self, wanted: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        let wanted: Vec<String> = wanted.into_iter().map(|(owner, endpoint)| Self::key(owner, endpoint)).collect();
+        self.open.lock().retain(|key, _| wanted.contains(key));
+    }
+
+    fn key(owner: &str, endpoint: &str) -> String {
+        if endpoint.ends_with(":0") { format!("{owner} {endpoint}") } else { endpoint.to_owned() }
+    }
+}
+
+async fn open(endpoint: &str) -> std::io::Result<TcpListener> {
+    // As in Go's net package, a missing host means every address.
+    let endpoint = if endpoint.starts_with(':') { format!("[::]{endpoint}") } else { endpoint.to_owned() };
+    let mut last = None;
+    for address in lookup_host(&endpoint).await? {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| std::io::Error::other("the host has no address")))
+}
+
+fn refusal(endpoint: &str, error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("can't listen on {endpoint}: another program does already (a Collector, perhaps?); stop it or set another endpoint")
+        }
+        _ => format!("can't listen on {endpoint}: {error}"),
+    }
+}

@@ -1,0 +1,31 @@
+//! Everything that touches a socket. Every limit on what comes in lives here.
+//!
+//! Servers: [`Listeners`] hold sockets open across reloads, [`serve`] runs their connections, [`grpc`] and
+//! [`http`] frame requests and answers. Clients: [`channel`] for gRPC, [`web`] for HTTP.
+
+pub mod channel;
+mod compression;
+mod door;
+pub mod grpc;
+pub mod http;
+mod listeners;
+mod serve;
+mod tls;
+pub mod web;
+
+pub use compression::{Encoding, Inflate};
+pub use door::{Answer, Grow, Limits, TooMuch, read};
+pub use listeners::Listeners;
+pub use serve::{ConnectionLimits, serve};
+pub use tls::ClientTls;
+
+/// An error with all that caused it: "transport error" alone helps nobody.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

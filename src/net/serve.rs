@@ -1,0 +1,217 @@
+use std::{
+    io::Cursor,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use http::{Request, Response};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncReadExt, join},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::door::Answer;
+
+/// What one listener allows its connections.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// Open at one time; the rest wait in the kernel.
+    pub connections: usize,
+    /// From accept to the first bytes that tell the protocol.
+    pub first_bytes: Duration,
+    /// For the head of an HTTP/1 request, and between two of them.
+    pub header: Duration,
+    /// A connection without a request for so long is closed.
+    pub idle: Duration,
+    /// A connection as old as that is asked to go; zero means never.
+    pub age: Duration,
+    /// HTTP/2 pings after so long a silence …
+    pub ping: Duration,
+    /// … and closes when no answer comes within this.
+    pub ping_timeout: Duration,
+    /// Requests at one time on one HTTP/2 connection.
+    pub streams: u32,
+}
+
+/// Bytes of a request's head that are accepted.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Size of the HTTP/2 frames we ask for: a usual request comes in one and needs no putting together.
+const FRAME_BYTES: u32 = 256 << 10;
+/// HTTP/2 flow control windows: bytes that may be under way unasked.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// How an HTTP/2 connection begins (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long accepting pauses when the process is out of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Accepts connections and answers their requests until `stop` is cancelled; then lets open requests finish and
+/// returns when the last connection is gone. Drop the future to cut them off.
+pub async fn serve<F, R>(listener: TcpListener, limits: ConnectionLimits, stop: CancellationToken, answer: F)
+where
+    F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response<Answer>> + Send + 'static,
+{
+    let connections = TaskTracker::new();
+    // Cuts off what is still open when this future is dropped.
+    let cut = CancellationToken::new();
+    let _cut_on_drop = cut.clone().drop_guard();
+    let room = Arc::new(Semaphore::new(limits.connections));
+    let accepting = async {
+        loop {
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let one = connection(stream, limits, stop.clone(), answer.clone());
+                    let cut = cut.clone();
+                    connections.spawn(async move {
+                        cut.run_until_cancelled(one).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: trying again at once would only burn the CPU.
+                    tracing::warn!(%error, "can't accept a connection; pausing");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    stop.run_until_cancelled(accepting).await;
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// When a connection was last busy.
+#[derive(Debug)]
+struct Activity {
+    since: Instant,
+    requests: AtomicUsize,
+    last: AtomicU64,
+}
+
+impl Activity {
+    fn idle_for(&self) -> Duration {
+        if self.requests.load(Ordering::Relaxed) > 0 {
+            return Duration::ZERO;
+        }
+        self.since.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
+    }
+}
+
+/// Counts a request in for as long as it lives.
+struct Busy(Arc<Activity>);
+
+impl Busy {
+    fn with(activity: &Arc<Activity>) -> Self {
+        activity.requests.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let now = u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.last.store(now, Ordering::Relaxed);
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn connection<F, R>(mut stream: TcpStream, limits: ConnectionLimits, stop: CancellationToken, answer: F)
+where
+    F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response<Answer>> + Send + 'static,
+{
+    // A request waits for nothing; failing to say so only costs latency.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "can't set TCP_NODELAY");
+    }
+    let Ok(Some(first)) = timeout(limits.first_bytes, first_bytes(&mut stream)).await else { return };
+    let http2 = first.starts_with(PREFACE);
+    let (read, write) = stream.into_split();
+    let io = TokioIo::new(join(Cursor::new(first.freeze()).chain(read), write));
+    let activity = Arc::new(Activity { since: Instant::now(), requests: AtomicUsize::new(0), last: AtomicU64::new(0) });
+    let seen = Arc::clone(&activity);
+    let service = service_fn(move |request| {
+        let busy = Busy::with(&seen);
+        let response = answer(request);
+        async move {
+            let response = response.await;
+            drop(busy);
+            Ok::<_, std::convert::Infallible>(response)
+        }
+    });
+    if http2 {
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(limits.ping)
+            .keep_alive_timeout(limits.ping_timeout)
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(HEADER_BYTES_MAX)
+            .max_frame_size(FRAME_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        let mut served = std::pin::pin!(builder.serve_connection(io, service));
+        tokio::select! {
+            ended = served.as_mut() => return note(ended),
+            () = end(&activity, limits, &stop) => {}
+        }
+        served.as_mut().graceful_shutdown();
+        note(served.await);
+    } else {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(HEADER_BYTES_MAX as usize * 2);
+        let mut served = std::pin::pin!(builder.serve_connection(io, service));
+        tokio::select! {
+            ended = served.as_mut() => return note(ended),
+            () = end(&activity, limits, &stop) => {}
+        }
+        served.as_mut().graceful_shutdown();
+        note(served.await);
+    }
+}
+
+/// Reads until the protocol is known: the whole HTTP/2 preface, or anything that can't become one.
+async fn first_bytes(stream: &mut TcpStream) -> Option<BytesMut> {
+    let mut first = BytesMut::with_capacity(4 << 10);
+    loop {
+        if stream.read_buf(&mut first).await.ok()? == 0 {
+            return None;
+        }
+        if first.len() >= PREFACE.len() || !PREFACE.starts_with(&first) {
+            return Some(first);
+        }
+    }
+}
+
+/// Waits until a connection should end: the server stops, or the connection is idle or old.
+async fn end(activity: &Activity, limits: ConnectionLimits, stop: &CancellationToken) {
+    let look = limits.idle.min(Duration::from_secs(10)).max(Duration::from_millis(10));
+    let ripe = async {
+        loop {
+            tokio::time::sleep(look).await;
+            let old = !limits.age.is_zero() && activity.since.elapsed() > limits.age;
+            if old || activity.idle_for() > limits.idle {
+                return;
+            }
+        }
+    };
+    stop.run_until_cancelled(ripe).await;
+}
+
+fn note(ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}

@@ -1,0 +1,74 @@
+//! HTTP towards a backend.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode, Uri};
+use http_body_util::Full;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+
+use super::{
+    door::{Limits, read},
+    with_causes,
+};
+
+/// The most bytes of an answer that are read.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// Sends requests to backends and keeps connections for the next ones.
+#[derive(Clone, Debug)]
+pub struct WebClient {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    timeout: Duration,
+}
+
+/// What a backend answered.
+#[derive(Debug)]
+pub struct Answered {
+    /// HTTP's status.
+    pub status: StatusCode,
+    /// The head.
+    pub headers: HeaderMap,
+    /// The body, at most 4 MiB; empty if it was larger or broke off.
+    pub body: Bytes,
+}
+
+impl WebClient {
+    /// A client that trusts the system's certificates.
+    ///
+    /// # Errors
+    /// For people: those can't be read.
+    pub fn new(timeout: Duration) -> Result<Self, String> {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(timeout));
+        let tls = HttpsConnectorBuilder::new().with_native_roots().map_err(|error| format!("the system's certificates: {error}"))?;
+        let connector = tls.https_or_http().enable_all_versions().wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new()).timer(TokioTimer::new()).pool_timer(TokioTimer::new()).build(connector);
+        Ok(Self { client, timeout })
+    }
+
+    /// Posts a body. Redirects are not followed: they could carry credentials elsewhere.
+    ///
+    /// # Errors
+    /// For people: why there is no answer.
+    pub async fn post(&self, uri: &Uri, headers: HeaderMap, body: Bytes) -> Result<Answered, String> {
+        let answered = async {
+            let mut request = Request::post(uri.clone()).body(Full::new(body)).map_err(|error| error.to_string())?;
+            *request.headers_mut() = headers;
+            let (head, body) = self.client.request(request).await.map_err(|error| with_causes(&error))?.into_parts();
+            // Whatever it says beyond the limit, the status stands.
+            let body = read(body, Limits { request_bytes: ANSWER_BYTES_MAX }, &mut |_| Ok(())).await.unwrap_or_default();
+            Ok(Answered { status: head.status, headers: head.headers, body })
+        };
+        match tokio::time::timeout(self.timeout, answered).await {
+            Ok(answered) => answered,
+            Err(_elapsed) => Err(format!("no answer within {:?}", self.timeout)),
+        }
+    }
+}

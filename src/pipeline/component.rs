@@ -1,0 +1,162 @@
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use opentelemetry::metrics::Meter;
+use serde_json::Value as Json;
+use serde_yaml::Value;
+
+use super::{
+    consumer::{Consumer, Future},
+    fan_out::Outlet,
+    ledger::Ledger,
+};
+use crate::{clock::Clock, net::Listeners, otlp::Signal};
+
+/// The sections of a configuration that define components.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Section {
+    /// What takes telemetry in.
+    Receivers,
+    /// What works on it in between.
+    Processors,
+    /// What sends it on.
+    Exporters,
+}
+
+impl Section {
+    /// All of them, in the order of the way.
+    pub const ALL: [Self; 3] = [Self::Receivers, Self::Processors, Self::Exporters];
+
+    /// The key in the YAML.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Receivers => "receivers",
+            Self::Processors => "processors",
+            Self::Exporters => "exporters",
+        }
+    }
+}
+
+/// A place where a component may stand in a pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// The list of the pipeline it may stand in.
+    pub section: Section,
+    /// The signals of such pipelines.
+    pub signals: &'static [Signal],
+}
+
+
+/// Everything that is known of a kind of component before one is built.
+pub struct Factory {
+    /// The section it is defined in.
+    pub section: Section,
+    /// Its name in component ids.
+    pub name: &'static str,
+    /// Names it is accepted under too.
+    pub aliases: &'static [&'static str],
+    /// One line for people.
+    pub about: &'static str,
+    /// Where it may stand.
+    pub roles: &'static [Role],
+    /// JSON Schema of its configuration, with defaults.
+    pub schema: fn() -> Json,
+    /// Checks what a user wrote (already held against the schema) and fills in the defaults.
+    pub parse: fn(Value) -> Result<Parsed, String>,
+}
+
+/// A checked configuration and what can be made of it.
+pub struct Parsed {
+    /// With defaults filled in, secrets redacted.
+    pub effective: Json,
+    /// Worth saying, stops nothing.
+    pub warnings: Vec<String>,
+    /// Addresses it will listen on.
+    pub listens_on: Vec<String>,
+    /// Addresses it will send to.
+    pub sends_to: Vec<String>,
+    /// Makes the component; has no effect outside it yet.
+    pub build: Box<dyn FnOnce(&Setup) -> Result<Instance, String> + Send>,
+}
+
+/// What a component is given when it is built.
+#[derive(Clone)]
+pub struct Setup {
+    /// Its id, `type/name`.
+    pub id: String,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What the process holds.
+    pub ledger: Arc<Ledger>,
+    /// Sockets that stay open across reloads.
+    pub listeners: Arc<Listeners>,
+    /// For Fuseboard's own metrics.
+    pub meter: Meter,
+}
+
+/// A component, by what it can do.
+#[derive(Clone)]
+pub enum Instance {
+    /// Takes telemetry in.
+    Receiver(Arc<dyn Receiver>),
+    /// Works on it.
+    Processor(Arc<dyn Processor>),
+    /// A processor that is a receiver of what it derived in other pipelines.
+    Connector(Arc<dyn Connector>),
+    /// Sends it on.
+    Exporter(Arc<dyn Exporter>),
+}
+
+/// How every component lives.
+pub trait Lifecycle: Send + Sync {
+    /// Ends what it does, with everything in flight handed on, by the deadline at the latest. What could not be
+    /// handed on is counted and logged.
+    fn shutdown(&self, within: Duration) -> Future<'_, ()>;
+
+    /// Takes a changed configuration in place, if it can: `None` means that it has to be built anew.
+    fn reconfigure(&self, value: &Value) -> Option<Result<(), String>> {
+        let _ = value;
+        None
+    }
+}
+
+/// Where a receiver hands on what it has, by signal; a signal that no pipeline takes from it is not there.
+pub type Outlets = BTreeMap<Signal, Arc<Outlet>>;
+
+/// Takes telemetry in.
+pub trait Receiver: Lifecycle {
+    /// Begins to receive.
+    ///
+    /// # Errors
+    /// For people: what keeps it from starting.
+    fn start(&self, outlets: Outlets) -> Future<'_, Result<(), String>>;
+}
+
+/// Works on telemetry on its way.
+pub trait Processor: Lifecycle {
+    /// The consumer that stands before `next` in one pipeline; its state is the processor's.
+    fn attach(&self, signal: Signal, next: Arc<dyn Consumer>) -> Arc<dyn Consumer>;
+}
+
+/// A processor that is a receiver of what it derived, in other pipelines.
+pub trait Connector: Processor + Receiver {}
+
+/// Sends telemetry on.
+pub trait Exporter: Lifecycle + Consumer {
+    /// Begins to send.
+    ///
+    /// # Errors
+    /// For people: what keeps it from starting.
+    fn start(&self) -> Future<'_, Result<(), String>>;
+}
+
+impl Instance {
+    /// Its life.
+    pub fn lifecycle(&self) -> &dyn Lifecycle {
+        match self {
+            Self::Receiver(receiver) => receiver.as_ref(),
+            Self::Processor(processor) => processor.as_ref(),
+            Self::Connector(connector) => connector.as_ref(),
+            Self::Exporter(exporter) => exporter.as_ref(),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The contracts every component keeps: what travels, who takes it, how a component lives, and what it is told.
+//!
+//! A [`Payload`] is handed on in two steps, so that it reaches all or none of its exporters: [`Consumer::admit`]
+//! finds room everywhere and may refuse; [`Admission::commit`] then can't fail.
+
+mod component;
+mod consumer;
+mod fan_out;
+mod ledger;
+mod payload;
+
+pub use component::{Connector, Exporter, Factory, Instance, Lifecycle, Outlets, Parsed, Processor, Receiver, Role, Section, Setup};
+pub use consumer::{Admission, Admit, Consumer, Future, Refusal};
+pub use fan_out::{Discard, FanOut, Outlet};
+pub use ledger::{Charge, Ledger, OverLimit};
+pub use payload::{Part, Payload};

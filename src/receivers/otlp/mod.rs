@@ -1,0 +1,118 @@
+//! `otlp`: takes OTLP over gRPC and HTTP.
+
+mod config;
+mod grpc;
+mod http;
+mod intake;
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use serde_yaml::Value;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    config::Config,
+    intake::{Counts, Intake},
+};
+use crate::{
+    config::schema_of,
+    net::serve,
+    otlp::Signal,
+    pipeline::{Factory, Future, Instance, Lifecycle, Outlets, Parsed, Receiver, Role, Section, Setup},
+};
+
+/// What is known of `otlp` before one is built.
+pub const FACTORY: Factory = Factory {
+    section: Section::Receivers,
+    name: "otlp",
+    aliases: &[],
+    about: "Takes OTLP over gRPC and HTTP (protobuf and JSON; gzip and zstd).",
+    roles: &[Role { section: Section::Receivers, signals: &Signal::ALL }],
+    schema: schema_of::<Config>,
+    parse,
+};
+
+fn parse(value: Value) -> Result<Parsed, String> {
+    let config: Config = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
+    config.check()?;
+    let listens_on = config.endpoints().map(|(_, endpoint)| endpoint.to_owned()).collect();
+    Ok(Parsed {
+        effective: serde_json::to_value(&config).map_err(|error| error.to_string())?,
+        warnings: Vec::new(),
+        listens_on,
+        sends_to: Vec::new(),
+        build: Box::new(move |setup| Ok(Instance::Receiver(Arc::new(Otlp::new(config, setup))))),
+    })
+}
+
+struct Otlp {
+    config: Config,
+    setup: Setup,
+    stop: CancellationToken,
+    servers: Mutex<JoinSet<()>>,
+}
+
+impl Otlp {
+    fn new(config: Config, setup: &Setup) -> Self {
+        Self { config, setup: setup.clone(), stop: CancellationToken::new(), servers: Mutex::default() }
+    }
+
+    fn intake(&self, outlets: &Outlets, transport: &'static str) -> Arc<Intake> {
+        let counts = Counts::new(&self.setup.meter, &self.setup.id, transport);
+        Arc::new(Intake { outlets: outlets.clone(), ledger: Arc::clone(&self.setup.ledger), counts })
+    }
+}
+
+impl Receiver for Otlp {
+    fn start(&self, outlets: Outlets) -> Future<'_, Result<(), String>> {
+        Box::pin(async move {
+            let mut bound = Vec::new();
+            for (protocol, endpoint) in self.config.endpoints() {
+                let owner = format!("{}/{protocol}", self.setup.id);
+                let listener = self.setup.listeners.bind(&owner, endpoint).await?;
+                let address = listener.local_addr().map_err(|error| error.to_string())?;
+                tracing::info!(receiver = self.setup.id, protocol, endpoint = %address, "listening");
+                bound.push((protocol, listener));
+            }
+            let mut servers = self.servers.lock();
+            for (protocol, listener) in bound {
+                let stop = self.stop.clone();
+                match (protocol, &self.config.protocols.grpc, &self.config.protocols.http) {
+                    ("grpc", Some(config), _) => {
+                        let service = Arc::new(grpc::Service { intake: self.intake(&outlets, "grpc"), limits: config.limits() });
+                        let answer = move |request| {
+                            let service = Arc::clone(&service);
+                            async move { service.answer(request).await }
+                        };
+                        servers.spawn(serve(listener, config.connections(), stop, answer));
+                    }
+                    (_, _, Some(config)) => {
+                        let service = Arc::new(http::Service { intake: self.intake(&outlets, "http"), limits: config.limits(), paths: config.paths() });
+                        let answer = move |request| {
+                            let service = Arc::clone(&service);
+                            async move { service.answer(request).await }
+                        };
+                        servers.spawn(serve(listener, config.connection_limits(), stop, answer));
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Lifecycle for Otlp {
+    fn shutdown(&self, within: Duration) -> Future<'_, ()> {
+        Box::pin(async move {
+            self.stop.cancel();
+            let mut servers = std::mem::take(&mut *self.servers.lock());
+            let finished = async { while servers.join_next().await.is_some() {} };
+            if tokio::time::timeout(within, finished).await.is_err() {
+                tracing::warn!(receiver = self.setup.id, "connections were still busy at the end of the time to shut down; cut off");
+            }
+        })
+    }
+}
