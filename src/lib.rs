@@ -11,3 +11,6 @@ pub mod pipeline;
 pub mod exporters;
 pub mod receivers;
 pub mod processors;
+pub mod cli;
+pub mod service;
+pub mod telemetry;

@@ -6,7 +6,10 @@
 use serde_json::Value as Json;
 use serde_yaml::Value;
 
-use super::problem::{Path, Problem, nearest};
+use super::{
+    problem::{Path, Problem, nearest},
+    value::{Size, Span},
+};
 
 /// Checks a value; also turns a bare `key:` into an empty section where a section may stand, so that
 /// `grpc:` means "grpc with its defaults", as it does for the Collector.
@@ -41,6 +44,14 @@ impl<'a> Checker<'a> {
         let Some(kind) = kind(value) else { return problems.push(Problem::error(path, "YAML tags have no meaning here")) };
         if schema.get("type").is_some() && !has_type(schema, kind) && !(kind == "integer" && has_type(schema, "number")) {
             return problems.push(Problem::error(path, format!("{}; found {}", expected(schema), shown(value))));
+        }
+        let written = match schema.get("format").and_then(Json::as_str) {
+            Some("duration") => serde_yaml::from_value::<Span>(value.clone()).map(drop),
+            Some("size") => serde_yaml::from_value::<Size>(value.clone()).map(drop),
+            _ => Ok(()),
+        };
+        if let Err(error) = written {
+            return problems.push(Problem::error(path, error.to_string()));
         }
         bounds(value, schema, path, problems);
         match value {
@@ -198,8 +209,6 @@ fn shown(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Span;
-
     #[derive(schemars::JsonSchema, serde::Serialize, serde::Deserialize)]
     #[serde(default, deny_unknown_fields)]
     struct Sample {

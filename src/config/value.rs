@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 /// A span of time as written in YAML: a number with a unit (`200ms`, `10s`, `1m30s`, `1.5h`), or `0`.
 ///
 /// Units: `ns`, `us`, `ms`, `s`, `m`, `h`, `d`. Whole nanoseconds; at most `u64::MAX` of them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(Duration);
 
 impl Span {

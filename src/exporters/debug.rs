@@ -47,6 +47,7 @@ pub const FACTORY: Factory = Factory {
     aliases: &[],
     about: "Writes telemetry to the standard output, for people.",
     roles: &[Role { section: Section::Exporters, signals: &Signal::ALL }],
+    in_place: false,
     schema: schema_of::<Config>,
     parse,
 };

@@ -74,6 +74,7 @@ pub const FACTORY: Factory = Factory {
     aliases: &[],
     about: "Writes OTLP to a file, as JSON lines or length-prefixed protobuf.",
     roles: &[Role { section: Section::Exporters, signals: &Signal::ALL }],
+    in_place: false,
     schema: schema_of::<Config>,
     parse,
 };

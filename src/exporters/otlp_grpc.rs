@@ -63,6 +63,7 @@ pub const FACTORY: Factory = Factory {
     aliases: &["otlp"],
     about: "Sends OTLP over gRPC to a Collector, Jaeger, Tempo or any other backend.",
     roles: &[Role { section: Section::Exporters, signals: &Signal::ALL }],
+    in_place: false,
     schema: schema_of::<Config>,
     parse,
 };

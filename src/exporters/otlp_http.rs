@@ -80,6 +80,7 @@ pub const FACTORY: Factory = Factory {
     aliases: &["otlphttp"],
     about: "Sends OTLP over HTTP, in protobuf or JSON, to Prometheus, Mimir, Loki or any other backend.",
     roles: &[Role { section: Section::Exporters, signals: &Signal::ALL }],
+    in_place: false,
     schema: schema_of::<Config>,
     parse,
 };

@@ -32,10 +32,10 @@ impl Listeners {
         socket.and_then(TcpListener::from_std).map_err(|error| refusal(endpoint, &error))
     }
 
-    /// Closes the sockets that none of these (owner and endpoint) asks for.
-    pub fn keep_only<'a>(&self, wanted: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        let wanted: Vec<String> = wanted.into_iter().map(|(owner, endpoint)| Self::key(owner, endpoint)).collect();
-        self.open.lock().retain(|key, _| wanted.contains(key));
+    /// Closes the sockets on all other addresses than these.
+    pub fn keep_only<'a>(&self, endpoints: impl IntoIterator<Item = &'a str>) {
+        let wanted: Vec<&str> = endpoints.into_iter().collect();
+        self.open.lock().retain(|key, _| wanted.iter().any(|endpoint| key.ends_with(endpoint)));
     }
 
     fn key(owner: &str, endpoint: &str) -> String {

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use opentelemetry::metrics::Meter;
 use serde_json::Value as Json;
@@ -58,6 +58,8 @@ pub struct Factory {
     pub about: &'static str,
     /// Where it may stand.
     pub roles: &'static [Role],
+    /// Whether one that runs can take changed settings, by [`Lifecycle::reconfigure`].
+    pub in_place: bool,
     /// JSON Schema of its configuration, with defaults.
     pub schema: fn() -> Json,
     /// Checks what a user wrote (already held against the schema) and fills in the defaults.
@@ -112,15 +114,34 @@ pub trait Lifecycle: Send + Sync {
     /// handed on is counted and logged.
     fn shutdown(&self, within: Duration) -> Future<'_, ()>;
 
-    /// Takes a changed configuration in place, if it can: `None` means that it has to be built anew.
+    /// Takes changed settings in place; `None` where the factory says that this kind can't.
     fn reconfigure(&self, value: &Value) -> Option<Result<(), String>> {
         let _ = value;
         None
     }
 }
 
-/// Where a receiver hands on what it has, by signal; a signal that no pipeline takes from it is not there.
-pub type Outlets = BTreeMap<Signal, Arc<Outlet>>;
+/// Where a receiver hands on what it has, one outlet a signal.
+#[derive(Clone, Debug, Default)]
+pub struct Outlets {
+    /// For spans.
+    pub traces: Arc<Outlet>,
+    /// For metrics.
+    pub metrics: Arc<Outlet>,
+    /// For logs.
+    pub logs: Arc<Outlet>,
+}
+
+impl Outlets {
+    /// The outlet for a signal.
+    pub const fn of(&self, signal: Signal) -> &Arc<Outlet> {
+        match signal {
+            Signal::Traces => &self.traces,
+            Signal::Metrics => &self.metrics,
+            Signal::Logs => &self.logs,
+        }
+    }
+}
 
 /// Takes telemetry in.
 pub trait Receiver: Lifecycle {

@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 
 use super::{
     consumer::{Admission, Admit, Consumer, Refusal},
@@ -61,32 +61,39 @@ impl Admission for Discard {
 }
 
 /// Where a receiver hands its payloads; a reload points it elsewhere while the receiver runs on.
-pub struct Outlet(ArcSwap<Arc<dyn Consumer>>);
+#[derive(Default)]
+pub struct Outlet(ArcSwapOption<Arc<dyn Consumer>>);
 
 impl fmt::Debug for Outlet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Outlet")
+        write!(f, "Outlet({})", if self.is_connected() { "connected" } else { "unconnected" })
     }
 }
 
 impl Outlet {
-    /// An outlet that leads to this consumer.
-    pub fn to(consumer: Arc<dyn Consumer>) -> Self {
-        Self(ArcSwap::from_pointee(consumer))
+    /// Leads elsewhere from now on, or nowhere; what is being admitted already goes where it was going.
+    pub fn lead_to(&self, consumer: Option<Arc<dyn Consumer>>) {
+        self.0.store(consumer.map(Arc::new));
     }
 
-    /// Leads elsewhere from now on; what is being admitted already goes where it was going.
-    pub fn lead_to(&self, consumer: Arc<dyn Consumer>) {
-        self.0.store(Arc::new(consumer));
+    /// Whether a pipeline takes what comes here.
+    pub fn is_connected(&self) -> bool {
+        self.0.load().is_some()
     }
 
-    /// Admits and commits a payload.
+    /// Where it leads.
+    pub fn consumer(&self) -> Option<Arc<dyn Consumer>> {
+        self.0.load().as_ref().map(|consumer| Arc::clone(consumer.as_ref()))
+    }
+
+    /// Admits and commits a payload. Where no pipeline takes it, it is gone.
     ///
     /// # Errors
     /// Somebody behind the outlet has no room; nobody has taken it.
     pub async fn consume(&self, payload: Payload) -> Result<(), Refusal> {
-        let consumer = self.0.load_full();
-        consumer.admit(&payload).await?.commit(payload);
+        if let Some(consumer) = self.consumer() {
+            consumer.admit(&payload).await?.commit(payload);
+        }
         Ok(())
     }
 }

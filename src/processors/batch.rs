@@ -47,6 +47,7 @@ pub const FACTORY: Factory = Factory {
     aliases: &[],
     about: "Puts requests together; their answers wait until the batch is queued. Better: `sending_queue.batch` of an exporter.",
     roles: &[Role { section: Section::Processors, signals: &Signal::ALL }],
+    in_place: false,
     schema: schema_of::<Config>,
     parse,
 };

@@ -46,6 +46,7 @@ pub const FACTORY: Factory = Factory {
     aliases: &[],
     about: "Refuses telemetry, so that senders try again later, while too much is in flight, queued or held by windows.",
     roles: &[Role { section: Section::Processors, signals: &Signal::ALL }],
+    in_place: true,
     schema: schema_of::<Config>,
     parse,
 };

@@ -39,7 +39,10 @@ pub(super) enum Rejection {
 impl Intake {
     /// Checks a request and hands it on; it is acknowledged when this returns `Ok`.
     pub(super) async fn take(&self, signal: Signal, bytes: Bytes, charge: Charge) -> Result<Partial, Rejection> {
-        let outlet = self.outlets.get(&signal).ok_or(Rejection::NoPipeline)?;
+        let outlet = self.outlets.of(signal);
+        if !outlet.is_connected() {
+            return Err(Rejection::NoPipeline);
+        }
         let (bytes, items, partial) = checked(signal, bytes).map_err(|reason| {
             self.counts.malformed();
             Rejection::Malformed(reason)

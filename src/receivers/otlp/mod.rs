@@ -30,6 +30,7 @@ pub const FACTORY: Factory = Factory {
     aliases: &[],
     about: "Takes OTLP over gRPC and HTTP (protobuf and JSON; gzip and zstd).",
     roles: &[Role { section: Section::Receivers, signals: &Signal::ALL }],
+    in_place: false,
     schema: schema_of::<Config>,
     parse,
 };

@@ -1,0 +1,51 @@
+use std::sync::Arc;
+
+use super::{Failed, print, problems};
+use crate::{
+    config::{self, Severity, Source},
+    pipeline::Ledger,
+    service::{self, Plan, Reload},
+    telemetry::Running,
+};
+
+/// Threads that serve: one a core.
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| format!("can't start threads: {error}"))
+}
+
+fn plan(sources: &[Source]) -> Result<Plan, Failed> {
+    let (document, found) = config::load(sources);
+    let (plan, problems) = service::plan(document.value.clone(), found);
+    problems::tell_all(&document, &problems);
+    plan.ok_or(Failed::Told)
+}
+
+/// Runs until it is told to stop.
+pub(super) fn run(sources: Vec<Source>) -> Result<(), Failed> {
+    let plan = plan(&sources)?;
+    let reload: Reload = Box::new(move || {
+        let (document, found) = config::load(&sources);
+        let (plan, problems) = service::plan(document.value.clone(), found);
+        plan.ok_or_else(|| problems.iter().filter(|problem| problem.severity == Severity::Error).map(|problem| document.describe(problem)).collect())
+    });
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let telemetry = Running::start(plan.telemetry())?;
+        let ran = service::run(plan, telemetry.meter(), Arc::new(Ledger::default()), reload).await;
+        telemetry.stop();
+        ran.map_err(Failed::Because)
+    })
+}
+
+/// Checks the configuration.
+pub(super) fn validate(sources: &[Source]) -> Result<(), Failed> {
+    plan(sources)?;
+    print("the configuration is valid")
+}
+
+/// Prints the configuration as it takes effect.
+pub(super) fn print_config(sources: &[Source]) -> Result<(), Failed> {
+    let plan = plan(sources)?;
+    let text = serde_yaml::to_string(&plan.effective).map_err(|error| error.to_string())?;
+    print(&text)
+}

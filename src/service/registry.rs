@@ -1,0 +1,21 @@
+use crate::{
+    exporters::{debug, file, otlp_grpc, otlp_http},
+    pipeline::{Factory, Section},
+    processors::{batch, memory_limiter},
+    receivers::otlp,
+};
+
+/// Every component there is: the one table that names them.
+pub static FACTORIES: [&Factory; 7] =
+    [&otlp::FACTORY, &memory_limiter::FACTORY, &batch::FACTORY, &otlp_grpc::FACTORY, &otlp_http::FACTORY, &debug::FACTORY, &file::FACTORY];
+
+/// The component of a section that an id (`type/name`) means.
+pub(super) fn find(section: Section, id: &str) -> Option<&'static Factory> {
+    let kind = id.split_once('/').map_or(id, |(kind, _)| kind);
+    of(section).find(|factory| factory.name == kind || factory.aliases.contains(&kind))
+}
+
+/// The components of a section.
+pub(super) fn of(section: Section) -> impl Iterator<Item = &'static Factory> {
+    FACTORIES.iter().copied().filter(move |factory| factory.section == section)
+}
