@@ -4,13 +4,14 @@
 //! through them is told in `ARCHITECTURE.md`.
 
 pub mod clock;
-pub mod config;
 pub mod otlp;
+pub mod config;
 pub mod net;
+pub mod circuit;
 pub mod pipeline;
 pub mod exporters;
-pub mod receivers;
 pub mod processors;
-pub mod cli;
-pub mod service;
+pub mod receivers;
 pub mod telemetry;
+pub mod service;
+pub mod cli;

@@ -1,0 +1,65 @@
+use std::sync::Arc;
+
+use super::{
+    key::CircuitKey,
+    state::{Change, Ids, Source},
+};
+
+/// Something that a breaker did: final, in order of event time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CircuitEvent {
+    /// When it happened, in Unix nanoseconds.
+    pub at: u64,
+    /// The circuit.
+    pub circuit: Arc<CircuitKey>,
+    /// The instance; empty where processes can't be told apart.
+    pub instance: Arc<str>,
+    /// What.
+    pub change: Change,
+    /// How it was found out.
+    pub source: Source,
+    /// The span that tells of it.
+    pub ids: Ids,
+    /// Of a trip: the window at that moment.
+    pub window: Option<Box<WindowSnapshot>>,
+    /// The incident it belongs to.
+    pub incident: Option<IncidentId>,
+    /// Of the recovery that ended an incident: how long that lasted, in nanoseconds.
+    pub incident_duration: Option<u64>,
+}
+
+/// The same for all that belongs to one incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IncidentId(pub u64);
+
+impl std::fmt::Display for IncidentId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A window as it was at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WindowSnapshot {
+    /// Calls of every outcome.
+    pub requests: u64,
+    /// Calls that failed.
+    pub failures: u64,
+    /// Calls that were refused.
+    pub rejections: u64,
+    /// Latencies, in seconds, at the configured percentiles; empty without calls.
+    pub percentiles: Vec<f64>,
+}
+
+impl Change {
+    /// The name of its event.
+    pub const fn event_name(self) -> &'static str {
+        match self {
+            Self::Trip => "circuit_breaker.trip",
+            Self::RecoveryAttempt => "circuit_breaker.recovery_attempt",
+            Self::RecoveryAttemptFailed => "circuit_breaker.recovery_attempt_failed",
+            Self::Recovery => "circuit_breaker.recovery",
+            Self::StateChange { .. } => "circuit_breaker.state_change",
+        }
+    }
+}

@@ -1,0 +1,147 @@
+use std::{fmt, net::IpAddr};
+
+/// Who calls: the service, as its resource names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Caller {
+    /// `deployment.environment.name`; empty if not said.
+    pub environment: Box<str>,
+    /// `service.namespace`; empty if not said.
+    pub namespace: Box<str>,
+    /// `service.name`; empty if not said.
+    pub service: Box<str>,
+}
+
+/// What is called, as a span tells it: text of the span and perhaps a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Target<'a> {
+    /// Whether the text is a breaker's own name; else it is the callee.
+    pub named: bool,
+    /// The breaker's name, or the callee's name or host.
+    pub text: &'a [u8],
+    /// The callee's port, where it belongs to the name.
+    pub port: Option<u16>,
+}
+
+/// What tells a circuit from all others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CircuitKey {
+    /// Who calls.
+    pub caller: Caller,
+    /// Whether `text` is a breaker's own name.
+    pub named: bool,
+    /// The breaker's own name, or the callee's name or host; not longer than [`TEXT_BYTES_MAX`].
+    pub text: Box<str>,
+    /// The callee's port, where it belongs to the name.
+    pub port: Option<u16>,
+    /// Whether this is the circuit of all that found no room.
+    pub overflow: bool,
+}
+
+/// The most of a name that is kept, in bytes. What is longer is cut, and names that begin alike become one.
+pub const TEXT_BYTES_MAX: usize = 256;
+
+impl CircuitKey {
+    /// `circuit_breaker.name`: the breaker's own name, else the callee.
+    pub fn name(&self) -> String {
+        match self.port {
+            Some(port) => format!("{}:{port}", self.text),
+            None => self.text.to_string(),
+        }
+    }
+
+    /// `service.peer.name`: the callee, where it is known.
+    pub fn callee(&self) -> Option<String> {
+        (!self.named && !self.overflow).then(|| self.name())
+    }
+
+    /// Whether a span's target is this circuit's.
+    pub fn is(&self, target: &Target<'_>) -> bool {
+        self.named == target.named && self.port == target.port && self.text.as_bytes() == target.text
+    }
+}
+
+impl fmt::Display for CircuitKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.caller.service, self.name())
+    }
+}
+
+/// The part of a text that is kept: cut, and with what is no UTF-8 replaced.
+pub fn kept(text: &[u8]) -> Box<str> {
+    let text = String::from_utf8_lossy(text.get(..TEXT_BYTES_MAX).unwrap_or(text));
+    text.trim_end_matches('\u{fffd}').into()
+}
+
+/// The callee in a host, given its port and scheme: the port stays only where the host alone would not tell
+/// callees apart (IP literals, localhost) and where it is not the scheme's own.
+pub fn callee<'a>(host: &'a [u8], port: Option<u16>, scheme: Option<&[u8]>) -> Target<'a> {
+    let own = match scheme {
+        Some(b"http" | b"ws") => port == Some(80),
+        Some(b"https" | b"wss") => port == Some(443),
+        _ => matches!(port, Some(80 | 443)),
+    };
+    let port = port.filter(|_| !own || is_address(host));
+    Target { named: false, text: host, port }
+}
+
+fn is_address(host: &[u8]) -> bool {
+    if host == b"localhost" {
+        return true;
+    }
+    // Only what begins like an address is looked at closer.
+    host.first().is_some_and(|byte| byte.is_ascii_hexdigit() || *byte == b':') && std::str::from_utf8(host).is_ok_and(|host| host.parse::<IpAddr>().is_ok())
+}
+
+/// Scheme, host and port of a URL, or of a bare `host:port`.
+pub fn authority(url: &[u8]) -> (Option<&[u8]>, &[u8], Option<u16>) {
+    let (scheme, rest) = match url.windows(3).position(|three| three == b"://") {
+        Some(at) => (url.get(..at), url.get(at + 3..).unwrap_or_default()),
+        None => (None, url),
+    };
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    let rest = rest.get(..end).unwrap_or_default();
+    let rest = rest.iter().rposition(|byte| *byte == b'@').and_then(|at| rest.get(at + 1..)).unwrap_or(rest);
+    if let Some(inner) = rest.strip_prefix(b"[") {
+        let end = inner.iter().position(|byte| *byte == b']').unwrap_or(inner.len());
+        let port = inner.get(end + 1..).and_then(|rest| rest.strip_prefix(b":")).and_then(number);
+        return (scheme, inner.get(..end).unwrap_or_default(), port);
+    }
+    match rest.iter().rposition(|byte| *byte == b':') {
+        Some(at) => (scheme, rest.get(..at).unwrap_or_default(), rest.get(at + 1..).and_then(number)),
+        None => (scheme, rest, None),
+    }
+}
+
+fn number(digits: &[u8]) -> Option<u16> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_give_their_callee() {
+        for (url, host, port) in [
+            ("http://127.0.0.1:15001/pay", "127.0.0.1", Some(15001)),
+            ("https://user:pw@api.example.com:443/x?y#z", "api.example.com", None),
+            ("https://api.example.com:8443", "api.example.com", Some(8443)),
+            ("http://localhost:80/", "localhost", Some(80)),
+            ("http://[::1]:8080/x", "::1", Some(8080)),
+            ("inventory:8080", "inventory", Some(8080)),
+            ("http://inventory?x=http://other:1", "inventory", None),
+            ("", "", None),
+        ] {
+            let (scheme, found, found_port) = authority(url.as_bytes());
+            let target = callee(found, found_port, scheme);
+            assert_eq!((target.text, target.port), (host.as_bytes(), port), "{url}");
+        }
+    }
+
+    #[test]
+    fn names_are_cut_between_characters() {
+        let long = "ä".repeat(200);
+        assert_eq!(&*kept(long.as_bytes()), "ä".repeat(128));
+        assert_eq!(&*kept(b"a\xffb"), "a\u{fffd}b");
+    }
+}

@@ -1,0 +1,238 @@
+//! Latencies as an exponential histogram of scale 6.
+//!
+//! A value falls into bucket `i` of base `b = 2^(2^-6)` where `b^i < seconds <= b^(i+1)`; the estimate of a bucket
+//! is `2·lo·hi/(lo+hi)`, whose relative error is at most `(b-1)/(b+1)`, 0.54 %. Buckets of equal scale merge exactly.
+//! Source: the exponential histogram of the OpenTelemetry metrics data model; error bound as in Masson, Rim and Lee,
+//! "DDSketch", 2019.
+
+use std::sync::LazyLock;
+
+/// Buckets a factor of two is cut into, as its base-2 logarithm.
+pub const SCALE: i32 = 6;
+
+/// Buckets a factor of two is cut into.
+const PER_OCTAVE: usize = 1 << SCALE;
+
+/// The first bucket that is told apart: it holds 1 µs (everything below is "underflow").
+const FIRST: i32 = -1276;
+
+/// The number of buckets from 1 µs to 1 h.
+const REGULAR: u16 = 2033;
+
+/// A latency's place in a sketch: 0 is below 1 µs, [`Code::OVERFLOW`] is above 1 h, the rest are buckets in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Code(pub u16);
+
+/// Where the buckets of an octave end, as mantissa bits of an `f64`.
+static ENDS: LazyLock<[u64; PER_OCTAVE]> = LazyLock::new(|| std::array::from_fn(|step| mantissa((step as f64 / PER_OCTAVE as f64).exp2())));
+
+/// For the top 8 bits of a mantissa: how many buckets surely lie below.
+static GUESS: LazyLock<[u8; 256]> = LazyLock::new(|| {
+    std::array::from_fn(|top| {
+        let least = (top as u64) << (MANTISSA_BITS - 8);
+        u8::try_from(ENDS.iter().filter(|end| **end < least).count()).unwrap_or(u8::MAX)
+    })
+});
+
+const MANTISSA_BITS: u32 = 52;
+
+const fn mantissa(value: f64) -> u64 {
+    value.to_bits() & ((1 << MANTISSA_BITS) - 1)
+}
+
+impl Code {
+    /// Below 1 µs.
+    pub const UNDERFLOW: Self = Self(0);
+    /// Above 1 h.
+    pub const OVERFLOW: Self = Self(REGULAR + 1);
+
+    /// The place of a latency in nanoseconds.
+    #[inline]
+    pub fn of(nanos: u64) -> Self {
+        if nanos < 1_000 {
+            return Self::UNDERFLOW;
+        }
+        if nanos > 3_600_000_000_000 {
+            return Self::OVERFLOW;
+        }
+        let seconds = nanos as f64 * 1e-9;
+        let bits = seconds.to_bits();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "the exponent has 11 bits")]
+        let exponent = (bits >> MANTISSA_BITS) as i32 - 1023;
+        let mantissa = bits & ((1 << MANTISSA_BITS) - 1);
+        #[expect(clippy::cast_possible_truncation, reason = "8 bits are left")]
+        let top = (mantissa >> (MANTISSA_BITS - 8)) as usize;
+        let mut below = GUESS.get(top).copied().unwrap_or_default() as usize;
+        while ENDS.get(below).is_some_and(|end| *end < mantissa) {
+            below += 1;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "at most 64")]
+        let index = exponent * PER_OCTAVE as i32 + below as i32 - 1;
+        Self::from_index(index)
+    }
+
+    /// The bucket's index in the metrics data model at [`SCALE`]; `None` outside of the regular buckets.
+    pub fn index(self) -> Option<i32> {
+        (self != Self::UNDERFLOW && self < Self::OVERFLOW).then(|| i32::from(self.0) - 1 + FIRST)
+    }
+
+    fn from_index(index: i32) -> Self {
+        u16::try_from(index - FIRST + 1).map_or(Self::UNDERFLOW, |code| Self(code.min(REGULAR + 1)))
+    }
+
+    /// The latency, in seconds, that stands for the bucket.
+    pub fn seconds(self) -> f64 {
+        match self.index() {
+            Some(index) => {
+                let low = bound(index);
+                let high = bound(index + 1);
+                2.0 * low * high / (low + high)
+            }
+            None if self == Self::UNDERFLOW => 0.5e-6,
+            None => 3600.0,
+        }
+    }
+}
+
+/// The lower bound of a bucket, in seconds.
+pub fn bound(index: i32) -> f64 {
+    (f64::from(index) / PER_OCTAVE as f64).exp2()
+}
+
+/// Counts by code, dense over the range that occurs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dense {
+    first: u16,
+    counts: Vec<u32>,
+}
+
+impl Dense {
+    /// Adds to a code.
+    pub fn add(&mut self, code: Code, count: u32) {
+        if let Some(slot) = self.slot(code) {
+            *slot = slot.saturating_add(count);
+        }
+    }
+
+    /// Takes from a code what was added to it before.
+    pub fn take(&mut self, code: Code, count: u32) {
+        if let Some(slot) = code.0.checked_sub(self.first).and_then(|offset| self.counts.get_mut(usize::from(offset))) {
+            *slot = slot.saturating_sub(count);
+        }
+    }
+
+    fn slot(&mut self, code: Code) -> Option<&mut u32> {
+        if self.counts.is_empty() {
+            self.first = code.0;
+        }
+        if code.0 < self.first {
+            let more = usize::from(self.first - code.0);
+            self.counts.splice(0..0, std::iter::repeat_n(0, more));
+            self.first = code.0;
+        }
+        let offset = usize::from(code.0 - self.first);
+        if offset >= self.counts.len() {
+            self.counts.reserve_exact(offset + 1 - self.counts.len());
+            self.counts.resize(offset + 1, 0);
+        }
+        self.counts.get_mut(offset)
+    }
+
+    /// Gives the memory back; everything must have been taken.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// How many values there are.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().map(|count| u64::from(*count)).sum()
+    }
+
+    /// Codes and their counts, in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = (Code, u32)> {
+        self.counts.iter().zip(self.first..).filter(|(count, _)| **count > 0).map(|(count, code)| (Code(code), *count))
+    }
+
+    /// The latencies, in seconds, below or at which these shares (ascending, in percent) of all values lie; empty
+    /// without values. Nearest rank: the smallest value such that at least that share is not above it.
+    pub fn percentiles(&self, percents: &[f64]) -> Vec<f64> {
+        let total = self.total();
+        if total == 0 {
+            return Vec::new();
+        }
+        let mut values = self.iter();
+        let (mut code, mut seen) = values.next().map_or((Code::UNDERFLOW, 0), |(code, count)| (code, u64::from(count)));
+        percents
+            .iter()
+            .map(|percent| {
+                // The product may miss a whole number by a hair, and a rank is never above the number of values.
+                let rank = ((percent / 100.0 * total as f64) - 1e-9).ceil().max(1.0);
+                while (seen as f64) < rank
+                    && let Some((next, count)) = values.next()
+                {
+                    code = next;
+                    seen += u64::from(count);
+                }
+                code.seconds()
+            })
+            .collect()
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.counts.capacity() * size_of::<u32>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn bounds_belong_to_the_lower_bucket() {
+        // 2^-10 s is no whole number of nanoseconds, 1 s is: it is the upper bound of bucket -1.
+        assert_eq!(Code::of(1_000_000_000).index(), Some(-1));
+        assert_eq!(Code::of(1_000_000_001).index(), Some(0));
+        assert_eq!(Code::of(2_000_000_000).index(), Some(63));
+        assert_eq!((Code::of(0), Code::of(999)), (Code::UNDERFLOW, Code::UNDERFLOW));
+        assert_eq!(Code::of(1_000), Code(1));
+        assert_eq!(Code::of(3_600_000_000_000), Code(REGULAR));
+        assert_eq!((Code::of(3_600_000_000_001), Code::of(u64::MAX)), (Code::OVERFLOW, Code::OVERFLOW));
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_is_that_of_the_definition(nanos in 1_000_u64..=3_600_000_000_000) {
+            let seconds = nanos as f64 * 1e-9;
+            let index = Code::of(nanos).index().unwrap();
+            // The definition itself is computed with rounding: allow for it at the edges only.
+            prop_assert!(seconds > bound(index) * (1.0 - 1e-12) && seconds <= bound(index + 1) * (1.0 + 1e-12));
+        }
+
+        #[test]
+        fn an_estimate_is_off_by_less_than_one_percent(nanos in 1_000_u64..=3_600_000_000_000) {
+            let seconds = nanos as f64 * 1e-9;
+            prop_assert!((Code::of(nanos).seconds() / seconds - 1.0).abs() < 0.0055);
+        }
+
+        #[test]
+        fn percentiles_are_those_of_the_sorted_values(mut values in prop::collection::vec(1_000_u64..10_000_000_000, 1..300), percent in 0.1_f64..99.9) {
+            let mut dense = Dense::default();
+            values.iter().for_each(|value| dense.add(Code::of(*value), 1));
+            values.sort_unstable();
+            let rank = ((percent / 100.0 * values.len() as f64 - 1e-9).ceil().max(1.0)) as usize;
+            let exact = values[rank - 1] as f64 * 1e-9;
+            prop_assert!((dense.percentiles(&[percent])[0] / exact - 1.0).abs() < 0.0055);
+        }
+
+        #[test]
+        fn what_was_added_can_be_taken(codes in prop::collection::vec((0_u16..2034, 1_u32..5), 0..100)) {
+            let mut dense = Dense::default();
+            codes.iter().for_each(|(code, count)| dense.add(Code(*code), *count));
+            codes.iter().for_each(|(code, count)| dense.take(Code(*code), *count));
+            prop_assert_eq!(dense.total(), 0);
+        }
+    }
+}

@@ -1,0 +1,300 @@
+use smallvec::SmallVec;
+
+use super::{
+    bucket::{Kind, get, put},
+    sketch::{Code, SCALE},
+    state::Source,
+};
+
+/// Buckets of an exported histogram, as in the SDKs.
+const HISTOGRAM_BUCKETS_MAX: usize = 160;
+
+/// Values of `error.type` that a circuit tells apart; the next ones are `_OTHER`.
+pub const ERROR_KINDS_MAX: usize = 8;
+
+/// What a circuit counted since it began: the source of the counters that go out.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Calls that ended well.
+    pub successes: u64,
+    /// Calls that were refused by an open breaker.
+    pub rejections: u64,
+    /// Failures by `error.type`, at most [`ERROR_KINDS_MAX`] and `_OTHER`.
+    pub errors: SmallVec<[ErrorCount; 1]>,
+    /// Latencies of calls that ended well.
+    pub success_duration: Histogram,
+    /// Latencies of calls that failed.
+    pub failure_duration: Histogram,
+    /// Breaker events, by source.
+    pub breaker: SmallVec<[BreakerCounts; 1]>,
+    /// Durations of incidents that ended.
+    pub incident_duration: Option<Box<Histogram>>,
+}
+
+/// Failures of one `error.type`.
+#[derive(Clone, Debug)]
+pub struct ErrorCount {
+    /// The value of `error.type`.
+    pub kind: Box<str>,
+    /// So many.
+    pub count: u64,
+    /// When it was seen first, in Unix nanoseconds: the start of its series.
+    pub since: u64,
+    /// Whether a first point, of 0, went out.
+    pub begun: bool,
+}
+
+/// Breaker events of one source.
+#[derive(Clone, Copy, Debug)]
+pub struct BreakerCounts {
+    /// How they were found out.
+    pub source: Source,
+    /// Closed to open.
+    pub trips: u64,
+    /// Probes that were let through.
+    pub recovery_attempts: u64,
+    /// Probes that failed.
+    pub recovery_attempt_failures: u64,
+    /// Back to closed.
+    pub recoveries: u64,
+    /// When the first was seen, in Unix nanoseconds: the start of the series.
+    pub since: u64,
+    /// Whether first points, of 0, went out.
+    pub begun: bool,
+}
+
+impl Totals {
+    /// The index of an `error.type`, which is made known if there is room.
+    pub fn error_kind(&mut self, kind: &str, now: u64) -> Kind {
+        let found = self.errors.iter().position(|error| &*error.kind == kind);
+        let at = found.unwrap_or_else(|| {
+            let kind = if self.errors.len() < ERROR_KINDS_MAX { kind } else { "_OTHER" };
+            self.errors.iter().position(|error| &*error.kind == kind).unwrap_or_else(|| {
+                self.errors.push(ErrorCount { kind: kind.into(), count: 0, since: now, begun: false });
+                self.errors.len() - 1
+            })
+        });
+        Kind::try_from(at).unwrap_or(Kind::MAX)
+    }
+
+    /// Counts of one source.
+    pub fn breaker(&mut self, source: Source, now: u64) -> Option<&mut BreakerCounts> {
+        if !self.breaker.iter().any(|counts| counts.source == source) {
+            let (trips, recovery_attempts, recovery_attempt_failures, recoveries) = (0, 0, 0, 0);
+            self.breaker.push(BreakerCounts { source, trips, recovery_attempts, recovery_attempt_failures, recoveries, since: now, begun: false });
+        }
+        self.breaker.iter_mut().find(|counts| counts.source == source)
+    }
+
+    /// All failures.
+    pub fn failures(&self) -> u64 {
+        self.errors.iter().map(|error| error.count).sum()
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        let errors: usize = self.errors.iter().map(|error| error.kind.len()).sum();
+        let spilled = if self.errors.spilled() { self.errors.capacity() * size_of::<ErrorCount>() } else { 0 };
+        let breaker = if self.breaker.spilled() { self.breaker.capacity() * size_of::<BreakerCounts>() } else { 0 };
+        let incident = self.incident_duration.as_ref().map_or(0, |histogram| size_of::<Histogram>() + histogram.heap_bytes());
+        errors + spilled + breaker + incident + self.success_duration.heap_bytes() + self.failure_duration.heap_bytes()
+    }
+}
+
+/// Latencies as they are exported: an exponential histogram of at most 160 buckets, or one with explicit bounds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// How many latencies.
+    pub count: u64,
+    /// Their sum, in nanoseconds.
+    pub sum: u128,
+    /// The shortest and longest, in nanoseconds; meaningless without any.
+    pub range: (u64, u64),
+    /// Those below 1 µs (exponential only).
+    pub zero_count: u64,
+    /// Steps that the scale was halved.
+    halvings: u8,
+    /// Index of the first bucket at the present scale.
+    first: i32,
+    /// In use; empty at rest.
+    counts: Vec<u64>,
+    /// At rest: varints; else empty.
+    packed: Box<[u8]>,
+}
+
+impl Histogram {
+    /// Adds a latency; with explicit bounds (in nanoseconds, ascending) it falls into those, upper ends inclusive.
+    #[inline]
+    pub fn add(&mut self, nanos: u64, code: Code, weight: u32, bounds: &[u64]) {
+        let weight = u64::from(weight);
+        self.range = if self.count == 0 { (nanos, nanos) } else { (self.range.0.min(nanos), self.range.1.max(nanos)) };
+        self.count += weight;
+        self.sum += u128::from(nanos) * u128::from(weight);
+        if !bounds.is_empty() {
+            let at = bounds.partition_point(|bound| *bound < nanos);
+            let counts = self.wide();
+            if counts.len() <= bounds.len() {
+                counts.resize(bounds.len() + 1, 0);
+            }
+            if let Some(slot) = counts.get_mut(at) {
+                *slot += weight;
+            }
+            return;
+        }
+        if code == Code::UNDERFLOW {
+            self.zero_count += weight;
+            return;
+        }
+        let index = code.index().unwrap_or_else(|| Code::of(3_600_000_000_000).index().unwrap_or_default() + 1);
+        self.add_at(index, weight);
+    }
+
+    #[inline]
+    fn add_at(&mut self, index: i32, weight: u64) {
+        let at = (index >> self.halvings) - self.first;
+        if let Some(slot) = usize::try_from(at).ok().and_then(|at| self.counts.get_mut(at)) {
+            *slot += weight;
+            return;
+        }
+        self.widen(index);
+        let at = (index >> self.halvings) - self.first;
+        if let Some(slot) = usize::try_from(at).ok().and_then(|at| self.wide().get_mut(at)) {
+            *slot += weight;
+        }
+    }
+
+    /// Makes room for an index, at a coarser scale if it takes too many buckets.
+    fn widen(&mut self, index: i32) {
+        loop {
+            let (first, halvings) = (self.first, self.halvings);
+            let at = index >> halvings;
+            let counts = self.wide();
+            if counts.is_empty() {
+                counts.push(0);
+                self.first = at;
+                return;
+            }
+            let last = first + i32::try_from(counts.len()).unwrap_or(i32::MAX) - 1;
+            let (low, high) = (first.min(at), last.max(at));
+            let needed = usize::try_from(high - low + 1).unwrap_or(usize::MAX);
+            if needed <= HISTOGRAM_BUCKETS_MAX {
+                let before = usize::try_from(first - low).unwrap_or_default();
+                counts.splice(0..0, std::iter::repeat_n(0, before));
+                counts.reserve_exact(needed - counts.len());
+                counts.resize(needed, 0);
+                self.first = low;
+                return;
+            }
+            self.halve();
+        }
+    }
+
+    /// Merges neighbours: an index `i` becomes `i >> 1`, exactly.
+    fn halve(&mut self) {
+        let first = self.first;
+        let counts = self.wide();
+        let mut halved: Vec<u64> = Vec::with_capacity(counts.len() / 2 + 1);
+        for (index, count) in (first..).zip(counts.iter()) {
+            let at = usize::try_from((index >> 1) - (first >> 1)).unwrap_or_default();
+            if halved.len() <= at {
+                halved.resize(at + 1, 0);
+            }
+            if let Some(slot) = halved.get_mut(at) {
+                *slot += count;
+            }
+        }
+        *counts = halved;
+        self.first = first >> 1;
+        self.halvings += 1;
+    }
+
+    fn wide(&mut self) -> &mut Vec<u64> {
+        if !self.packed.is_empty() {
+            self.counts = unpacked(&self.packed);
+            self.packed = Box::default();
+        }
+        &mut self.counts
+    }
+
+    /// Takes little memory until the next latency.
+    pub fn rest(&mut self) {
+        if !self.counts.is_empty() {
+            let mut packed = Vec::with_capacity(self.counts.len());
+            self.counts.iter().for_each(|count| put(&mut packed, *count));
+            self.packed = packed.into();
+            self.counts = Vec::new();
+        }
+    }
+
+    /// Scale, index of the first bucket, and counts of consecutive buckets, as OTLP wants them.
+    pub fn buckets(&self) -> (i32, i32, Vec<u64>) {
+        let counts = if self.packed.is_empty() { self.counts.clone() } else { unpacked(&self.packed) };
+        (SCALE - i32::from(self.halvings), self.first, counts)
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.counts.capacity() * size_of::<u64>() + self.packed.len()
+    }
+}
+
+fn unpacked(mut packed: &[u8]) -> Vec<u64> {
+    let mut counts = Vec::new();
+    while !packed.is_empty() {
+        counts.push(get(&mut packed));
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::circuit::sketch::bound;
+
+    proptest! {
+        #[test]
+        fn every_latency_is_in_the_bucket_its_scale_says(values in prop::collection::vec(1_000_u64..3_600_000_000_000, 1..200), rest in any::<bool>()) {
+            let mut histogram = Histogram::default();
+            for nanos in &values {
+                histogram.add(*nanos, Code::of(*nanos), 1, &[]);
+                if rest {
+                    histogram.rest();
+                }
+            }
+            let (scale, first, counts) = histogram.buckets();
+            prop_assert!(counts.len() <= HISTOGRAM_BUCKETS_MAX);
+            prop_assert_eq!(counts.iter().sum::<u64>(), values.len() as u64);
+            let step = 1 << (SCALE - scale);
+            for (at, count) in (first..).zip(&counts) {
+                let (low, high) = (bound(at * step), bound((at + 1) * step));
+                let inside = values.iter().filter(|nanos| {
+                    let index = Code::of(**nanos).index().unwrap();
+                    index >= at * step && index < (at + 1) * step
+                });
+                prop_assert_eq!(inside.count() as u64, *count, "bucket {}..{}", low, high);
+            }
+        }
+    }
+
+    #[test]
+    fn explicit_bounds_include_their_upper_end() {
+        let mut histogram = Histogram::default();
+        for nanos in [5, 10, 11, 20, 21] {
+            histogram.add(nanos, Code::of(nanos), 1, &[10, 20]);
+        }
+        assert_eq!(histogram.buckets().2, [2, 2, 1]);
+    }
+
+    #[test]
+    fn the_ninth_kind_of_error_is_other() {
+        let mut totals = Totals::default();
+        for number in 0..20 {
+            totals.error_kind(&format!("kind{number}"), 0);
+        }
+        assert_eq!(totals.errors.len(), ERROR_KINDS_MAX + 1);
+        assert_eq!(totals.error_kind("_OTHER", 0), 8);
+        assert_eq!(totals.error_kind("kind3", 0), 3);
+    }
+}

@@ -1,0 +1,384 @@
+use std::collections::VecDeque;
+
+use super::{
+    bucket::{MetricsBucket, get, put},
+    sketch::{Code, Dense},
+};
+
+/// Sums over the closed buckets of a window. Kept incrementally: what a bucket adds when it closes is taken when it
+/// expires, in integers, so that nothing drifts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WindowTotal {
+    /// Calls that ended well.
+    pub successes: u64,
+    /// Calls that failed.
+    pub failures: u64,
+    /// Calls that were refused.
+    pub rejections: u64,
+    /// Sum of latencies, in nanoseconds.
+    pub duration_sum: u64,
+    /// Closed to open.
+    pub trips: u64,
+    /// Probes that were let through.
+    pub recovery_attempts: u64,
+    /// Back to closed.
+    pub recoveries: u64,
+    /// Latencies of calls that were sent.
+    pub latencies: Dense,
+}
+
+impl WindowTotal {
+    /// Calls of every outcome.
+    pub const fn requests(&self) -> u64 {
+        self.successes + self.failures + self.rejections
+    }
+
+    fn add(&mut self, bucket: &mut MetricsBucket) {
+        self.successes += u64::from(bucket.successes);
+        self.failures += u64::from(bucket.failures);
+        self.rejections += u64::from(bucket.rejections);
+        self.duration_sum = self.duration_sum.wrapping_add(bucket.duration_sum);
+        self.trips += u64::from(bucket.trips);
+        self.recovery_attempts += u64::from(bucket.recovery_attempts);
+        self.recoveries += u64::from(bucket.recoveries);
+        bucket.latencies().iter().for_each(|(code, count)| self.latencies.add(Code(*code), *count));
+    }
+
+    /// Takes exactly what [`add`](Self::add) added: wrapping sums come out right all the same.
+    fn take(&mut self, bucket: &mut MetricsBucket) {
+        self.successes = self.successes.wrapping_sub(u64::from(bucket.successes));
+        self.failures = self.failures.wrapping_sub(u64::from(bucket.failures));
+        self.rejections = self.rejections.wrapping_sub(u64::from(bucket.rejections));
+        self.duration_sum = self.duration_sum.wrapping_sub(bucket.duration_sum);
+        self.trips = self.trips.wrapping_sub(u64::from(bucket.trips));
+        self.recovery_attempts = self.recovery_attempts.wrapping_sub(u64::from(bucket.recovery_attempts));
+        self.recoveries = self.recoveries.wrapping_sub(u64::from(bucket.recoveries));
+        bucket.latencies().iter().for_each(|(code, count)| self.latencies.take(Code(*code), *count));
+    }
+}
+
+/// The rolling window of one circuit: open buckets as they fill, closed ones packed, and their total.
+///
+/// Buckets are named by number: Unix time divided by the bucket's size.
+#[derive(Clone, Debug, Default)]
+pub struct Window {
+    /// Buckets at or beyond `closed_to`, ascending.
+    open: VecDeque<(u64, MetricsBucket)>,
+    /// Buckets before `closed_to` that hold something, oldest first: gap to the one before, length, packed bucket.
+    closed: VecDeque<u8>,
+    /// Number of the first closed bucket kept, and of the last; meaningless while there is none.
+    first: u64,
+    last: u64,
+    /// Every bucket with a smaller number is closed.
+    closed_to: u64,
+    total: WindowTotal,
+    /// Time that calls spent in each bucket, in nanoseconds, by number modulo its length; empty while nothing is kept.
+    busy: Vec<u64>,
+    /// Numbers below this one have their place in `busy`.
+    busy_to: u64,
+}
+
+/// Where a bucket is.
+pub enum Place<'a> {
+    /// Still filling.
+    Open(&'a mut MetricsBucket),
+    /// Closed, but within the window.
+    Closed,
+    /// No longer, or not yet, within the window.
+    Outside,
+}
+
+impl Window {
+    /// The bucket of this number, in a window of so many.
+    #[inline]
+    pub fn place(&mut self, number: u64, buckets: u64) -> Place<'_> {
+        if number < self.closed_to {
+            return if number + buckets >= self.closed_to { Place::Closed } else { Place::Outside };
+        }
+        // Usually the newest, or close to it.
+        let behind = self.open.iter().rev().take_while(|(open, _)| *open > number).count();
+        let mut at = self.open.len() - behind;
+        if at == 0 || self.open.get(at - 1).is_none_or(|(open, _)| *open != number) {
+            self.open.insert(at, (number, MetricsBucket::default()));
+            at += 1;
+        }
+        self.open.get_mut(at - 1).map_or(Place::Outside, |(_, bucket)| Place::Open(bucket))
+    }
+
+    /// Counts the time a call spent, in the buckets it went through; what lies before a window of `buckets` is left
+    /// out. Work by the length of the call in buckets, at most the window's.
+    #[inline]
+    pub fn spend(&mut self, start: u64, end: u64, bucket_size: u64, buckets: u64) {
+        let last = end / bucket_size;
+        let first = (start / bucket_size).max((last + 1).saturating_sub(buckets));
+        // Room for the window and for what may be open beyond it.
+        let length = 2 * buckets;
+        if self.busy.is_empty() {
+            self.busy = vec![0; usize::try_from(length).unwrap_or_default()];
+            self.busy_to = first;
+        }
+        if last + length < self.busy_to {
+            return;
+        }
+        while self.busy_to <= last {
+            // A long gap clears every place once, not once a bucket.
+            self.busy_to = self.busy_to.max((last + 1).saturating_sub(length));
+            let at = self.busy_to % length;
+            if let Some(slot) = usize::try_from(at).ok().and_then(|at| self.busy.get_mut(at)) {
+                *slot = 0;
+            }
+            self.busy_to += 1;
+        }
+        for number in first.max((self.busy_to).saturating_sub(length))..=last {
+            let from = start.max(number * bucket_size);
+            let to = end.min((number + 1) * bucket_size);
+            if let Some(slot) = usize::try_from(number % length).ok().and_then(|at| self.busy.get_mut(at)) {
+                *slot = slot.saturating_add(to.saturating_sub(from));
+            }
+        }
+    }
+
+    /// Time that calls spent in a bucket, in nanoseconds.
+    pub fn busy(&self, number: u64) -> u64 {
+        let length = self.busy.len() as u64;
+        if number >= self.busy_to || number + length < self.busy_to || length == 0 {
+            return 0;
+        }
+        usize::try_from(number % length).ok().and_then(|at| self.busy.get(at)).copied().unwrap_or_default()
+    }
+
+    /// Changes a closed bucket that is within the window, and the total with it.
+    pub fn change_closed(&mut self, number: u64, change: impl FnOnce(&mut MetricsBucket)) {
+        let mut change = Some(change);
+        let mut packed = std::mem::take(&mut self.closed);
+        let mut at = self.first;
+        let mut first = true;
+        let mut kept = Vec::with_capacity(packed.len() + 64);
+        let mut records = Vec::new();
+        let bytes = packed.make_contiguous();
+        let mut rest: &[u8] = bytes;
+        while !rest.is_empty() {
+            let gap = get(&mut rest);
+            at = if first { self.first } else { at + gap };
+            first = false;
+            let length = usize::try_from(get(&mut rest)).unwrap_or_default();
+            let (bucket, after) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+            rest = after;
+            records.push((at, bucket));
+        }
+        let position = records.partition_point(|(other, _)| *other < number);
+        let mut bucket = match records.get(position) {
+            Some((other, packed)) if *other == number => {
+                let bucket = MetricsBucket::unpack(packed);
+                records.remove(position);
+                bucket
+            }
+            _ => MetricsBucket::default(),
+        };
+        self.total.take(&mut bucket);
+        if let Some(change) = change.take() {
+            change(&mut bucket);
+        }
+        self.total.add(&mut bucket);
+        let mut changed = Vec::new();
+        bucket.pack(&mut changed);
+        records.insert(position, (number, &changed));
+        self.first = records.first().map_or(0, |(number, _)| *number);
+        let mut last = self.first;
+        for (number, bucket) in &records {
+            put(&mut kept, number - last);
+            put(&mut kept, bucket.len() as u64);
+            kept.extend_from_slice(bucket);
+            last = *number;
+        }
+        self.last = last;
+        kept.shrink_to_fit();
+        self.closed = kept.into();
+    }
+
+    /// Closes all buckets before this number, oldest first, each shown with its number before it is added to the
+    /// total, and lets those expire that have left a window of `buckets`.
+    pub fn close_to(&mut self, number: u64, buckets: u64, mut closing: impl FnMut(u64, &mut MetricsBucket, &WindowTotal)) {
+        while let Some((next, _)) = self.open.front()
+            && *next < number
+        {
+            let Some((next, mut bucket)) = self.open.pop_front() else { break };
+            self.expire(next.saturating_sub(buckets.saturating_sub(1)));
+            bucket.busy = self.busy(next);
+            closing(next, &mut bucket, &self.total);
+            self.keep(next, &mut bucket);
+        }
+        if number > self.closed_to {
+            self.closed_to = number;
+            self.expire(number.saturating_sub(buckets));
+        }
+        if self.open.is_empty() {
+            self.open = VecDeque::new();
+            if self.closed.is_empty() {
+                self.busy = Vec::new();
+            }
+        }
+    }
+
+    fn keep(&mut self, number: u64, bucket: &mut MetricsBucket) {
+        self.total.add(bucket);
+        let mut packed = Vec::new();
+        bucket.pack(&mut packed);
+        if self.closed.is_empty() {
+            self.first = number;
+            self.last = number;
+        }
+        let mut head = Vec::with_capacity(12);
+        put(&mut head, number - self.last);
+        put(&mut head, packed.len() as u64);
+        let needed = head.len() + packed.len();
+        if self.closed.capacity() - self.closed.len() < needed {
+            // Doubling would leave half of a circuit's memory unused.
+            self.closed.reserve_exact(needed + self.closed.len() / 8);
+        }
+        self.closed.extend(head);
+        self.closed.extend(packed);
+        self.last = number;
+    }
+
+    /// Forgets closed buckets before this number.
+    fn expire(&mut self, number: u64) {
+        while !self.closed.is_empty() && self.first < number {
+            self.pop_varint();
+            let length = usize::try_from(self.pop_varint()).unwrap_or_default();
+            let packed: Vec<u8> = self.closed.drain(..length.min(self.closed.len())).collect();
+            self.total.take(&mut MetricsBucket::unpack(&packed));
+            self.first += self.peek_varint();
+        }
+        if self.closed.is_empty() && self.closed.capacity() > 0 {
+            self.closed = VecDeque::new();
+            self.total.latencies.clear();
+        }
+    }
+
+    fn peek_varint(&self) -> u64 {
+        let mut head = [0; 10];
+        let length = head.iter_mut().zip(self.closed.iter()).map(|(to, from)| *to = *from).count();
+        get(&mut head.get(..length).unwrap_or_default())
+    }
+
+    fn pop_varint(&mut self) -> u64 {
+        let number = self.peek_varint();
+        self.closed.drain(..crate::otlp::wire::varint_len(number).min(self.closed.len()));
+        number
+    }
+
+    /// Sums over the closed buckets of the window.
+    pub const fn total(&self) -> &WindowTotal {
+        &self.total
+    }
+
+    /// Every bucket with a smaller number is closed.
+    pub const fn closed_to(&self) -> u64 {
+        self.closed_to
+    }
+
+    /// Whether the window holds nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.closed.is_empty()
+    }
+
+    /// Closed buckets that hold something, oldest first, with their numbers.
+    pub fn closed_buckets(&self) -> Vec<(u64, MetricsBucket)> {
+        let bytes: Vec<u8> = self.closed.iter().copied().collect();
+        let mut rest: &[u8] = &bytes;
+        let mut found: Vec<(u64, MetricsBucket)> = Vec::new();
+        while !rest.is_empty() {
+            let gap = get(&mut rest);
+            let number = found.last().map_or(self.first, |(last, _)| last + gap);
+            let length = usize::try_from(get(&mut rest)).unwrap_or_default();
+            let (bucket, after) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+            rest = after;
+            found.push((number, MetricsBucket::unpack(bucket)));
+        }
+        found
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        let open: usize = self.open.iter().map(|(_, bucket)| bucket.heap_bytes()).sum();
+        open + self.open.capacity() * size_of::<(u64, MetricsBucket)>() + self.closed.capacity() + self.total.latencies.heap_bytes() + self.busy.capacity() * size_of::<u64>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a window holds, worked out from scratch.
+    fn expected(calls: &[(u64, u64)], closed_to: u64, buckets: u64) -> WindowTotal {
+        let mut total = WindowTotal::default();
+        for (number, nanos) in calls.iter().filter(|(number, _)| *number < closed_to && number + buckets >= closed_to) {
+            let mut bucket = MetricsBucket::default();
+            bucket.call(number.is_multiple_of(3).then_some(1), *nanos, Code::of(*nanos), 1);
+            total.add(&mut bucket);
+        }
+        total
+    }
+
+    fn same(left: &WindowTotal, right: &WindowTotal) -> bool {
+        let values = |total: &WindowTotal| total.latencies.iter().collect::<Vec<_>>();
+        (left.requests(), left.failures, left.duration_sum, values(left)) == (right.requests(), right.failures, right.duration_sum, values(right))
+    }
+
+    proptest! {
+        /// The heart of it: whatever comes in whatever order, the total is that of the window.
+        #[test]
+        fn the_total_is_the_sum_of_the_window(
+            steps in prop::collection::vec((0_u64..40, 1_000_u64..9_000_000_000, 0_u64..4), 1..200), buckets in 10_u64..20,
+        ) {
+            let mut window = Window::default();
+            let mut counted = Vec::new();
+            let mut now = 100;
+            window.close_to(now - 5, buckets, |_, _, _| {});
+            for (back, nanos, step) in steps {
+                let number = now - back.min(now);
+                let add = |bucket: &mut MetricsBucket| bucket.call(number.is_multiple_of(3).then_some(1), nanos, Code::of(nanos), 1);
+                match window.place(number, buckets) {
+                    Place::Open(bucket) => add(bucket),
+                    Place::Closed => window.change_closed(number, add),
+                    Place::Outside => continue,
+                }
+                counted.push((number, nanos));
+                now += step * step;
+                window.close_to(now - 5, buckets, |_, _, _| {});
+                prop_assert!(same(window.total(), &expected(&counted, now - 5, buckets)));
+            }
+            window.close_to(now + 1000, buckets, |_, _, _| {});
+            prop_assert_eq!(window.total(), &WindowTotal::default());
+            prop_assert!(window.is_empty());
+        }
+    }
+
+    #[test]
+    fn time_spent_is_split_over_the_buckets_a_call_went_through() {
+        let mut window = Window::default();
+        window.spend(950, 2_300, 1_000, 10);
+        window.spend(2_100, 2_200, 1_000, 10);
+        assert_eq!([0, 1, 2, 3].map(|number| window.busy(number)), [50, 1_000, 400, 0]);
+        window.spend(100_000, 190_500, 1_000, 10);
+        assert_eq!([180, 181, 190, 2].map(|number| window.busy(number)), [0, 1_000, 500, 0]);
+    }
+
+    #[test]
+    fn buckets_close_in_order_and_once() {
+        let mut window = Window::default();
+        for number in [7, 3, 5, 3] {
+            if let Place::Open(bucket) = window.place(number, 10) {
+                bucket.rejection(1);
+            }
+        }
+        let mut closed = Vec::new();
+        window.close_to(6, 10, |number, bucket, total| closed.push((number, bucket.rejections, total.rejections)));
+        window.close_to(9, 10, |number, bucket, total| closed.push((number, bucket.rejections, total.rejections)));
+        assert_eq!(closed, [(3, 2, 0), (5, 1, 2), (7, 1, 3)]);
+        assert_eq!(window.closed_buckets().iter().map(|(number, _)| *number).collect::<Vec<_>>(), [3, 5, 7]);
+    }
+}
