@@ -154,6 +154,24 @@ impl MetricsBucket {
         self.rejections = self.rejections.saturating_add(weight);
     }
 
+    /// Adds what another bucket of the same circuit counted, exactly.
+    pub fn merge(&mut self, other: &mut Self) {
+        self.successes = self.successes.saturating_add(other.successes);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.rejections = self.rejections.saturating_add(other.rejections);
+        self.trips = self.trips.saturating_add(other.trips);
+        self.recovery_attempts = self.recovery_attempts.saturating_add(other.recovery_attempts);
+        self.recovery_attempt_failures = self.recovery_attempt_failures.saturating_add(other.recovery_attempt_failures);
+        self.recoveries = self.recoveries.saturating_add(other.recoveries);
+        other.errors.iter().for_each(|(kind, count)| self.error(*kind, *count));
+        self.duration_sum = self.duration_sum.saturating_add(other.duration_sum);
+        self.duration_min = [self.duration_min, other.duration_min].into_iter().flatten().min();
+        self.duration_max = self.duration_max.max(other.duration_max);
+        for (code, count) in other.latencies() {
+            self.latencies.add_slowly(*code, *count);
+        }
+    }
+
     fn error(&mut self, kind: Kind, count: u32) {
         match self.errors.iter_mut().find(|error| error.0 == kind) {
             Some(error) => error.1 = error.1.saturating_add(count),

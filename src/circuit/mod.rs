@@ -3,10 +3,19 @@
 //! Knows no I/O: bytes of spans come in, closed buckets, events and totals come out.
 
 pub mod bucket;
+pub mod circuit;
+pub mod collector;
 pub mod config;
 pub mod event;
+pub mod inspect;
 pub mod key;
+mod member;
+pub mod pattern;
+pub mod selection;
+pub mod sent;
 pub mod sketch;
 pub mod state;
+#[cfg(test)]
+mod testing;
 pub mod totals;
 pub mod window;

@@ -109,7 +109,7 @@ pub enum Change {
 #[derive(Clone, Debug, Default)]
 pub struct Breaker {
     /// The last state, and when it was seen; `None` until one was.
-    known: Option<(State, u64)>,
+    pub(super) known: Option<(State, u64)>,
 }
 
 impl Breaker {

@@ -40,8 +40,6 @@ pub struct ErrorCount {
     pub count: u64,
     /// When it was seen first, in Unix nanoseconds: the start of its series.
     pub since: u64,
-    /// Whether a first point, of 0, went out.
-    pub begun: bool,
 }
 
 /// Breaker events of one source.
@@ -59,29 +57,34 @@ pub struct BreakerCounts {
     pub recoveries: u64,
     /// When the first was seen, in Unix nanoseconds: the start of the series.
     pub since: u64,
-    /// Whether first points, of 0, went out.
-    pub begun: bool,
 }
 
 impl Totals {
-    /// The index of an `error.type`, which is made known if there is room.
-    pub fn error_kind(&mut self, kind: &str, now: u64) -> Kind {
+    /// Counts a failure; gives the index of its `error.type`, which is made known if there is room.
+    #[inline]
+    pub fn failure(&mut self, kind: &str, weight: u32, now: u64) -> Kind {
         let found = self.errors.iter().position(|error| &*error.kind == kind);
-        let at = found.unwrap_or_else(|| {
-            let kind = if self.errors.len() < ERROR_KINDS_MAX { kind } else { "_OTHER" };
-            self.errors.iter().position(|error| &*error.kind == kind).unwrap_or_else(|| {
-                self.errors.push(ErrorCount { kind: kind.into(), count: 0, since: now, begun: false });
-                self.errors.len() - 1
-            })
-        });
+        let at = found.unwrap_or_else(|| self.new_kind(kind, now));
+        if let Some(error) = self.errors.get_mut(at) {
+            error.count += u64::from(weight);
+        }
         Kind::try_from(at).unwrap_or(Kind::MAX)
+    }
+
+    #[cold]
+    fn new_kind(&mut self, kind: &str, now: u64) -> usize {
+        let kind = if self.errors.len() < ERROR_KINDS_MAX { kind } else { "_OTHER" };
+        self.errors.iter().position(|error| &*error.kind == kind).unwrap_or_else(|| {
+            self.errors.push(ErrorCount { kind: kind.into(), count: 0, since: now });
+            self.errors.len() - 1
+        })
     }
 
     /// Counts of one source.
     pub fn breaker(&mut self, source: Source, now: u64) -> Option<&mut BreakerCounts> {
         if !self.breaker.iter().any(|counts| counts.source == source) {
             let (trips, recovery_attempts, recovery_attempt_failures, recoveries) = (0, 0, 0, 0);
-            self.breaker.push(BreakerCounts { source, trips, recovery_attempts, recovery_attempt_failures, recoveries, since: now, begun: false });
+            self.breaker.push(BreakerCounts { source, trips, recovery_attempts, recovery_attempt_failures, recoveries, since: now });
         }
         self.breaker.iter_mut().find(|counts| counts.source == source)
     }
@@ -291,10 +294,10 @@ mod tests {
     fn the_ninth_kind_of_error_is_other() {
         let mut totals = Totals::default();
         for number in 0..20 {
-            totals.error_kind(&format!("kind{number}"), 0);
+            totals.failure(&format!("kind{number}"), 1, 0);
         }
         assert_eq!(totals.errors.len(), ERROR_KINDS_MAX + 1);
-        assert_eq!(totals.error_kind("_OTHER", 0), 8);
-        assert_eq!(totals.error_kind("kind3", 0), 3);
+        assert_eq!((totals.failure("_OTHER", 1, 0), totals.failure("kind3", 2, 0)), (8, 3));
+        assert_eq!((totals.errors[8].count, totals.errors[3].count, totals.failures()), (13, 3, 23));
     }
 }

@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 
 use super::{
     bucket::{MetricsBucket, get, put},
+    event::WindowSnapshot,
     sketch::{Code, Dense},
 };
 
@@ -69,6 +70,8 @@ pub struct Window {
     /// Number of the first closed bucket kept, and of the last; meaningless while there is none.
     first: u64,
     last: u64,
+    /// What came for closed buckets since buckets closed last, ascending.
+    late: Vec<(u64, MetricsBucket)>,
     /// Every bucket with a smaller number is closed.
     closed_to: u64,
     total: WindowTotal,
@@ -82,18 +85,25 @@ pub struct Window {
 pub enum Place<'a> {
     /// Still filling.
     Open(&'a mut MetricsBucket),
-    /// Closed, but within the window.
-    Closed,
+    /// Closed, but within the window: what is put here is added to it when the next buckets close.
+    Late(&'a mut MetricsBucket),
     /// No longer, or not yet, within the window.
     Outside,
 }
 
 impl Window {
+    /// Lets an empty window begin here: buckets before this number are closed.
+    pub fn begin(&mut self, number: u64) {
+        if self.is_empty() {
+            self.closed_to = self.closed_to.max(number);
+        }
+    }
+
     /// The bucket of this number, in a window of so many.
     #[inline]
     pub fn place(&mut self, number: u64, buckets: u64) -> Place<'_> {
         if number < self.closed_to {
-            return if number + buckets >= self.closed_to { Place::Closed } else { Place::Outside };
+            return if number + buckets >= self.closed_to { self.late(number) } else { Place::Outside };
         }
         // Usually the newest, or close to it.
         let behind = self.open.iter().rev().take_while(|(open, _)| *open > number).count();
@@ -103,6 +113,14 @@ impl Window {
             at += 1;
         }
         self.open.get_mut(at - 1).map_or(Place::Outside, |(_, bucket)| Place::Open(bucket))
+    }
+
+    fn late(&mut self, number: u64) -> Place<'_> {
+        let at = self.late.partition_point(|(other, _)| *other < number);
+        if self.late.get(at).is_none_or(|(other, _)| *other != number) {
+            self.late.insert(at, (number, MetricsBucket::default()));
+        }
+        self.late.get_mut(at).map_or(Place::Outside, |(_, bucket)| Place::Late(bucket))
     }
 
     /// Counts the time a call spent, in the buckets it went through; what lies before a window of `buckets` is left
@@ -147,9 +165,8 @@ impl Window {
         usize::try_from(number % length).ok().and_then(|at| self.busy.get(at)).copied().unwrap_or_default()
     }
 
-    /// Changes a closed bucket that is within the window, and the total with it.
-    pub fn change_closed(&mut self, number: u64, change: impl FnOnce(&mut MetricsBucket)) {
-        let mut change = Some(change);
+    /// Adds to a closed bucket that is within the window, and to the total with it.
+    fn add_late(&mut self, number: u64, late: &mut MetricsBucket) {
         let mut packed = std::mem::take(&mut self.closed);
         let mut at = self.first;
         let mut first = true;
@@ -176,9 +193,7 @@ impl Window {
             _ => MetricsBucket::default(),
         };
         self.total.take(&mut bucket);
-        if let Some(change) = change.take() {
-            change(&mut bucket);
-        }
+        bucket.merge(late);
         self.total.add(&mut bucket);
         let mut changed = Vec::new();
         bucket.pack(&mut changed);
@@ -199,6 +214,9 @@ impl Window {
     /// Closes all buckets before this number, oldest first, each shown with its number before it is added to the
     /// total, and lets those expire that have left a window of `buckets`.
     pub fn close_to(&mut self, number: u64, buckets: u64, mut closing: impl FnMut(u64, &mut MetricsBucket, &WindowTotal)) {
+        for (late, mut bucket) in std::mem::take(&mut self.late) {
+            self.add_late(late, &mut bucket);
+        }
         while let Some((next, _)) = self.open.front()
             && *next < number
         {
@@ -268,6 +286,26 @@ impl Window {
         number
     }
 
+    /// The window as it is while the bucket of this number is filling: closed buckets and that one.
+    pub fn snapshot(&mut self, number: u64, percentiles: &[f64]) -> WindowSnapshot {
+        let mut total = self.total.clone();
+        if let Some((_, bucket)) = self.open.iter_mut().find(|(open, _)| *open == number) {
+            total.add(bucket);
+        }
+        WindowSnapshot {
+            requests: total.requests(),
+            failures: total.failures,
+            rejections: total.rejections,
+            percentiles: total.latencies.percentiles(percentiles),
+        }
+    }
+
+    /// Mean number of calls that were under way at a time in the closed buckets of a window.
+    pub fn concurrency(&self, bucket_size: u64, buckets: u64) -> f64 {
+        let busy: u64 = (self.closed_to.saturating_sub(buckets)..self.closed_to).map(|number| self.busy(number)).sum();
+        busy as f64 / (bucket_size * buckets) as f64
+    }
+
     /// Sums over the closed buckets of the window.
     pub const fn total(&self) -> &WindowTotal {
         &self.total
@@ -280,7 +318,7 @@ impl Window {
 
     /// Whether the window holds nothing at all.
     pub fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.closed.is_empty()
+        self.open.is_empty() && self.closed.is_empty() && self.late.is_empty()
     }
 
     /// Closed buckets that hold something, oldest first, with their numbers.
@@ -301,8 +339,11 @@ impl Window {
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        let open: usize = self.open.iter().map(|(_, bucket)| bucket.heap_bytes()).sum();
-        open + self.open.capacity() * size_of::<(u64, MetricsBucket)>() + self.closed.capacity() + self.total.latencies.heap_bytes() + self.busy.capacity() * size_of::<u64>()
+        let filling: usize = self.open.iter().chain(&self.late).map(|(_, bucket)| bucket.heap_bytes()).sum();
+        filling + (self.open.capacity() + self.late.capacity()) * size_of::<(u64, MetricsBucket)>()
+            + self.closed.capacity()
+            + self.total.latencies.heap_bytes()
+            + self.busy.capacity() * size_of::<u64>()
     }
 }
 
@@ -342,8 +383,7 @@ mod tests {
                 let number = now - back.min(now);
                 let add = |bucket: &mut MetricsBucket| bucket.call(number.is_multiple_of(3).then_some(1), nanos, Code::of(nanos), 1);
                 match window.place(number, buckets) {
-                    Place::Open(bucket) => add(bucket),
-                    Place::Closed => window.change_closed(number, add),
+                    Place::Open(bucket) | Place::Late(bucket) => add(bucket),
                     Place::Outside => continue,
                 }
                 counted.push((number, nanos));

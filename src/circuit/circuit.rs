@@ -1,0 +1,328 @@
+use std::sync::Arc;
+
+use foldhash::quality::FixedState;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::{
+    bucket::Outcome,
+    config::CircuitMetricsConfig,
+    event::{CircuitEvent, IncidentId},
+    key::CircuitKey,
+    member::{Evidence, Member},
+    sent::Sent,
+    sketch::Code,
+    state::{Change, Ids, Source, State},
+    totals::Totals,
+    window::{Place, Window},
+};
+
+/// One circuit: its instances, its window, and what it counted since it began.
+#[derive(Debug)]
+pub struct Circuit {
+    key: Arc<CircuitKey>,
+    /// When it was seen first, in Unix nanoseconds: the start of its series.
+    since: u64,
+    /// When something was heard of it last, by the clock.
+    pub(super) last_seen: u64,
+    pub(super) members: Slab<Member>,
+    window: Window,
+    totals: Totals,
+    incident: Option<Incident>,
+    exemplars: Option<Box<Exemplars>>,
+    /// What was handed out last.
+    pub sent: Sent,
+    /// Whether anything moved since then.
+    pub changed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Incident {
+    id: IncidentId,
+    /// The first trip.
+    since: u64,
+}
+
+/// Spans that stand for what was counted since they were handed out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exemplars {
+    /// The slowest call that ended well.
+    pub success: Option<Exemplar>,
+    /// The slowest call that failed.
+    pub failure: Option<Exemplar>,
+    /// The span that tells of the last trip.
+    pub trip: Option<Exemplar>,
+}
+
+/// A span that stands for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exemplar {
+    /// When, in Unix nanoseconds.
+    pub at: u64,
+    /// Latency, in nanoseconds.
+    pub nanos: u64,
+    /// Which.
+    pub ids: Ids,
+}
+
+/// A call, ready to be counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call<'a> {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) outcome: Outcome,
+    /// Of a failure: its `error.type`.
+    pub(super) error: &'a str,
+    pub(super) weight: u32,
+}
+
+impl Circuit {
+    pub(super) fn new(key: Arc<CircuitKey>, now: u64) -> Self {
+        Self {
+            key,
+            since: now,
+            last_seen: now,
+            members: Slab::new(),
+            window: Window::default(),
+            totals: Totals::default(),
+            incident: None,
+            exemplars: None,
+            sent: Sent::default(),
+            changed: true,
+        }
+    }
+
+    /// What tells it from all others.
+    pub const fn key(&self) -> &Arc<CircuitKey> {
+        &self.key
+    }
+
+    /// When it was seen first, in Unix nanoseconds.
+    pub const fn since(&self) -> u64 {
+        self.since
+    }
+
+    /// Its rolling window.
+    pub const fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// What it counted since it began.
+    pub const fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Spans that stand for what was counted since the last call of [`forget_exemplars`](Self::forget_exemplars).
+    pub fn exemplars(&self) -> Exemplars {
+        self.exemplars.as_deref().copied().unwrap_or_default()
+    }
+
+    /// Begins to look for other exemplars.
+    pub fn forget_exemplars(&mut self) {
+        self.exemplars = None;
+    }
+
+    /// Puts what is rarely used at rest.
+    pub fn rest(&mut self) {
+        self.totals.success_duration.rest();
+        self.totals.failure_duration.rest();
+    }
+
+    /// Instances by provisional state, in the order of [`State::ALL`]; `None` where no state is known.
+    pub fn instances(&self) -> Option<[u32; State::ALL.len()]> {
+        let mut counts = [0; State::ALL.len()];
+        for (_, member) in &self.members {
+            let known = member.provisional().and_then(|state| State::ALL.iter().position(|other| *other == state));
+            if let Some(count) = known.and_then(|at| counts.get_mut(at)) {
+                *count += 1;
+            }
+        }
+        counts.iter().any(|count| *count > 0).then_some(counts)
+    }
+
+    /// The incident that goes on, and when it began.
+    pub fn incident(&self) -> Option<(IncidentId, u64)> {
+        self.incident.map(|incident| (incident.id, incident.since))
+    }
+
+    /// Counts a call. `true` if it came late.
+    #[inline]
+    pub(super) fn count(&mut self, call: &Call<'_>, ids: impl FnOnce() -> Ids, now: u64, config: &CircuitMetricsConfig) -> bool {
+        let Call { start, end, outcome, error, weight } = *call;
+        self.changed = true;
+        self.last_seen = now;
+        let nanos = end - start;
+        let code = Code::of(nanos);
+        let kind = match outcome {
+            Outcome::Success => {
+                self.totals.successes += u64::from(weight);
+                self.totals.success_duration.add(nanos, code, weight, &config.explicit_bounds);
+                None
+            }
+            Outcome::Failure => {
+                self.totals.failure_duration.add(nanos, code, weight, &config.explicit_bounds);
+                Some(self.totals.failure(error, weight, now))
+            }
+            Outcome::Rejected => {
+                self.totals.rejections += u64::from(weight);
+                None
+            }
+        };
+        self.window.begin(now.saturating_sub(config.allowed_lateness) / config.bucket_size());
+        let (place, late) = match self.window.place(end / config.bucket_size(), config.buckets()) {
+            Place::Open(bucket) => (Some(bucket), false),
+            Place::Late(bucket) => (Some(bucket), true),
+            Place::Outside => (None, true),
+        };
+        if let Some(bucket) = place {
+            match outcome {
+                Outcome::Rejected => bucket.rejection(weight),
+                _ => bucket.call(kind, nanos, code, weight),
+            }
+            if outcome != Outcome::Rejected {
+                self.window.spend(start, end, config.bucket_size(), config.buckets());
+                self.exemplify(outcome, Exemplar { at: end, nanos, ids: [0; 24] }, ids);
+            }
+        }
+        late
+    }
+
+    #[inline]
+    fn exemplify(&mut self, outcome: Outcome, mut exemplar: Exemplar, ids: impl FnOnce() -> Ids) {
+        let exemplars = self.exemplars.get_or_insert_default();
+        let place = if outcome == Outcome::Success { &mut exemplars.success } else { &mut exemplars.failure };
+        // Of equals the one that ended first, so that the order of arrival makes no difference.
+        if place.is_none_or(|best| (exemplar.nanos, best.at) > (best.nanos, exemplar.at)) {
+            exemplar.ids = ids();
+            *place = Some(exemplar);
+        }
+    }
+
+    /// Settles everything before this bucket: takes the evidence of all instances in the order in which the spans
+    /// ended, and closes buckets.
+    pub(super) fn settle(&mut self, to: u64, config: &CircuitMetricsConfig, now: u64, events: &mut Vec<CircuitEvent>) {
+        let due = self.due(to.saturating_mul(config.bucket_size()));
+        for (member, evidence) in due {
+            let number = evidence.observation.order / config.bucket_size();
+            self.window.close_to(number.min(to), config.buckets(), |_, _, _| {});
+            self.observe(member, &evidence, config, now, events);
+        }
+        if to > self.window.closed_to() {
+            self.changed |= !self.window.is_empty();
+            self.window.close_to(to, config.buckets(), |_, _, _| {});
+        }
+    }
+
+    /// Evidence from before this time, in order.
+    fn due(&mut self, before: u64) -> Vec<(usize, Evidence)> {
+        let mut due = Vec::new();
+        for (index, member) in &mut self.members {
+            due.extend(member.take_due(before).map(|evidence| (index, evidence)));
+        }
+        let instance = |member: &usize| self.members.get(*member).map(Member::instance);
+        due.sort_by(|(one, left), (other, right)| left.rank().cmp(&right.rank()).then_with(|| instance(one).cmp(&instance(other))));
+        due
+    }
+
+    fn observe(&mut self, member: usize, evidence: &Evidence, config: &CircuitMetricsConfig, now: u64, events: &mut Vec<CircuitEvent>) {
+        let observation = &evidence.observation;
+        let Some(instance) = self.members.get_mut(member) else { return };
+        let changes = instance.observe(evidence);
+        let name = Arc::clone(instance.instance());
+        for change in changes {
+            self.changed = true;
+            let number = observation.order / config.bucket_size();
+            let window = (change == Change::Trip).then(|| Box::new(self.window.snapshot(number, config.percentiles())));
+            self.count_change(change, number, observation.ids, observation.at, config, now);
+            let (incident, incident_duration) = self.follow_incident(change, observation.at, config);
+            events.push(CircuitEvent {
+                at: observation.at,
+                circuit: Arc::clone(&self.key),
+                instance: Arc::clone(&name),
+                change,
+                source: Source::Reported,
+                ids: observation.ids,
+                window,
+                incident,
+                incident_duration,
+            });
+        }
+    }
+
+    fn count_change(&mut self, change: Change, number: u64, ids: Ids, at: u64, config: &CircuitMetricsConfig, now: u64) {
+        let Some(counts) = self.totals.breaker(Source::Reported, now) else { return };
+        let bucket = match self.window.place(number, config.buckets()) {
+            Place::Open(bucket) | Place::Late(bucket) => Some(bucket),
+            Place::Outside => None,
+        };
+        let (total, in_bucket) = match change {
+            Change::Trip => (&mut counts.trips, bucket.map(|bucket| &mut bucket.trips)),
+            Change::RecoveryAttempt => (&mut counts.recovery_attempts, bucket.map(|bucket| &mut bucket.recovery_attempts)),
+            Change::RecoveryAttemptFailed => (&mut counts.recovery_attempt_failures, bucket.map(|bucket| &mut bucket.recovery_attempt_failures)),
+            Change::Recovery => (&mut counts.recoveries, bucket.map(|bucket| &mut bucket.recoveries)),
+            Change::StateChange { .. } => return,
+        };
+        *total += 1;
+        if let Some(count) = in_bucket {
+            *count = count.saturating_add(1);
+        }
+        if change == Change::Trip {
+            self.exemplars.get_or_insert_default().trip = Some(Exemplar { at, nanos: 0, ids });
+        }
+    }
+
+    /// The incident a change belongs to; with the change that ends it, its duration.
+    fn follow_incident(&mut self, change: Change, at: u64, config: &CircuitMetricsConfig) -> (Option<IncidentId>, Option<u64>) {
+        if change == Change::Trip && self.incident.is_none() {
+            let id = IncidentId(std::hash::BuildHasher::hash_one(&FixedState::with_seed(0), (&*self.key, at)));
+            self.incident = Some(Incident { id, since: at });
+        }
+        let Some(incident) = self.incident else { return (None, None) };
+        if self.members.iter().any(|(_, member)| member.is_tripped()) {
+            return (Some(incident.id), None);
+        }
+        self.incident = None;
+        let nanos = at.saturating_sub(incident.since);
+        self.totals.incident_duration.get_or_insert_default().add(nanos, Code::of(nanos), 1, &config.explicit_bounds);
+        (Some(incident.id), Some(nanos))
+    }
+
+    /// Takes an instance out. Its part of an incident ends; an incident of it alone ends without a recovery.
+    pub(super) fn remove(&mut self, member: usize) {
+        if self.members.try_remove(member).is_some() {
+            self.changed = true;
+            if !self.members.iter().any(|(_, member)| member.is_tripped()) {
+                self.incident = None;
+            }
+        }
+    }
+
+    /// Whether an instance is open or half-open.
+    pub(super) fn is_tripped(&self) -> bool {
+        self.members.iter().any(|(_, member)| member.is_tripped())
+    }
+
+    /// Whether there is nothing to settle.
+    pub(super) fn is_settled(&self) -> bool {
+        self.window.is_empty() && self.members.iter().all(|(_, member)| !member.has_evidence())
+    }
+
+    /// Bytes it holds, itself included.
+    pub fn bytes(&self) -> usize {
+        let members: usize = self.members.iter().map(|(_, member)| member.heap_bytes()).sum();
+        let texts = [&self.key.text, &self.key.caller.service, &self.key.caller.namespace, &self.key.caller.environment].map(|text| text.len());
+        let histograms = self.sent.histograms.as_deref().map_or(0, |sent| size_of_val(sent) + sent.iter().map(super::totals::Histogram::heap_bytes).sum::<usize>());
+        size_of::<Self>()
+            + size_of::<CircuitKey>()
+            + texts.iter().sum::<usize>()
+            + members
+            + self.members.capacity() * (size_of::<Member>() + size_of::<usize>())
+            + self.window.heap_bytes()
+            + self.totals.heap_bytes()
+            + self.exemplars.as_ref().map_or(0, |_| size_of::<Exemplars>())
+            + histograms
+    }
+}
+
+/// The changes of one observation.
+pub(super) type Changes = SmallVec<[Change; 2]>;

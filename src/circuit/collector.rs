@@ -1,0 +1,677 @@
+use std::{
+    hash::{BuildHasher, Hash},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+use slab::Slab;
+
+use super::{
+    circuit::{Call, Circuit},
+    config::CircuitMetricsConfig,
+    event::CircuitEvent,
+    inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, ResourceRecord, SpanRecord, TargetRecord},
+    key::{Caller, CircuitKey, Target},
+    member::{Evidence, Member},
+    selection::Selection,
+    state::Observation,
+};
+
+/// Processes that a shard tells apart at most. Those beyond it share one instance of no name per caller.
+const PROCESSES_MAX: usize = 50_000;
+
+/// Room for circuits, shared by all collectors.
+#[derive(Debug)]
+pub struct Room {
+    taken: AtomicUsize,
+    most: usize,
+}
+
+impl Room {
+    /// Room for so many circuits.
+    pub const fn new(most: usize) -> Self {
+        Self { taken: AtomicUsize::new(0), most }
+    }
+
+    /// Circuits that there are.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    fn take(&self) -> bool {
+        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
+        let room = taken < self.most;
+        if !room {
+            self.give();
+        }
+        room
+    }
+
+    fn give(&self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Owns the windows of a shard: counts spans in them, rotates their buckets and hands out what breakers did.
+///
+/// A shard is all circuits of some callers, so that each circuit has one owner.
+#[derive(Debug)]
+pub struct CircuitBreakerMetricsCollector {
+    config: Arc<CircuitMetricsConfig>,
+    selection: Arc<Selection>,
+    room: Arc<Room>,
+    processes: Slab<Process>,
+    by_resource: HashTable<u32>,
+    circuits: Slab<Circuit>,
+    by_key: HashTable<u32>,
+    hasher: RandomState,
+    /// Circuits that ended and whose series have to be ended too.
+    ended: Vec<Circuit>,
+    instances: usize,
+    next_sweep: u64,
+}
+
+/// A process that sends spans: one instance of every circuit it calls through.
+#[derive(Debug)]
+struct Process {
+    caller: Arc<Caller>,
+    instance: Arc<str>,
+    /// The newest end of its spans.
+    newest_end: u64,
+    /// When it was heard of last, by the clock.
+    last_seen: u64,
+    seats: HashTable<Seat>,
+    /// The seat used last: calls often go to one callee several times in a row.
+    last: Option<Seat>,
+}
+
+/// A process in a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seat {
+    circuit: u32,
+    /// Among the circuit's members; `None` where those are too many.
+    member: Option<u32>,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Spans that came after their bucket had closed. Counted, and in the window while their bucket is.
+    pub late: u64,
+    /// Spans of circuits that were not selected.
+    pub excluded: u64,
+    /// Indices of spans for which there was no circuit and no room for one.
+    pub overflow: Vec<u32>,
+    /// Reported states for which there was no room.
+    pub evidence_dropped: u64,
+    /// Calls by processes that are too many for their circuit to tell apart.
+    pub instances_beyond: u64,
+}
+
+enum Found {
+    Seat(Seat),
+    Excluded,
+    NoRoom,
+}
+
+impl CircuitBreakerMetricsCollector {
+    /// Without any circuits yet.
+    pub fn new(config: Arc<CircuitMetricsConfig>, selection: Arc<Selection>, room: Arc<Room>) -> Self {
+        Self {
+            config,
+            selection,
+            room,
+            processes: Slab::new(),
+            by_resource: HashTable::new(),
+            circuits: Slab::new(),
+            by_key: HashTable::new(),
+            hasher: RandomState::default(),
+            ended: Vec::new(),
+            instances: 0,
+            next_sweep: 0,
+        }
+    }
+
+    /// Counts the spans of a request whose resources are `mine`. Can't fail.
+    pub fn apply(&mut self, request: &[u8], inspection: &Inspection, mine: impl Fn(u32) -> bool, now: u64) -> Applied {
+        let mut applied = Applied::default();
+        let mut current: Option<(u32, u32)> = None;
+        for (index, span) in inspection.spans.iter().enumerate() {
+            if !mine(span.resource) {
+                continue;
+            }
+            let process = self.process_of(request, inspection, span.resource, &mut current, now);
+            match self.seat(process, inspection, request, span.target, now) {
+                Found::Seat(seat) => self.count(seat, span, request, inspection, now, &mut applied),
+                Found::Excluded => applied.excluded += 1,
+                Found::NoRoom => applied.overflow.extend(u32::try_from(index)),
+            }
+        }
+        for observation in inspection.observations.iter().filter(|observation| mine(observation.resource)) {
+            let process = self.process_of(request, inspection, observation.resource, &mut current, now);
+            if let Found::Seat(seat) = self.seat(process, inspection, request, observation.target, now) {
+                applied.evidence_dropped += u64::from(!self.observe(seat, observation, request));
+            }
+        }
+        for (index, resource) in (0..).zip(&inspection.resources) {
+            if mine(index) {
+                self.heard_of(request, inspection, resource, now);
+            }
+        }
+        applied
+    }
+
+    /// Counts spans in the one circuit of all that found no room.
+    pub fn apply_overflow(&mut self, request: &[u8], inspection: &Inspection, spans: &[u32], now: u64) {
+        let circuit = match self.circuits.iter().next() {
+            Some((circuit, _)) => circuit,
+            None => {
+                let caller = Caller { service: "fuseboard".into(), ..Caller::default() };
+                let key = CircuitKey { caller, text: "overflow".into(), overflow: true, ..CircuitKey::default() };
+                self.circuits.insert(Circuit::new(Arc::new(key), now))
+            }
+        };
+        let seat = Seat { circuit: u32::try_from(circuit).unwrap_or(u32::MAX), member: None };
+        for span in spans.iter().filter_map(|index| inspection.spans.get(*index as usize)) {
+            self.count(seat, span, request, inspection, now, &mut Applied::default());
+        }
+    }
+
+    #[inline]
+    fn count(&mut self, seat: Seat, span: &SpanRecord, request: &[u8], inspection: &Inspection, now: u64, applied: &mut Applied) {
+        let Some(circuit) = self.circuits.get_mut(seat.circuit as usize) else { return };
+        let mut digits = [0; 5];
+        let error = error_text(span.error, request, inspection, &mut digits);
+        let call = Call { start: span.start, end: span.end, outcome: span.outcome, error, weight: span.weight };
+        applied.late += u64::from(circuit.count(&call, || span.ids(request), now, &self.config));
+        match seat.member.and_then(|member| circuit.members.get_mut(member as usize)) {
+            Some(member) => member.used(span.end),
+            None => applied.instances_beyond += 1,
+        }
+    }
+
+    fn observe(&mut self, seat: Seat, record: &ObservationRecord, request: &[u8]) -> bool {
+        let Some(circuit) = self.circuits.get_mut(seat.circuit as usize) else { return false };
+        circuit.changed = true;
+        let Some(member) = seat.member.and_then(|member| circuit.members.get_mut(member as usize)) else { return false };
+        let observation = Observation { order: record.order, at: record.at, state: record.state, ids: record.ids(request) };
+        member.keep(Evidence { observation, step: record.step }, self.config.bucket_size())
+    }
+
+    /// The process of a resource; made known if it is not.
+    #[inline]
+    fn process_of(&mut self, request: &[u8], inspection: &Inspection, resource: u32, current: &mut Option<(u32, u32)>, now: u64) -> u32 {
+        if let Some((known, process)) = *current
+            && known == resource
+        {
+            return process;
+        }
+        let record = inspection.resources.get(resource as usize).copied().unwrap_or_default();
+        let process = match self.find_process(request, inspection, &record) {
+            Some(process) => process,
+            None => self.new_process(request, inspection, &record, now),
+        };
+        *current = Some((resource, process));
+        process
+    }
+
+    fn find_process(&self, request: &[u8], inspection: &Inspection, record: &ResourceRecord) -> Option<u32> {
+        let texts = resource_texts(request, inspection, record);
+        let hash = self.hasher.hash_one(texts);
+        self.by_resource.find(hash, |index| self.processes.get(*index as usize).is_some_and(|process| process.texts() == texts)).copied()
+    }
+
+    #[cold]
+    fn new_process(&mut self, request: &[u8], inspection: &Inspection, record: &ResourceRecord, now: u64) -> u32 {
+        let mut record = *record;
+        if self.processes.len() >= PROCESSES_MAX {
+            record.instance = super::inspect::Text::default();
+            if let Some(shared) = self.find_process(request, inspection, &record) {
+                return shared;
+            }
+        }
+        let texts = resource_texts(request, inspection, &record);
+        let [environment, namespace, service, instance] = texts.map(|text| String::from_utf8_lossy(text).into_owned().into_boxed_str());
+        let caller = Arc::new(Caller { environment, namespace, service });
+        let process = Process { caller, instance: instance.into(), newest_end: 0, last_seen: now, seats: HashTable::new(), last: None };
+        let index = u32::try_from(self.processes.insert(process)).unwrap_or(u32::MAX);
+        let (processes, hasher) = (&self.processes, &self.hasher);
+        self.by_resource.insert_unique(hasher.hash_one(texts), index, |index| processes.get(*index as usize).map_or(0, |process| hasher.hash_one(process.texts())));
+        index
+    }
+
+    /// Moves a process's time on.
+    fn heard_of(&mut self, request: &[u8], inspection: &Inspection, record: &ResourceRecord, now: u64) {
+        if let Some(process) = self.find_process(request, inspection, record).and_then(|index| self.processes.get_mut(index as usize)) {
+            process.newest_end = process.newest_end.max(record.newest_end);
+            process.last_seen = now;
+        }
+    }
+
+    /// The place of a process in the circuit of a target.
+    #[inline]
+    fn seat(&mut self, index: u32, inspection: &Inspection, request: &[u8], target: TargetRecord, now: u64) -> Found {
+        let target = Target { named: target.named, text: inspection.text(request, target.text), port: target.port };
+        let Some(process) = self.processes.get_mut(index as usize) else { return Found::NoRoom };
+        let circuits = &self.circuits;
+        let is = |seat: &Seat| circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.key().is(&target));
+        if let Some(last) = process.last
+            && is(&last)
+        {
+            return Found::Seat(last);
+        }
+        let hash = self.hasher.hash_one(target);
+        if let Some(seat) = process.seats.find(hash, is).copied() {
+            process.last = Some(seat);
+            return Found::Seat(seat);
+        }
+        self.take_seat(index, &target, hash, now)
+    }
+
+    #[cold]
+    fn take_seat(&mut self, index: u32, target: &Target<'_>, hash: u64, now: u64) -> Found {
+        let Some(process) = self.processes.get(index as usize) else { return Found::NoRoom };
+        let (caller, instance) = (Arc::clone(&process.caller), Arc::clone(&process.instance));
+        if !self.selection.takes(caller.service.as_bytes(), target.text) {
+            return Found::Excluded;
+        }
+        let Some(number) = self.circuit_of(&caller, target, now) else { return Found::NoRoom };
+        let Some(circuit) = self.circuits.get_mut(number as usize) else { return Found::NoRoom };
+        let room = circuit.members.len() < self.config.max_instances;
+        let member = room.then(|| u32::try_from(circuit.members.insert(Member::new(index, instance))).unwrap_or(u32::MAX));
+        self.instances += usize::from(room);
+        let seat = Seat { circuit: number, member };
+        let (circuits, hasher) = (&self.circuits, &self.hasher);
+        let rehash = |seat: &Seat| circuits.get(seat.circuit as usize).map_or(0, |circuit| hasher.hash_one(target_of(circuit.key())));
+        if let Some(process) = self.processes.get_mut(index as usize) {
+            process.seats.insert_unique(hash, seat, rehash);
+            process.last = Some(seat);
+        }
+        Found::Seat(seat)
+    }
+
+    /// The circuit of a target; made if there is room.
+    fn circuit_of(&mut self, caller: &Caller, target: &Target<'_>, now: u64) -> Option<u32> {
+        let hash = hash_of(&self.hasher, caller, target);
+        let is = |index: &u32| self.circuits.get(*index as usize).is_some_and(|circuit| circuit.key().caller == *caller && circuit.key().is(target));
+        if let Some(found) = self.by_key.find(hash, is) {
+            return Some(*found);
+        }
+        if !self.room.take() {
+            return None;
+        }
+        let text = String::from_utf8_lossy(target.text).into();
+        let key = CircuitKey { caller: caller.clone(), named: target.named, text, port: target.port, overflow: false };
+        let index = u32::try_from(self.circuits.insert(Circuit::new(Arc::new(key), now))).unwrap_or(u32::MAX);
+        let (circuits, hasher) = (&self.circuits, &self.hasher);
+        let rehash = |index: &u32| circuits.get(*index as usize).map_or(0, |circuit| hash_of(hasher, &circuit.key().caller, &target_of(circuit.key())));
+        self.by_key.insert_unique(hash, index, rehash);
+        Some(index)
+    }
+
+    /// Closes the buckets of every circuit up to its watermark, lets go of what is idle, and hands out what breakers
+    /// did, each circuit's events in order.
+    pub fn advance(&mut self, now: u64, events: &mut Vec<CircuitEvent>) {
+        let oldest = now.saturating_sub(self.config.allowed_lateness);
+        for (_, circuit) in &mut self.circuits {
+            if circuit.is_settled() {
+                continue;
+            }
+            let of_process = |member: &Member| {
+                let process = self.processes.get(member.process as usize);
+                process.map_or(oldest, |process| process.newest_end.saturating_sub(self.config.reorder).max(oldest))
+            };
+            let watermark = circuit.members.iter().map(|(_, member)| of_process(member)).min().unwrap_or(oldest);
+            circuit.settle(watermark / self.config.bucket_size(), &self.config, now, events);
+        }
+        if now >= self.next_sweep {
+            self.next_sweep = now.saturating_add(self.config.instance_ttl.min(self.config.circuit_ttl) / 30);
+            self.sweep(now);
+        }
+    }
+
+    /// Closes everything: there will be no more spans.
+    pub fn finish(&mut self, now: u64, events: &mut Vec<CircuitEvent>) {
+        for (_, circuit) in &mut self.circuits {
+            circuit.settle(now / self.config.bucket_size() + 1, &self.config, now, events);
+        }
+    }
+
+    /// Lets go of processes and circuits that nobody has heard of for long.
+    fn sweep(&mut self, now: u64) {
+        let gone = |last_seen: u64, ttl: u64| last_seen.saturating_add(ttl) < now;
+        let ttl = self.config.instance_ttl;
+        let processes: Vec<u32> =
+            self.processes.iter().filter(|(_, process)| gone(process.last_seen, ttl)).filter_map(|(index, _)| u32::try_from(index).ok()).collect();
+        processes.into_iter().for_each(|index| self.remove_process(index));
+        let ttl = self.config.circuit_ttl;
+        let idle = |circuit: &Circuit| gone(circuit.last_seen, ttl) && !circuit.is_tripped() && circuit.is_settled();
+        let circuits: Vec<u32> = self.circuits.iter().filter(|(_, circuit)| idle(circuit)).filter_map(|(index, _)| u32::try_from(index).ok()).collect();
+        circuits.into_iter().for_each(|index| self.remove_circuit(index));
+        for (_, circuit) in &mut self.circuits {
+            if circuit.is_settled() {
+                circuit.rest();
+            }
+        }
+    }
+
+    fn remove_process(&mut self, index: u32) {
+        let Some(process) = self.processes.try_remove(index as usize) else { return };
+        if let Ok(entry) = self.by_resource.find_entry(self.hasher.hash_one(process.texts()), |other| *other == index) {
+            entry.remove();
+        }
+        for seat in process.seats {
+            if let (Some(circuit), Some(member)) = (self.circuits.get_mut(seat.circuit as usize), seat.member) {
+                circuit.remove(member as usize);
+                self.instances -= 1;
+            }
+        }
+    }
+
+    fn remove_circuit(&mut self, index: u32) {
+        let Some(circuit) = self.circuits.try_remove(index as usize) else { return };
+        let key = circuit.key();
+        if let Ok(entry) = self.by_key.find_entry(hash_of(&self.hasher, &key.caller, &target_of(key)), |other| *other == index) {
+            entry.remove();
+            self.room.give();
+        }
+        let hash = self.hasher.hash_one(target_of(key));
+        for (_, process) in &mut self.processes {
+            process.last = process.last.filter(|seat| seat.circuit != index);
+            if let Ok(entry) = process.seats.find_entry(hash, |seat| seat.circuit == index) {
+                self.instances -= usize::from(entry.get().member.is_some());
+                entry.remove();
+            }
+        }
+        self.ended.push(circuit);
+    }
+
+    /// The circuits, by number: a number is a circuit's own for its life.
+    pub fn circuits(&self) -> impl Iterator<Item = (usize, &Circuit)> {
+        self.circuits.iter()
+    }
+
+    /// A circuit by its number.
+    pub fn circuit_mut(&mut self, number: usize) -> Option<&mut Circuit> {
+        self.circuits.get_mut(number)
+    }
+
+    /// Circuits that ended since this was asked last.
+    pub fn take_ended(&mut self) -> Vec<Circuit> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// Instances of all circuits.
+    pub const fn instances(&self) -> usize {
+        self.instances
+    }
+
+    /// How far the slowest circuit's buckets are behind, in nanoseconds; 0 if nothing is open.
+    pub fn watermark_lag(&self, now: u64) -> u64 {
+        let open = self.circuits.iter().filter(|(_, circuit)| !circuit.is_settled());
+        open.map(|(_, circuit)| now.saturating_sub(circuit.window().closed_to() * self.config.bucket_size())).max().unwrap_or_default()
+    }
+
+    /// Bytes it holds.
+    pub fn bytes(&self) -> usize {
+        let circuits: usize = self.circuits.iter().chain(self.ended.iter().enumerate()).map(|(_, circuit)| circuit.bytes()).sum();
+        let processes: usize = self.processes.iter().map(|(_, process)| process.bytes()).sum();
+        circuits + processes
+    }
+}
+
+impl Drop for CircuitBreakerMetricsCollector {
+    fn drop(&mut self) {
+        self.by_key.iter().for_each(|_| self.room.give());
+    }
+}
+
+impl Process {
+    fn texts(&self) -> [&[u8]; 4] {
+        [&*self.caller.environment, &*self.caller.namespace, &*self.caller.service, &*self.instance].map(str::as_bytes)
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.texts().map(<[u8]>::len).iter().sum::<usize>() + size_of::<Caller>() + self.seats.capacity() * (size_of::<Seat>() + 1)
+    }
+}
+
+fn resource_texts<'a>(request: &'a [u8], inspection: &'a Inspection, record: &ResourceRecord) -> [&'a [u8]; 4] {
+    [record.environment, record.namespace, record.service, record.instance].map(|text| inspection.text(request, text))
+}
+
+fn target_of(key: &CircuitKey) -> Target<'_> {
+    Target { named: key.named, text: key.text.as_bytes(), port: key.port }
+}
+
+fn hash_of(hasher: &RandomState, caller: &Caller, target: &Target<'_>) -> u64 {
+    let mut state = hasher.build_hasher();
+    caller.hash(&mut state);
+    target.hash(&mut state);
+    std::hash::Hasher::finish(&state)
+}
+
+/// `error.type` of a span, without allocating.
+#[inline]
+fn error_text<'a>(error: ErrorText, request: &'a [u8], inspection: &'a Inspection, digits: &'a mut [u8; 5]) -> &'a str {
+    match error {
+        ErrorText::Type(text) => std::str::from_utf8(inspection.text(request, text)).unwrap_or(OTHER),
+        ErrorText::Grpc(status) => GRPC_STATUSES.get(usize::from(status)).copied().unwrap_or(OTHER),
+        ErrorText::Http(status) => {
+            let mut rest = status;
+            let mut at = digits.len();
+            while let Some(digit) = at.checked_sub(1).and_then(|before| digits.get_mut(before)) {
+                *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+                rest /= 10;
+                at -= 1;
+                if rest == 0 {
+                    break;
+                }
+            }
+            digits.get(at..).and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or(OTHER)
+        }
+        ErrorText::Unknown => OTHER,
+    }
+}
+
+/// The fallback of the semantic conventions for `error.type`.
+const OTHER: &str = "_OTHER";
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::trace::v1::Span;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::circuit::{
+        inspect::{Rules, inspect},
+        state::Change,
+        testing::{SECOND, START, call, int, request, text, transition},
+    };
+
+    fn changed(change: impl FnOnce(&mut CircuitMetricsConfig)) -> CircuitMetricsConfig {
+        let mut config = CircuitMetricsConfig::default();
+        change(&mut config);
+        config
+    }
+
+    fn collector(config: CircuitMetricsConfig) -> CircuitBreakerMetricsCollector {
+        let room = Arc::new(Room::new(config.max_circuits));
+        CircuitBreakerMetricsCollector::new(Arc::new(config), Arc::default(), room)
+    }
+
+    fn apply(collector: &mut CircuitBreakerMetricsCollector, request: &[u8], now: u64) -> Applied {
+        let inspection = inspect(request, 0, &Rules::default(), now + 10 * SECOND).unwrap();
+        collector.apply(request, &inspection, |_| true, now)
+    }
+
+    fn to(callee: &str, id: u64, end: u64) -> Span {
+        call(id, end - SECOND / 100, end, vec![text("server.address", callee)])
+    }
+
+    /// Whatever matters of a circuit, as text.
+    fn state(collector: &CircuitBreakerMetricsCollector) -> Vec<String> {
+        let mut circuits: Vec<String> = collector
+            .circuits()
+            .map(|(_, circuit)| {
+                let totals = circuit.totals();
+                format!("{} {:?} {} {:?} {:?}", circuit.key(), circuit.window().closed_buckets(), totals.successes, totals.failures(), totals.breaker)
+            })
+            .collect();
+        circuits.sort();
+        circuits
+    }
+
+    #[test]
+    fn spans_of_one_edge_are_one_circuit_with_instances() {
+        let mut collector = collector(CircuitMetricsConfig::default());
+        for instance in ["a", "b"] {
+            let spans = vec![to("stock", 1, START + SECOND), to("pay", 2, START + SECOND), to("stock", 3, START + 2 * SECOND)];
+            apply(&mut collector, &request("shop", instance, spans), START + 2 * SECOND);
+        }
+        let found: Vec<(String, u64, usize)> =
+            collector.circuits().map(|(_, circuit)| (circuit.key().to_string(), circuit.totals().successes, circuit.members.len())).collect();
+        assert_eq!(found, [("shop -> stock".to_owned(), 4, 2), ("shop -> pay".to_owned(), 2, 2)]);
+        assert_eq!(collector.instances(), 4);
+    }
+
+    #[test]
+    fn a_circuit_s_watermark_is_that_of_its_slowest_instance() {
+        let mut collector = collector(CircuitMetricsConfig::default());
+        apply(&mut collector, &request("shop", "slow", vec![to("stock", 1, START + 2 * SECOND)]), START + 2 * SECOND);
+        apply(&mut collector, &request("shop", "fast", vec![to("stock", 2, START + 9 * SECOND)]), START + 9 * SECOND);
+        let closed_to = |collector: &mut CircuitBreakerMetricsCollector, now: u64| {
+            collector.advance(now, &mut Vec::new());
+            let closed_to = collector.circuits().map(|(_, circuit)| circuit.window().closed_to()).next().unwrap();
+            closed_to - START / SECOND
+        };
+        assert_eq!(closed_to(&mut collector, START + 9 * SECOND), 1, "the slow one's newest end less `reorder`");
+        assert_eq!(closed_to(&mut collector, START + 20 * SECOND), 5, "the clock less `allowed_lateness`");
+        assert_eq!(closed_to(&mut collector, START + 40 * SECOND), 25);
+    }
+
+    #[test]
+    fn late_spans_count_and_are_said_to_be_late() {
+        let mut collector = collector(CircuitMetricsConfig::default());
+        apply(&mut collector, &request("shop", "a", vec![to("stock", 1, START + 100 * SECOND)]), START + 100 * SECOND);
+        collector.advance(START + 100 * SECOND, &mut Vec::new());
+        let spans = vec![to("stock", 2, START + 60 * SECOND), to("stock", 3, START + 10 * SECOND), to("stock", 4, START + 100 * SECOND)];
+        assert_eq!(apply(&mut collector, &request("shop", "a", spans), START + 101 * SECOND).late, 2);
+        collector.finish(START + 101 * SECOND, &mut Vec::new());
+        let (_, circuit) = collector.circuits().next().unwrap();
+        assert_eq!((circuit.totals().successes, circuit.window().total().requests()), (4, 3));
+    }
+
+    #[test]
+    fn what_finds_no_room_overflows() {
+        let mut shard = collector(changed(|config| (config.max_circuits, config.max_instances) = (2, 1)));
+        let spans = vec![to("a", 1, START), to("b", 2, START), to("c", 3, START), to("a", 4, START), to("d", 5, START)];
+        let request_of = |instance: &str| request("shop", instance, spans.clone());
+        let applied = apply(&mut shard, &request_of("x"), START);
+        assert_eq!((&applied.overflow[..], applied.instances_beyond), (&[2, 4][..], 0));
+        assert_eq!(apply(&mut shard, &request_of("y"), START).instances_beyond, 3);
+        let mut overflow = collector(CircuitMetricsConfig::default());
+        let request = request_of("x");
+        overflow.apply_overflow(&request, &inspect(&request, 0, &Rules::default(), u64::MAX).unwrap(), &applied.overflow, START);
+        let (_, circuit) = overflow.circuits().next().unwrap();
+        assert_eq!((circuit.key().overflow, circuit.totals().successes), (true, 2));
+    }
+
+    #[test]
+    fn instances_and_circuits_come_and_go() {
+        let mut shard = collector(CircuitMetricsConfig::default());
+        let tripped = |end: u64| {
+            let mut span = to("pay", 1, end);
+            span.events = vec![transition(end - 1, "closed", "open")];
+            span
+        };
+        apply(&mut shard, &request("shop", "a", vec![tripped(START)]), START);
+        apply(&mut shard, &request("shop", "b", vec![to("stock", 2, START)]), START);
+        let mut events = Vec::new();
+        shard.advance(START + 30 * SECOND, &mut events);
+        assert_eq!((events.len(), shard.instances()), (1, 2));
+        assert!(shard.circuits().any(|(_, circuit)| circuit.incident().is_some()));
+        shard.advance(START + 400 * SECOND, &mut events);
+        assert_eq!((shard.instances(), shard.circuits().count()), (0, 2), "instances are gone after five minutes");
+        assert!(shard.circuits().all(|(_, circuit)| circuit.incident().is_none()), "and with them their incident");
+        shard.advance(START + 4_000 * SECOND, &mut events);
+        assert_eq!((shard.circuits().count(), shard.take_ended().len(), shard.room.taken()), (0, 2, 0));
+        apply(&mut shard, &request("shop", "a", vec![tripped(START + 4_001 * SECOND)]), START + 4_001 * SECOND);
+        assert_eq!(shard.circuits().count(), 1);
+    }
+
+    #[test]
+    fn an_incident_lasts_from_the_first_trip_to_the_last_recovery() {
+        let mut shard = collector(CircuitMetricsConfig::default());
+        let life = [("a", 1, "closed", "open"), ("b", 2, "closed", "open"), ("a", 3, "open", "closed"), ("b", 8, "half_open", "closed")];
+        for (instance, at, from, into) in life {
+            let mut span = to("pay", at, START + at * SECOND);
+            span.events = vec![transition(START + at * SECOND, from, into)];
+            apply(&mut shard, &request("shop", instance, vec![span]), START + 8 * SECOND);
+        }
+        let mut events = Vec::new();
+        shard.finish(START + 8 * SECOND, &mut events);
+        let told: Vec<_> = events.iter().map(|event| (&*event.instance, event.change, event.at / SECOND - START / SECOND, event.incident_duration)).collect();
+        use Change::{Recovery, RecoveryAttempt, Trip};
+        let lasted = Some(7 * SECOND);
+        assert_eq!(
+            told,
+            [("a", Trip, 1, None), ("b", Trip, 2, None), ("a", RecoveryAttempt, 3, None), ("a", Recovery, 3, None), ("b", RecoveryAttempt, 8, None), ("b", Recovery, 8, lasted)]
+        );
+        assert!(events.iter().all(|event| event.incident == events[0].incident && event.incident.is_some()));
+        assert_eq!(events[0].window.as_ref().unwrap().requests, 1);
+    }
+
+    #[test]
+    fn errors_are_told_apart_by_kind() {
+        let mut shard = collector(CircuitMetricsConfig::default());
+        let with = |id, attributes| call(id, START, START + 5, [vec![text("server.address", "x")], attributes].concat());
+        let spans = vec![
+            with(1, vec![int("http.status_code", 503)]),
+            with(2, vec![text("error.type", "timeout")]),
+            with(3, vec![int("rpc.grpc.status_code", 14)]),
+            with(4, vec![int("http.status_code", 503)]),
+        ];
+        apply(&mut shard, &request("shop", "a", spans), START);
+        let (_, circuit) = shard.circuits().next().unwrap();
+        let errors: Vec<(&str, u64)> = circuit.totals().errors.iter().map(|error| (&*error.kind, error.count)).collect();
+        assert_eq!(errors, [("503", 2), ("timeout", 1), ("UNAVAILABLE", 1)]);
+    }
+
+    proptest! {
+        /// Two instances whose spans come in any order inside the allowance give the same windows and events.
+        #[test]
+        fn the_order_of_arrival_makes_no_difference(
+            seen in prop::collection::vec((0_u64..200, 0_usize..2, 0_usize..5, 0_usize..3), 1..60), seed in any::<u64>(),
+        ) {
+            let states = ["closed", "open", "half_open"];
+            let requests: Vec<Vec<u8>> = seen.iter().enumerate().map(|(id, (at, instance, failing, found))| {
+                let end = START + 20 * SECOND + at * SECOND / 20;
+                let status = if *failing == 0 { 503 } else { 200 };
+                let name = vec![text("circuit_breaker.name", "pay"), text("circuit_breaker.state", states[*found]), int("http.status_code", status)];
+                request("shop", ["a", "b"][*instance], vec![call(id as u64, end - SECOND / 50, end, name)])
+            }).collect();
+            let run = |order: &[usize]| {
+                let config = changed(|config| config.reorder = 15 * SECOND);
+                let mut shard = collector(config);
+                let mut events = Vec::new();
+                for (tick, index) in order.iter().enumerate() {
+                    apply(&mut shard, &requests[*index], START + 30 * SECOND);
+                    if tick % 7 == 0 {
+                        shard.advance(START + 30 * SECOND, &mut events);
+                    }
+                }
+                shard.finish(START + 30 * SECOND, &mut events);
+                (state(&shard), format!("{events:?}"))
+            };
+            let mut order: Vec<usize> = (0..requests.len()).collect();
+            let straight = run(&order);
+            order.sort_by_key(|index| (*index as u64 + 1).wrapping_mul(seed | 1));
+            prop_assert_eq!(straight, run(&order));
+        }
+    }
+}

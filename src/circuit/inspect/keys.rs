@@ -1,0 +1,289 @@
+use super::{
+    super::pattern::Pattern,
+    failure::{FailureOverride, FailureRule},
+};
+
+/// How spans are read, as a user writes it.
+#[derive(Clone, Debug)]
+pub struct RulesText {
+    /// Attributes that hold a breaker's own name, first found wins.
+    pub breaker_names: Vec<String>,
+    /// Attributes that hold a breaker's state when the span began.
+    pub breaker_states: Vec<String>,
+    /// Attributes that hold how a breaker counted the call: `success`, `failure`, `rejected`; or, as a truth value,
+    /// whether it was rejected.
+    pub breaker_outcomes: Vec<String>,
+    /// Names of span events that tell of a transition; `*` stands for anything.
+    pub transition_events: Vec<String>,
+    /// Attributes of such events that hold the state before.
+    pub transition_from: Vec<String>,
+    /// Attributes of such events that hold the state after.
+    pub transition_to: Vec<String>,
+    /// Attributes that hold the callee, first found wins.
+    pub targets: Vec<String>,
+    /// Kinds of spans that are calls (`SpanKind` of OTLP); those with a breaker's name are whatever their kind.
+    pub span_kinds: Vec<u8>,
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+impl Default for RulesText {
+    fn default() -> Self {
+        Self {
+            breaker_names: owned(&["circuit_breaker.name", "resilience4j.circuit_breaker.name", "circuitbreaker.name", "circuitBreaker.name"]),
+            breaker_states: owned(&["circuit_breaker.state", "resilience4j.circuit_breaker.state", "circuitbreaker.state", "circuitBreaker.state"]),
+            breaker_outcomes: owned(&["circuit_breaker.outcome", "resilience4j.circuit_breaker.outcome", "circuit_breaker.rejected"]),
+            transition_events: owned(&["*circuit*", "*Circuit*"]),
+            transition_from: owned(&["circuit_breaker.state_from", "from_state", "state_from", "from", "old_state"]),
+            transition_to: owned(&["circuit_breaker.state_to", "to_state", "state_to", "to", "new_state", "circuit_breaker.state"]),
+            targets: owned(&[
+                "service.peer.name",
+                "peer.service",
+                "server.address",
+                "net.peer.name",
+                "url.full",
+                "http.url",
+                "http.host",
+                "rpc.service",
+                "messaging.destination.name",
+                "db.namespace",
+                "db.name",
+                "db.system.name",
+                "db.system",
+                "network.peer.address",
+                "net.peer.ip",
+            ]),
+            span_kinds: vec![3, 4],
+        }
+    }
+}
+
+/// More attributes than a span is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("at most {SLOTS_MAX} attributes can be read of a span, names of states and callees together")]
+pub struct BadRules;
+
+/// A place for one attribute of the span that is being read.
+pub(super) type Slot = u8;
+
+pub(super) const SLOTS_MAX: usize = 64;
+
+/// How the callee stands in an attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// As it is.
+    Name,
+    /// As a host, whose port stands in another attribute.
+    Host(Slot),
+    /// In a URL, or behind a colon after the host.
+    Url,
+}
+
+/// Attributes that are always read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fixed {
+    pub(super) http_status: Slot,
+    pub(super) old_http_status: Slot,
+    pub(super) grpc_status: Slot,
+    pub(super) rpc_status: Slot,
+    pub(super) error_type: Slot,
+    pub(super) scheme: Slot,
+    pub(super) old_scheme: Slot,
+}
+
+/// How spans are read.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Keys by their length: where those of a length begin; one more than lengths.
+    by_length: [u8; KEY_BYTES_MAX + 2],
+    keys: Vec<(Box<[u8]>, Slot)>,
+    /// Of targets, by slot.
+    pub(super) shapes: [Shape; SLOTS_MAX],
+    /// One bit a slot.
+    pub(super) names: u64,
+    pub(super) targets: u64,
+    pub(super) states: u64,
+    pub(super) outcomes: u64,
+    pub(super) fixed: Fixed,
+    pub(super) transition_events: Vec<Pattern>,
+    pub(super) transition_from: Vec<Box<[u8]>>,
+    pub(super) transition_to: Vec<Box<[u8]>>,
+    pub(super) name_keys: Vec<Box<[u8]>>,
+    /// One bit a span kind.
+    pub(super) span_kinds: u8,
+    /// What a failure is.
+    pub failure: FailureRule,
+    /// What it is for some callees; first match wins.
+    pub overrides: Vec<FailureOverride>,
+    /// Whether a sampled span stands for those that were not sent.
+    pub extrapolate: bool,
+}
+
+/// Longer keys are read by nobody.
+const KEY_BYTES_MAX: usize = 96;
+
+impl Default for Rules {
+    fn default() -> Self {
+        // The defaults are few enough; a test holds it.
+        Self::new(&RulesText::default()).unwrap_or_else(|_| Self::empty())
+    }
+}
+
+impl Rules {
+    const fn empty() -> Self {
+        Self {
+            by_length: [0; KEY_BYTES_MAX + 2],
+            keys: Vec::new(),
+            shapes: [Shape::Name; SLOTS_MAX],
+            names: 0,
+            targets: 0,
+            states: 0,
+            outcomes: 0,
+            fixed: Fixed { http_status: 0, old_http_status: 0, grpc_status: 0, rpc_status: 0, error_type: 0, scheme: 0, old_scheme: 0 },
+            transition_events: Vec::new(),
+            transition_from: Vec::new(),
+            transition_to: Vec::new(),
+            name_keys: Vec::new(),
+            span_kinds: 0,
+            failure: FailureRule::empty(),
+            overrides: Vec::new(),
+            extrapolate: true,
+        }
+    }
+
+    /// Checks what was written.
+    ///
+    /// # Errors
+    /// Too many attributes.
+    pub fn new(text: &RulesText) -> Result<Self, BadRules> {
+        let mut slots = Slots::default();
+        let names = slots.all(&text.breaker_names)?;
+        let targets = slots.all(&text.targets)?;
+        let states = slots.all(&text.breaker_states)?;
+        let outcomes = slots.all(&text.breaker_outcomes)?;
+        let fixed = Fixed {
+            http_status: slots.of("http.response.status_code")?,
+            old_http_status: slots.of("http.status_code")?,
+            grpc_status: slots.of("rpc.grpc.status_code")?,
+            rpc_status: slots.of("rpc.response.status_code")?,
+            error_type: slots.of("error.type")?,
+            scheme: slots.of("url.scheme")?,
+            old_scheme: slots.of("http.scheme")?,
+        };
+        let mut shapes = [Shape::Name; SLOTS_MAX];
+        for target in &text.targets {
+            let shape = match target.as_str() {
+                "server.address" => Shape::Host(slots.of("server.port")?),
+                "net.peer.name" | "net.peer.ip" => Shape::Host(slots.of("net.peer.port")?),
+                "network.peer.address" => Shape::Host(slots.of("network.peer.port")?),
+                "net.sock.peer.name" | "net.sock.peer.addr" => Shape::Host(slots.of("net.sock.peer.port")?),
+                "url.full" | "http.url" | "http.host" => Shape::Url,
+                _ => Shape::Name,
+            };
+            if let Some(place) = shapes.get_mut(usize::from(slots.of(target)?)) {
+                *place = shape;
+            }
+        }
+        let keys = |texts: &[String]| texts.iter().map(|text| text.as_bytes().into()).collect();
+        let (by_length, sorted) = slots.table();
+        Ok(Self {
+            by_length,
+            keys: sorted,
+            shapes,
+            names,
+            targets,
+            states,
+            outcomes,
+            fixed,
+            transition_events: text.transition_events.iter().map(|name| Pattern::new(name)).collect(),
+            transition_from: keys(&text.transition_from),
+            transition_to: keys(&text.transition_to),
+            name_keys: keys(&text.breaker_names),
+            span_kinds: text.span_kinds.iter().fold(0, |bits, kind| bits | 1_u8.checked_shl(u32::from(*kind)).unwrap_or_default()),
+            failure: FailureRule::default(),
+            overrides: Vec::new(),
+            extrapolate: true,
+        })
+    }
+
+    /// The place of an attribute, if anybody reads it.
+    #[inline]
+    pub(super) fn slot(&self, key: &[u8]) -> Option<Slot> {
+        let from = *self.by_length.get(key.len())?;
+        let to = *self.by_length.get(key.len() + 1)?;
+        if from == to {
+            return None;
+        }
+        self.keys.get(usize::from(from)..usize::from(to))?.iter().find(|(known, _)| **known == *key).map(|(_, slot)| *slot)
+    }
+
+    /// What a failure is for a callee or breaker of this name.
+    #[inline]
+    pub(super) fn failure_of(&self, target: &[u8]) -> &FailureRule {
+        if self.overrides.is_empty() {
+            return &self.failure;
+        }
+        self.overrides.iter().find(|one| one.target.matches(target)).map_or(&self.failure, |one| &one.rule)
+    }
+}
+
+/// Gives every attribute its slot. One that is listed twice keeps its first.
+#[derive(Default)]
+struct Slots(Vec<String>);
+
+impl Slots {
+    fn next(&self) -> Result<Slot, BadRules> {
+        Slot::try_from(self.0.len()).ok().filter(|next| usize::from(*next) < SLOTS_MAX).ok_or(BadRules)
+    }
+
+    fn of(&mut self, key: &str) -> Result<Slot, BadRules> {
+        if let Some(at) = self.0.iter().position(|known| known == key) {
+            return Slot::try_from(at).map_err(|_| BadRules);
+        }
+        let slot = self.next()?;
+        self.0.push(key.to_owned());
+        Ok(slot)
+    }
+
+    /// Slots of several attributes, one bit each.
+    fn all(&mut self, keys: &[String]) -> Result<u64, BadRules> {
+        keys.iter().try_fold(0, |bits, key| Ok(bits | 1 << self.of(key)?))
+    }
+
+    fn table(self) -> ([u8; KEY_BYTES_MAX + 2], Vec<(Box<[u8]>, Slot)>) {
+        let mut keys: Vec<(Box<[u8]>, Slot)> = self.0.into_iter().map(|key| key.into_bytes().into_boxed_slice()).zip(0..).collect();
+        keys.retain(|(key, _)| key.len() <= KEY_BYTES_MAX);
+        keys.sort_by_key(|(key, _)| key.len());
+        let mut by_length = [0; KEY_BYTES_MAX + 2];
+        for (length, start) in by_length.iter_mut().enumerate() {
+            *start = u8::try_from(keys.partition_point(|(key, _)| key.len() < length)).unwrap_or(u8::MAX);
+        }
+        (by_length, keys)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_attribute_is_found_and_no_other() {
+        let rules = Rules::new(&RulesText::default()).unwrap();
+        let text = RulesText::default();
+        let read = text.targets.iter().chain(&text.breaker_names).chain(&text.breaker_states).chain(&text.breaker_outcomes);
+        for key in read.map(String::as_str).chain(["server.port", "http.status_code", "error.type"]) {
+            assert!(rules.slot(key.as_bytes()).is_some(), "{key}");
+        }
+        for key in ["", "http.methodd", "server.porT", &"x".repeat(96), &"x".repeat(97), &"x".repeat(10_000)] {
+            assert_eq!(rules.slot(key.as_bytes()), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn too_many_attributes_are_an_error() {
+        let targets = (0..70).map(|number| format!("key{number}")).collect();
+        assert_eq!(Rules::new(&RulesText { targets, ..RulesText::default() }).map(drop), Err(BadRules));
+    }
+}

@@ -1,0 +1,11 @@
+//! What the spans of a request tell of circuits: read once, before anything is counted.
+
+mod failure;
+mod keys;
+mod reader;
+mod record;
+
+pub use failure::{FailureOverride, FailureRule, GRPC_STATUSES};
+pub use keys::{BadRules, Rules, RulesText};
+pub use reader::inspect;
+pub use record::{ErrorText, Inspection, ObservationRecord, ResourceRecord, SpanRecord, TargetRecord, Text};

@@ -1,0 +1,558 @@
+use smallvec::SmallVec;
+
+use super::{
+    super::{
+        bucket::Outcome,
+        key::{TEXT_BYTES_MAX, authority, callee, kept},
+        state::State,
+    },
+    failure::{FailureRule, GRPC_STATUSES},
+    keys::{Rules, SLOTS_MAX, Shape, Slot},
+    record::{BESIDE, ErrorText, Inspection, ObservationRecord, ResourceRecord, SpanRecord, TargetRecord, Text},
+};
+use crate::otlp::{
+    Malformed, Value,
+    trace::{Event, Span, Visitor, walk},
+};
+
+/// Reads a request once. Costs no allocation per span. Spans that end beyond the `horizon` are from the future: they
+/// are counted as such and otherwise left out.
+///
+/// # Errors
+/// The bytes are no `ExportTraceServiceRequest`.
+pub fn inspect(request: &[u8], spans: usize, rules: &Rules, horizon: u64) -> Result<Inspection, Malformed> {
+    let inspection = Inspection { spans: Vec::with_capacity(spans), ..Inspection::default() };
+    let mut reader =
+        Reader { base: request.as_ptr() as usize, rules, horizon, inspection, resource: Resource::default(), values: [&[]; SLOTS_MAX], present: 0, events: SmallVec::new() };
+    walk(request, &mut reader)?;
+    Ok(reader.inspection)
+}
+
+/// Events of one span that are looked at.
+const EVENTS_MAX: usize = 64;
+
+struct Reader<'a> {
+    /// Address of the request, to tell where in it a text is.
+    base: usize,
+    rules: &'a Rules,
+    horizon: u64,
+    inspection: Inspection,
+    resource: Resource<'a>,
+    /// Attributes of the present span by slot, as serialised `AnyValue`; those not `present` are of an earlier one.
+    values: [&'a [u8]; SLOTS_MAX],
+    present: u64,
+    events: SmallVec<[&'a [u8]; 4]>,
+}
+
+/// Attributes of the present resource.
+#[derive(Default)]
+struct Resource<'a> {
+    environment: &'a [u8],
+    namespace: &'a [u8],
+    service: &'a [u8],
+    instance: &'a [u8],
+    pod: &'a [u8],
+    host: &'a [u8],
+    process: Option<i64>,
+    /// Whether it is among the records already.
+    recorded: bool,
+}
+
+impl<'a> Visitor<'a> for Reader<'a> {
+    fn resource(&mut self) {
+        self.resource = Resource::default();
+    }
+
+    fn resource_attribute(&mut self, key: &'a [u8], value: &'a [u8]) {
+        let resource = &mut self.resource;
+        let into = match key {
+            b"service.name" => &mut resource.service,
+            b"service.namespace" => &mut resource.namespace,
+            b"service.instance.id" => &mut resource.instance,
+            b"deployment.environment.name" => &mut resource.environment,
+            // Its name before semantic conventions 1.27.
+            b"deployment.environment" if resource.environment.is_empty() => &mut resource.environment,
+            b"k8s.pod.name" => &mut resource.pod,
+            b"host.name" => &mut resource.host,
+            b"process.pid" => return resource.process = Value::read(value).number(),
+            _ => return,
+        };
+        if let Value::Text(text) = Value::read(value) {
+            *into = text;
+        }
+    }
+
+    #[inline]
+    fn attribute(&mut self, key: &'a [u8], value: &'a [u8]) {
+        if let Some(slot) = self.rules.slot(key)
+            && let Some(place) = self.values.get_mut(usize::from(slot))
+        {
+            *place = value;
+            self.present |= 1 << slot;
+        }
+    }
+
+    #[inline]
+    fn event(&mut self, event: &'a [u8]) {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push(event);
+        }
+    }
+
+    #[inline]
+    fn span(&mut self, span: &Span<'a>) {
+        if span.end > self.horizon {
+            self.inspection.future += 1;
+            self.events.clear();
+        } else {
+            let resource = self.resource_index();
+            if let Some(record) = self.inspection.resources.last_mut() {
+                record.newest_end = record.newest_end.max(span.end);
+            }
+            match self.target(span) {
+                Some(target) => self.call(span, resource, target),
+                None => self.inspection.without_circuit += 1,
+            }
+            if !self.events.is_empty() {
+                self.transitions(span, resource);
+            }
+        }
+        self.present = 0;
+    }
+}
+
+/// The target of a span, still as text.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    text: &'a [u8],
+    record: TargetRecord,
+}
+
+impl<'a> Reader<'a> {
+    fn value(&self, slot: Slot) -> Option<Value<'a>> {
+        (self.present >> slot & 1 == 1).then(|| self.values.get(usize::from(slot)).map(|value| Value::read(value))).flatten()
+    }
+
+    fn named(&self, slot: Slot) -> Option<&'a [u8]> {
+        match self.value(slot)? {
+            Value::Text(text) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The first of these slots, in order of rank, that holds a text.
+    #[inline]
+    fn first_of(&self, slots: u64) -> Option<(Slot, &'a [u8])> {
+        let mut left = self.present & slots;
+        while left != 0 {
+            let slot = Slot::try_from(left.trailing_zeros()).unwrap_or(Slot::MAX);
+            if let Some(text) = self.named(slot) {
+                return Some((slot, text));
+            }
+            left &= left - 1;
+        }
+        None
+    }
+
+    /// The circuit a span belongs to.
+    #[inline]
+    fn target(&mut self, span: &Span<'a>) -> Option<Found<'a>> {
+        if let Some((_, text)) = self.first_of(self.rules.names) {
+            return Some(self.found(true, text, None));
+        }
+        let is_call = span.kind < 8 && self.rules.span_kinds >> span.kind & 1 == 1;
+        if !is_call {
+            return None;
+        }
+        let mut left = self.rules.targets;
+        loop {
+            let (slot, text) = self.first_of(left)?;
+            let (text, port) = self.host(slot, text);
+            if !text.is_empty() {
+                return Some(self.found(false, text, port));
+            }
+            left &= !(1 << slot);
+        }
+    }
+
+    fn host(&self, slot: Slot, text: &'a [u8]) -> (&'a [u8], Option<u16>) {
+        let (scheme, host, port) = match self.rules.shapes.get(usize::from(slot)) {
+            Some(Shape::Host(port)) => {
+                let port = self.value(*port).and_then(Value::number).and_then(|port| u16::try_from(port).ok());
+                (None, text, port)
+            }
+            Some(Shape::Url) => authority(text),
+            _ => return (text, None),
+        };
+        let fixed = &self.rules.fixed;
+        let scheme = scheme.or_else(|| self.named(fixed.scheme)).or_else(|| self.named(fixed.old_scheme));
+        let target = callee(host, port, scheme);
+        (target.text, target.port)
+    }
+
+    fn found(&mut self, named: bool, text: &'a [u8], port: Option<u16>) -> Found<'a> {
+        Found { text, record: TargetRecord { named, text: self.text(text), port } }
+    }
+
+    /// Notes where a text is. One that is too long is cut, one that is no UTF-8 mended beside the request.
+    #[inline]
+    fn text(&mut self, text: &[u8]) -> Text {
+        if text.is_ascii() && text.len() <= TEXT_BYTES_MAX {
+            return self.within(text);
+        }
+        self.mended(text)
+    }
+
+    #[inline]
+    fn within(&self, text: &[u8]) -> Text {
+        let at = u32::try_from((text.as_ptr() as usize).wrapping_sub(self.base));
+        at.ok().filter(|at| at & BESIDE == 0).map_or_else(Text::default, |at| Text { at, len: u16::try_from(text.len()).unwrap_or_default() })
+    }
+
+    #[cold]
+    fn mended(&mut self, text: &[u8]) -> Text {
+        let cut = text.get(..TEXT_BYTES_MAX).unwrap_or(text);
+        match std::str::from_utf8(cut) {
+            Ok(_) => self.within(cut),
+            // Cut within a character.
+            Err(error) if error.error_len().is_none() && cut.len() < text.len() => self.within(cut.get(..error.valid_up_to()).unwrap_or_default()),
+            Err(_) => {
+                self.inspection.not_utf8 += 1;
+                let mended = kept(cut);
+                self.beside(mended.as_bytes().get(..TEXT_BYTES_MAX.min(mended.len())).unwrap_or_default())
+            }
+        }
+    }
+
+    fn beside(&mut self, text: &[u8]) -> Text {
+        let at = u32::try_from(self.inspection.beside.len()).ok().filter(|at| at & BESIDE == 0);
+        self.inspection.beside.extend_from_slice(text);
+        at.map_or_else(Text::default, |at| Text { at: at | BESIDE, len: u16::try_from(text.len()).unwrap_or_default() })
+    }
+
+    /// Index of the present resource among the records.
+    #[inline]
+    fn resource_index(&mut self) -> u32 {
+        if !self.resource.recorded {
+            self.record_resource();
+        }
+        u32::try_from(self.inspection.resources.len()).unwrap_or(u32::MAX) - 1
+    }
+
+    fn record_resource(&mut self) {
+        let Resource { environment, namespace, service, instance, pod, host, process, .. } = std::mem::take(&mut self.resource);
+        self.resource.recorded = true;
+        let instance = match (instance, pod, host, process) {
+            ([_, ..], ..) => self.text(instance),
+            (_, [_, ..], ..) => self.text(pod),
+            (_, _, [_, ..], Some(process)) => {
+                let host = kept(host);
+                self.beside(format!("{host}:{process}").as_bytes())
+            }
+            _ => self.text(host),
+        };
+        let (environment, namespace, service) = (self.text(environment), self.text(namespace), self.text(service));
+        let record = ResourceRecord { environment, namespace, service, instance, newest_end: 0 };
+        self.inspection.resources.push(record);
+    }
+
+    fn ids(&self, span: &Span<'_>) -> (u32, u32) {
+        (self.within(span.trace_id).at, self.within(span.span_id).at)
+    }
+
+    /// Keeps what a call tells.
+    #[inline]
+    fn call(&mut self, span: &Span<'a>, resource: u32, target: Found<'a>) {
+        if span.end == 0 || span.end < span.start {
+            self.inspection.invalid_time += 1;
+            return;
+        }
+        let (outcome, error) = self.outcome(span, target.text);
+        let weight = if span.trace_state.is_empty() || !self.rules.extrapolate { 1 } else { weight(span.trace_state, span.span_id) };
+        let ids = self.ids(span);
+        if self.present & self.rules.states != 0
+            && let Some(state) = self.first_of(self.rules.states).and_then(|(_, text)| State::named(text))
+        {
+            // Instrumentations note the state before they ask the breaker.
+            let observation = ObservationRecord { resource, target: target.record, order: span.end, at: span.start, state, step: 0, ids };
+            self.inspection.observations.push(observation);
+        }
+        self.inspection.spans.push(SpanRecord { resource, target: target.record, start: span.start, end: span.end, outcome, error, weight, ids });
+    }
+
+    #[inline]
+    fn outcome(&mut self, span: &Span<'_>, target: &[u8]) -> (Outcome, ErrorText) {
+        let fixed = self.rules.fixed;
+        let rule = self.rules.failure_of(target);
+        let outcome = match self.told_outcome() {
+            Some(told) => told,
+            None if self.failed(span, rule) => Outcome::Failure,
+            None => Outcome::Success,
+        };
+        if outcome != Outcome::Failure {
+            return (outcome, ErrorText::Unknown);
+        }
+        let error = match self.named(fixed.error_type) {
+            Some(text) => ErrorText::Type(self.text(text)),
+            None => self.grpc().map(ErrorText::Grpc).or_else(|| self.http().map(ErrorText::Http)).unwrap_or(ErrorText::Unknown),
+        };
+        (outcome, error)
+    }
+
+    /// What the breaker's instrumentation says itself.
+    fn told_outcome(&self) -> Option<Outcome> {
+        let mut left = self.present & self.rules.outcomes;
+        while left != 0 {
+            let slot = Slot::try_from(left.trailing_zeros()).unwrap_or(Slot::MAX);
+            match self.value(slot) {
+                Some(Value::Bool(true)) => return Some(Outcome::Rejected),
+                Some(Value::Text(text)) => {
+                    let is = |words: &[&str]| words.iter().any(|word| text.eq_ignore_ascii_case(word.as_bytes()));
+                    if is(&["rejected", "short_circuited", "not_permitted", "true"]) {
+                        return Some(Outcome::Rejected);
+                    }
+                    if is(&["failure", "failed", "error"]) {
+                        return Some(Outcome::Failure);
+                    }
+                    // What a breaker leaves out of account did not fail, as far as the breaker goes.
+                    if is(&["success", "ok", "cancelled", "ignored"]) {
+                        return Some(Outcome::Success);
+                    }
+                }
+                _ => {}
+            }
+            left &= left - 1;
+        }
+        None
+    }
+
+    fn failed(&self, span: &Span<'_>, rule: &FailureRule) -> bool {
+        match (self.grpc(), self.http()) {
+            (Some(status), _) => rule.grpc(status),
+            (None, Some(status)) => rule.http(status),
+            // Only where there was no answer does the span's own status speak for it.
+            (None, None) => rule.span_status && (span.status == 2 || self.named(self.rules.fixed.error_type).is_some()),
+        }
+    }
+
+    fn http(&self) -> Option<u16> {
+        let fixed = &self.rules.fixed;
+        let status = self.value(fixed.http_status).or_else(|| self.value(fixed.old_http_status))?;
+        status.number().and_then(|status| u16::try_from(status).ok()).filter(|status| *status > 0)
+    }
+
+    fn grpc(&self) -> Option<u8> {
+        let fixed = &self.rules.fixed;
+        let status = self.value(fixed.grpc_status).or_else(|| self.value(fixed.rpc_status))?;
+        if let Value::Text(name) = status
+            && let Some(at) = GRPC_STATUSES.iter().position(|known| known.as_bytes() == name)
+        {
+            return u8::try_from(at).ok();
+        }
+        status.number().and_then(|status| u8::try_from(status).ok()).filter(|status| usize::from(*status) < GRPC_STATUSES.len())
+    }
+
+    /// Keeps the transitions that events of a span tell of.
+    #[cold]
+    fn transitions(&mut self, span: &Span<'a>, resource: u32) {
+        let mut step = 0;
+        for message in std::mem::take(&mut self.events) {
+            let event = Event::new(message);
+            let (at, name) = event.time_and_name();
+            if self.rules.transition_events.iter().any(|pattern| pattern.matches(name)) {
+                self.transition(span, resource, event, at, &mut step);
+            }
+        }
+    }
+
+    fn transition(&mut self, span: &Span<'a>, resource: u32, event: Event<'a>, at: u64, step: &mut u8) {
+        let (mut from, mut to, mut name) = (None, None, None);
+        let rules = self.rules;
+        // Of several attributes the one that stands first in the rules counts.
+        let rank = |keys: &[Box<[u8]>], key: &[u8]| keys.iter().position(|known| **known == *key);
+        let take = |best: &mut Option<(usize, State)>, rank: Option<usize>, value: &[u8]| {
+            if let (Some(rank), Value::Text(text)) = (rank, Value::read(value))
+                && best.is_none_or(|(other, _)| rank < other)
+                && let Some(state) = State::named(text)
+            {
+                *best = Some((rank, state));
+            }
+        };
+        event.attributes(|key, value| {
+            take(&mut from, rank(&rules.transition_from, key), value);
+            take(&mut to, rank(&rules.transition_to, key), value);
+            if rank(&rules.name_keys, key).is_some()
+                && let Value::Text(text) = Value::read(value)
+                && !text.is_empty()
+            {
+                name = Some(text);
+            }
+        });
+        let Some((_, to)) = to else { return };
+        let target = match name {
+            Some(name) => self.found(true, name, None),
+            None => match self.target(span) {
+                Some(target) => target,
+                None => return,
+            },
+        };
+        if span.end == 0 || at == 0 {
+            self.inspection.invalid_time += 1;
+            return;
+        }
+        let ids = self.ids(span);
+        for state in from.map(|(_, state)| state).into_iter().chain([to]) {
+            *step = step.saturating_add(1);
+            let observation = ObservationRecord { resource, target: target.record, order: span.end, at, state, step: *step, ids };
+            self.inspection.observations.push(observation);
+        }
+    }
+}
+
+/// The most spans one may stand for: who samples fewer than one in a million sees nothing anyway.
+const WEIGHT_MAX: u32 = 1 << 20;
+
+/// How many spans one stands for, by the rejection threshold in its `tracestate` (`ot=th:…`): the inverse of the
+/// probability (2^56 - threshold) / 2^56. A fraction is rounded up or down by the span's id, so that the mean is
+/// right and every reader rounds alike.
+/// Source: OpenTelemetry, "TraceState: Probability Sampling".
+#[cold]
+fn weight(trace_state: &[u8], span_id: &[u8]) -> u32 {
+    let Some(threshold) = threshold(trace_state) else { return 1 };
+    let exact = (1_u64 << 56) as f64 / ((1_u64 << 56) - threshold).max(1) as f64;
+    if exact >= f64::from(WEIGHT_MAX) {
+        return WEIGHT_MAX;
+    }
+    let (whole, fraction) = (exact.floor(), exact.fract());
+    let mixed = span_id.iter().fold(0_u64, |mixed, byte| (mixed ^ u64::from(*byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29));
+    let up = (mixed >> 11) as f64 / (1_u64 << 53) as f64 <= fraction && fraction > 0.0;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 2^20")]
+    let whole = whole as u32;
+    whole + u32::from(up)
+}
+
+fn threshold(trace_state: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(trace_state).ok()?;
+    let vendor = text.split(',').find_map(|member| member.trim().strip_prefix("ot="))?;
+    let digits = vendor.split(';').find_map(|field| field.strip_prefix("th:"))?;
+    if digits.is_empty() || digits.len() > 14 {
+        return None;
+    }
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    Some(number << (4 * (14 - digits.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::{common::v1::KeyValue, trace::v1::Span};
+
+    use super::*;
+    use crate::circuit::testing::{START, call, failed, int, request, text, transition};
+
+    fn read(span: Span) -> (Vec<u8>, Inspection) {
+        let request = request("shop", "a", vec![span]);
+        let inspection = inspect(&request, 1, &Rules::default(), u64::MAX).unwrap();
+        (request, inspection)
+    }
+
+    fn target(attributes: Vec<KeyValue>) -> Option<(bool, String, Option<u16>)> {
+        let (request, inspection) = read(call(1, START, START + 5, attributes));
+        let target = inspection.spans.first()?.target;
+        Some((target.named, String::from_utf8_lossy(inspection.text(&request, target.text)).into_owned(), target.port))
+    }
+
+    #[test]
+    fn the_callee_is_found_in_old_and_new_attributes() {
+        let callee = |name: &str, port| Some((false, name.to_owned(), port));
+        assert_eq!(target(vec![text("http.url", "http://127.0.0.1:15001/pay")]), callee("127.0.0.1", Some(15001)));
+        assert_eq!(target(vec![text("url.full", "https://api.example.com/x"), text("server.address", "api.example.com"), int("server.port", 443)]), callee("api.example.com", None));
+        assert_eq!(target(vec![int("server.port", 8080), text("server.address", "inventory")]), callee("inventory", Some(8080)));
+        assert_eq!(target(vec![text("server.address", "10.0.0.7"), int("server.port", 80), text("url.scheme", "http")]), callee("10.0.0.7", Some(80)));
+        assert_eq!(target(vec![text("peer.service", "billing"), text("server.address", "10.0.0.7")]), callee("billing", None));
+        assert_eq!(target(vec![text("service.peer.name", ""), text("db.system", "redis")]), callee("redis", None));
+        assert_eq!(target(vec![text("circuit_breaker.name", "pay"), text("server.address", "x")]), Some((true, "pay".to_owned(), None)));
+        assert_eq!(target(vec![text("http.method", "GET")]), None);
+    }
+
+    #[test]
+    fn only_calls_belong_to_an_edge() {
+        let of_kind = |kind: i32, attributes| {
+            let mut span = call(1, START, START + 5, attributes);
+            span.kind = kind;
+            read(span).1
+        };
+        for kind in [0, 1, 2, 5, -1, 9] {
+            let inspection = of_kind(kind, vec![text("server.address", "x")]);
+            assert_eq!((inspection.spans.len(), inspection.without_circuit), (0, 1), "kind {kind}");
+        }
+        assert_eq!(of_kind(4, vec![text("messaging.destination.name", "orders")]).spans.len(), 1);
+        assert_eq!(of_kind(1, vec![text("resilience4j.circuit_breaker.name", "pay")]).spans.len(), 1);
+    }
+
+    #[test]
+    fn failures_are_those_a_breaker_counts() {
+        use Outcome::{Failure, Rejected, Success};
+        let outcome = |error: bool, attributes: Vec<KeyValue>| {
+            let span = call(1, START, START + 5, [vec![text("server.address", "x")], attributes].concat());
+            let (_, inspection) = read(if error { failed(span) } else { span });
+            inspection.spans[0].outcome
+        };
+        assert_eq!(outcome(true, vec![int("http.response.status_code", 404)]), Success, "Go marks a 404 as an error, breakers don't");
+        assert_eq!(outcome(false, vec![int("http.status_code", 503)]), Failure);
+        assert_eq!(outcome(false, vec![text("http.status_code", "429")]), Failure);
+        assert_eq!(outcome(true, vec![]), Failure);
+        assert_eq!(outcome(false, vec![text("error.type", "timeout")]), Failure);
+        assert_eq!(outcome(true, vec![int("rpc.grpc.status_code", 5)]), Success);
+        assert_eq!(outcome(false, vec![text("rpc.response.status_code", "UNAVAILABLE")]), Failure);
+        assert_eq!(outcome(true, vec![text("circuit_breaker.outcome", "rejected")]), Rejected);
+        assert_eq!(outcome(false, vec![text("circuit_breaker.outcome", "FAILURE")]), Failure);
+    }
+
+    #[test]
+    fn transitions_are_read_from_events() {
+        let mut span = call(1, START, START + 50, vec![text("circuit_breaker.name", "pay")]);
+        span.events = vec![transition(START + 7, "CLOSED", "open"), transition(START + 9, "open", "half-open")];
+        let (_, inspection) = read(span);
+        let seen: Vec<_> = inspection.observations.iter().map(|seen| (seen.at - START, seen.state, seen.step, seen.order - START)).collect();
+        use State::{Closed, HalfOpen, Open};
+        assert_eq!(seen, [(7, Closed, 1, 50), (7, Open, 2, 50), (9, Open, 3, 50), (9, HalfOpen, 4, 50)]);
+    }
+
+    #[test]
+    fn a_sampled_span_stands_for_others() {
+        for (trace_state, expected) in [("ot=th:8", 2), ("vendor=x,ot=rv:0123456789abcd;th:c", 4), ("ot=th:0", 1), ("", 1), ("ot=th:zz", 1), ("ot=th:ffffffffffffff", WEIGHT_MAX)] {
+            let mut span = call(1, START, START + 5, vec![text("server.address", "x")]);
+            span.trace_state = trace_state.to_owned();
+            assert_eq!(read(span).1.spans[0].weight, expected, "{trace_state}");
+        }
+        // One in three: the mean is right although every weight is whole.
+        let third = (0..3_000).map(|id: u64| weight(b"ot=th:aaaaaaaaaaaaab", &id.wrapping_mul(0x1234_5678_9abc_def1).to_be_bytes())).sum::<u32>();
+        assert!((third as f64 / 9_000.0 - 1.0).abs() < 0.01, "{third}");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_counted_and_left_out() {
+        let read = |start: u64, end: u64| {
+            let request = request("shop", "a", vec![call(1, start, end, vec![text("server.address", "x")])]);
+            let inspection = inspect(&request, 1, &Rules::default(), START).unwrap();
+            (inspection.spans.len(), inspection.invalid_time, inspection.future, inspection.resources.first().map_or(0, |resource| resource.newest_end))
+        };
+        assert_eq!(read(START - 1, START), (1, 0, 0, START));
+        assert_eq!(read(START, START - 1), (0, 1, 0, START - 1));
+        assert_eq!(read(0, 0), (0, 1, 0, 0));
+        assert_eq!(read(START, START * 5), (0, 0, 1, 0), "the future moves no watermark");
+    }
+
+    #[test]
+    fn long_and_broken_texts_are_mended() {
+        let long = "é".repeat(500);
+        let (_, cut, _) = target(vec![text("server.address", &long)]).unwrap();
+        assert_eq!(cut, "é".repeat(128));
+        // The builder only writes valid text: break it on the wire.
+        let mut request = request("shop", "a", vec![call(1, START, START + 5, vec![text("server.address", "caXfe")])]);
+        let at = request.windows(5).position(|five| five == b"caXfe").unwrap();
+        request[at + 2] = 0xff;
+        let inspection = inspect(&request, 1, &Rules::default(), u64::MAX).unwrap();
+        assert_eq!((inspection.text(&request, inspection.spans[0].target.text), inspection.not_utf8), ("ca\u{fffd}fe".as_bytes(), 1));
+    }
+}

@@ -1,0 +1,153 @@
+use super::super::bucket::Outcome;
+use super::super::state::State;
+
+/// A text of a request, as a place in it, so that it can be read again when the request is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Text {
+    /// From the beginning of the request; with the top bit set, of what was put together beside it.
+    pub(super) at: u32,
+    /// In bytes, at most [`TEXT_BYTES_MAX`](super::super::key::TEXT_BYTES_MAX).
+    pub(super) len: u16,
+}
+
+pub(super) const BESIDE: u32 = 1 << 31;
+
+impl Text {
+    /// Whether it is empty.
+    pub const fn is_empty(self) -> bool {
+        self.len == 0
+    }
+}
+
+/// What a span calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TargetRecord {
+    /// Whether the text is a breaker's own name.
+    pub named: bool,
+    /// The breaker's name, or the callee.
+    pub text: Text,
+    /// The callee's port, where it belongs to the name.
+    pub port: Option<u16>,
+}
+
+/// Why a call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorText {
+    /// As `error.type` says.
+    Type(Text),
+    /// By its HTTP status.
+    Http(u16),
+    /// By its gRPC status.
+    Grpc(u8),
+    /// Nobody says.
+    Unknown,
+}
+
+/// What is kept of a span that belongs to a circuit.
+#[derive(Clone, Copy, Debug)]
+pub struct SpanRecord {
+    /// Index of its resource.
+    pub resource: u32,
+    /// What it calls.
+    pub target: TargetRecord,
+    /// Unix time in nanoseconds.
+    pub start: u64,
+    /// Unix time in nanoseconds; never before `start`.
+    pub end: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Of a failure: why.
+    pub error: ErrorText,
+    /// How many spans it stands for, by the sampling its `tracestate` tells of.
+    pub weight: u32,
+    /// Where its trace id (16 bytes) and its span id (8 bytes) are.
+    pub(super) ids: (u32, u32),
+}
+
+/// A state of a breaker that a span or one of its events reports.
+#[derive(Clone, Copy, Debug)]
+pub struct ObservationRecord {
+    /// Index of its resource.
+    pub resource: u32,
+    /// The circuit.
+    pub target: TargetRecord,
+    /// End of the span.
+    pub order: u64,
+    /// When the state was seen.
+    pub at: u64,
+    /// Which.
+    pub state: State,
+    /// 0 for a state that some call found; else its place among the transitions that the span's events tell of.
+    pub step: u8,
+    pub(super) ids: (u32, u32),
+}
+
+/// What is kept of a resource: who calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResourceRecord {
+    /// `deployment.environment.name`.
+    pub environment: Text,
+    /// `service.namespace`.
+    pub namespace: Text,
+    /// `service.name`.
+    pub service: Text,
+    /// What tells its processes apart; empty if nothing does.
+    pub instance: Text,
+    /// The newest end of its spans that are not from the future.
+    pub newest_end: u64,
+}
+
+/// What a request tells of circuits. Nothing has been counted yet.
+#[derive(Clone, Debug, Default)]
+pub struct Inspection {
+    /// Spans that belong to a circuit, in the order of the request.
+    pub spans: Vec<SpanRecord>,
+    /// States that were reported, in the order of the request.
+    pub observations: Vec<ObservationRecord>,
+    /// Resources, in the order of the request.
+    pub resources: Vec<ResourceRecord>,
+    /// Spans that belong to no circuit.
+    pub without_circuit: u64,
+    /// Spans from the future.
+    pub future: u64,
+    /// Spans of a circuit that end before they start, or at 0: they are in no window.
+    pub invalid_time: u64,
+    /// Texts that were read and are not UTF-8; what is wrong in them was replaced.
+    pub not_utf8: u64,
+    pub(super) beside: Vec<u8>,
+}
+
+impl Inspection {
+    /// The bytes of a text; `request` must be what was inspected.
+    pub fn text<'a>(&'a self, request: &'a [u8], text: Text) -> &'a [u8] {
+        let at = (text.at & !BESIDE) as usize;
+        let whole = if text.at & BESIDE == 0 { request } else { &self.beside };
+        whole.get(at..at + usize::from(text.len)).unwrap_or_default()
+    }
+}
+
+/// Trace and span id, one behind the other.
+pub(crate) fn ids_at(request: &[u8], (trace, span): (u32, u32)) -> [u8; 24] {
+    let mut ids = [0; 24];
+    let (trace_id, span_id) = ids.split_at_mut(16);
+    for (into, at) in [(trace_id, trace as usize), (span_id, span as usize)] {
+        if let Some(id) = request.get(at..at + into.len()) {
+            into.copy_from_slice(id);
+        }
+    }
+    ids
+}
+
+impl SpanRecord {
+    /// Trace and span id, one behind the other.
+    pub fn ids(&self, request: &[u8]) -> [u8; 24] {
+        ids_at(request, self.ids)
+    }
+}
+
+impl ObservationRecord {
+    /// Trace and span id, one behind the other.
+    pub fn ids(&self, request: &[u8]) -> [u8; 24] {
+        ids_at(request, self.ids)
+    }
+}

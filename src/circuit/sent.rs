@@ -1,0 +1,28 @@
+use smallvec::SmallVec;
+
+use super::{state::State, totals::Histogram};
+
+/// What was handed out of a circuit's totals last: a series whose count is the same has nothing to say.
+#[derive(Clone, Debug, Default)]
+pub struct Sent {
+    /// When, in Unix nanoseconds; 0 if never.
+    pub at: u64,
+    /// Calls that ended well.
+    pub successes: u64,
+    /// Calls that were refused; `None` while the series has not begun.
+    pub rejections: Option<u64>,
+    /// Failures, in the order of the totals' error kinds; further ones have not begun.
+    pub errors: SmallVec<[u64; 1]>,
+    /// Trips, recovery attempts, failed ones and recoveries, in the order of the totals' sources.
+    pub breaker: SmallVec<[[u64; 4]; 1]>,
+    /// Instances by state, in the order of [`State::ALL`]; `None` while no state is known.
+    pub instances: Option<[u32; State::ALL.len()]>,
+    /// Latencies counted: successes, failures.
+    pub durations: [u64; 2],
+    /// Incidents whose duration is known.
+    pub incidents: u64,
+    /// Whether the window held calls.
+    pub calls_in_window: bool,
+    /// The histograms themselves, where deltas are sent: successes, failures, incidents.
+    pub histograms: Option<Box<[Histogram; 3]>>,
+}
