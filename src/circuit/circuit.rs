@@ -128,6 +128,18 @@ impl Circuit {
         self.totals.failure_duration.rest();
     }
 
+    /// Begins windows or histograms anew, whose old ones do not fit new settings.
+    pub(super) fn reconfigure(&mut self, reshaped: bool, rescaled: bool) {
+        if reshaped {
+            self.window = Window::default();
+        }
+        if rescaled {
+            (self.totals.success_duration, self.totals.failure_duration, self.totals.incident_duration) = Default::default();
+            self.sent.histograms = None;
+        }
+        self.changed = true;
+    }
+
     /// Instances by provisional state, in the order of [`State::ALL`]; `None` where no state is known.
     pub fn instances(&self) -> Option<[u32; State::ALL.len()]> {
         let mut counts = [0; State::ALL.len()];

@@ -28,13 +28,13 @@ const PROCESSES_MAX: usize = 50_000;
 #[derive(Debug)]
 pub struct Room {
     taken: AtomicUsize,
-    most: usize,
+    most: AtomicUsize,
 }
 
 impl Room {
     /// Room for so many circuits.
     pub const fn new(most: usize) -> Self {
-        Self { taken: AtomicUsize::new(0), most }
+        Self { taken: AtomicUsize::new(0), most: AtomicUsize::new(most) }
     }
 
     /// Circuits that there are.
@@ -42,9 +42,14 @@ impl Room {
         self.taken.load(Ordering::Relaxed)
     }
 
+    /// Room for so many from now on; circuits that are there stay.
+    pub fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
     fn take(&self) -> bool {
         let taken = self.taken.fetch_add(1, Ordering::Relaxed);
-        let room = taken < self.most;
+        let room = taken < self.most.load(Ordering::Relaxed);
         if !room {
             self.give();
         }
@@ -134,6 +139,17 @@ impl CircuitBreakerMetricsCollector {
             instances: 0,
             next_sweep: 0,
         }
+    }
+
+    /// Goes over to other settings. Where the shape of the windows changed they begin anew; counters go on.
+    pub fn reconfigure(&mut self, config: &Arc<CircuitMetricsConfig>, selection: &Arc<Selection>) {
+        let reshaped = (self.config.window_size(), self.config.bucket_size()) != (config.window_size(), config.bucket_size());
+        let rescaled = self.config.explicit_bounds != config.explicit_bounds;
+        for (_, circuit) in &mut self.circuits {
+            circuit.reconfigure(reshaped, rescaled);
+        }
+        self.config = Arc::clone(config);
+        self.selection = Arc::clone(selection);
     }
 
     /// Counts the spans of a request whose resources are `mine`. Can't fail.

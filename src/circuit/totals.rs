@@ -235,6 +235,24 @@ impl Histogram {
         (SCALE - i32::from(self.halvings), self.first, counts)
     }
 
+    /// As [`buckets`](Self::buckets), without what an earlier copy of this histogram held.
+    pub fn buckets_since(&self, earlier: Option<&Self>) -> (i32, i32, Vec<u64>) {
+        let (scale, first, mut counts) = self.buckets();
+        if let Some(earlier) = earlier {
+            let mut earlier = earlier.clone();
+            while earlier.halvings < self.halvings {
+                earlier.halve();
+            }
+            let (_, earlier_first, earlier_counts) = earlier.buckets();
+            for (index, before) in (earlier_first..).zip(earlier_counts) {
+                if let Some(count) = usize::try_from(index - first).ok().and_then(|at| counts.get_mut(at)) {
+                    *count = count.saturating_sub(before);
+                }
+            }
+        }
+        (scale, first, counts)
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.counts.capacity() * size_of::<u64>() + self.packed.len()

@@ -1,4 +1,5 @@
 //! What works on telemetry on its way.
 
 pub mod batch;
+pub mod circuit_window;
 pub mod memory_limiter;

@@ -1,0 +1,109 @@
+use std::{collections::BTreeMap, hash::BuildHasher};
+
+use foldhash::quality::FixedState;
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::ExportLogsServiceRequest,
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber},
+};
+
+use super::attributes::{float, number, resource, scope, text};
+use crate::circuit::{
+    event::CircuitEvent,
+    key::Caller,
+    state::{Change, State},
+};
+
+/// Events as log records, one each.
+pub(super) fn request(events: &[CircuitEvent], percentiles: &[f64], now: u64) -> ExportLogsServiceRequest {
+    let mut callers: BTreeMap<&Caller, Vec<LogRecord>> = BTreeMap::new();
+    for event in events {
+        callers.entry(&event.circuit.caller).or_default().push(record(event, percentiles, now));
+    }
+    let resource_logs = callers.into_iter().map(|(caller, log_records)| ResourceLogs {
+        resource: Some(resource(caller)),
+        scope_logs: vec![ScopeLogs { scope: Some(scope()), log_records, ..ScopeLogs::default() }],
+        ..ResourceLogs::default()
+    });
+    ExportLogsServiceRequest { resource_logs: resource_logs.collect() }
+}
+
+fn record(event: &CircuitEvent, percentiles: &[f64], now: u64) -> LogRecord {
+    let severity = match event.change {
+        Change::Trip | Change::RecoveryAttemptFailed => SeverityNumber::Warn,
+        _ => SeverityNumber::Info,
+    };
+    let (trace_id, span_id) = event.ids.split_at(16);
+    LogRecord {
+        time_unix_nano: event.at,
+        observed_time_unix_nano: now,
+        severity_number: severity.into(),
+        severity_text: if severity == SeverityNumber::Warn { "WARN" } else { "INFO" }.to_owned(),
+        body: Some(AnyValue { value: Some(Value::StringValue(sentence(event))) }),
+        attributes: attributes(event, percentiles),
+        trace_id: trace_id.to_vec(),
+        span_id: span_id.to_vec(),
+        event_name: event.change.event_name().to_owned(),
+        ..LogRecord::default()
+    }
+}
+
+/// The state that holds after a change.
+const fn state_after(change: Change) -> State {
+    match change {
+        Change::Trip | Change::RecoveryAttemptFailed => State::Open,
+        Change::RecoveryAttempt => State::HalfOpen,
+        Change::Recovery => State::Closed,
+        Change::StateChange { to, .. } => to,
+    }
+}
+
+fn attributes(event: &CircuitEvent, percentiles: &[f64]) -> Vec<KeyValue> {
+    let mut attributes = vec![
+        text("circuit_breaker.name", event.circuit.name()),
+        text("circuit_breaker.source", event.source.name()),
+        text("circuit_breaker.state", state_after(event.change).name()),
+        text("log.record.uid", uid(event)),
+    ];
+    attributes.extend(event.circuit.callee().map(|callee| text("service.peer.name", callee)));
+    if !event.instance.is_empty() {
+        attributes.push(text("circuit_breaker.instance", &*event.instance));
+    }
+    if let Change::StateChange { from, .. } = event.change {
+        attributes.push(text("circuit_breaker.state.before", from.name()));
+    }
+    attributes.extend(event.incident.map(|incident| text("circuit_breaker.incident.id", incident.to_string())));
+    attributes.extend(event.incident_duration.map(|nanos| float("circuit_breaker.incident.duration", nanos as f64 / 1e9)));
+    if let Some(window) = &event.window {
+        attributes.extend([
+            number("circuit_breaker.window.requests", window.requests),
+            number("circuit_breaker.window.failures", window.failures),
+            number("circuit_breaker.window.rejections", window.rejections),
+        ]);
+        let latencies = percentiles.iter().zip(&window.percentiles);
+        attributes.extend(latencies.map(|(percent, seconds)| float(&format!("circuit_breaker.window.duration.p{percent}"), *seconds)));
+    }
+    attributes
+}
+
+/// The same for the same event, so that one sent again can be recognised.
+pub(super) fn uid(event: &CircuitEvent) -> String {
+    let what = (&*event.circuit, &*event.instance, event.at, event.change.event_name(), event.ids);
+    format!("{:016x}{:016x}", FixedState::with_seed(0).hash_one(&what), FixedState::with_seed(1).hash_one(&what))
+}
+
+/// One sentence for people.
+fn sentence(event: &CircuitEvent) -> String {
+    let circuit = &event.circuit;
+    let instance = if event.instance.is_empty() { String::new() } else { format!(" in {}", event.instance) };
+    match event.change {
+        Change::Trip => format!("{circuit} opened{instance}"),
+        Change::RecoveryAttempt => format!("{circuit} lets a probe through{instance}"),
+        Change::RecoveryAttemptFailed => format!("{circuit} stays open{instance}: the probe failed"),
+        Change::Recovery => match event.incident_duration {
+            Some(nanos) => format!("{circuit} recovered{instance} after {:.1} s", nanos as f64 / 1e9),
+            None => format!("{circuit} recovered{instance}"),
+        },
+        Change::StateChange { from, to } => format!("{circuit} was set from {} to {}{instance}", from.name(), to.name()),
+    }
+}

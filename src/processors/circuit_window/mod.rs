@@ -1,0 +1,214 @@
+//! `circuit_window`: works out circuits from the spans that pass, and is a receiver of what it derives.
+
+mod attributes;
+mod config;
+mod counts;
+mod engine;
+mod logs;
+mod metrics;
+mod seen;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message;
+use serde_yaml::Value;
+use smallvec::SmallVec;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::{config::Config, engine::Engine};
+use crate::{
+    circuit::{event::CircuitEvent, inspect::Inspection},
+    config::schema_of,
+    otlp::Signal,
+    pipeline::{
+        Admission, Admit, Connector, Consumer, Factory, Future, Instance, Lifecycle, Outlets, Parsed, Part, Payload, Processor, Receiver, Refusal, Role,
+        Section,
+    },
+};
+
+/// What is known of `circuit_window` before one is built.
+pub const FACTORY: Factory = Factory {
+    section: Section::Processors,
+    name: "circuit_window",
+    aliases: &[],
+    about: "Works out circuits from spans: rolling windows, breaker events. A receiver of what it derives in other pipelines.",
+    roles: &[
+        Role { section: Section::Processors, signals: &[Signal::Traces] },
+        Role { section: Section::Receivers, signals: &[Signal::Metrics, Signal::Logs] },
+    ],
+    in_place: true,
+    schema: schema_of::<Config>,
+    parse,
+};
+
+fn parse(value: Value) -> Result<Parsed, String> {
+    let config: Config = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
+    let checked = config.check()?;
+    Ok(Parsed {
+        effective: serde_json::to_value(&config).map_err(|error| error.to_string())?,
+        warnings: Vec::new(),
+        listens_on: Vec::new(),
+        sends_to: Vec::new(),
+        build: Box::new(move |setup| {
+            let engine = Arc::new(Engine::new(checked, setup));
+            Ok(Instance::Connector(Arc::new(CircuitWindow { id: setup.id.clone(), engine, stop: CancellationToken::new(), ticking: Mutex::default() })))
+        }),
+    })
+}
+
+struct CircuitWindow {
+    id: String,
+    engine: Arc<Engine>,
+    stop: CancellationToken,
+    ticking: Mutex<JoinSet<()>>,
+}
+
+impl Connector for CircuitWindow {}
+
+impl Processor for CircuitWindow {
+    fn attach(&self, _: Signal, next: Arc<dyn Consumer>) -> Arc<dyn Consumer> {
+        Arc::new(Entrance { engine: Arc::clone(&self.engine), next })
+    }
+}
+
+impl Receiver for CircuitWindow {
+    fn start(&self, outlets: Outlets) -> Future<'_, Result<(), String>> {
+        Box::pin(async move {
+            let ticker = Ticker { id: self.id.clone(), engine: Arc::clone(&self.engine), outlets, events: Vec::new() };
+            self.ticking.lock().spawn(ticker.run(self.stop.clone()));
+            Ok(())
+        })
+    }
+}
+
+impl Lifecycle for CircuitWindow {
+    fn shutdown(&self, within: Duration) -> Future<'_, ()> {
+        Box::pin(async move {
+            self.stop.cancel();
+            let mut ticking = std::mem::take(&mut *self.ticking.lock());
+            let finished = async { while ticking.join_next().await.is_some() {} };
+            if tokio::time::timeout(within, finished).await.is_err() {
+                tracing::warn!(processor = self.id, "the last metrics and events found no room before the shutdown timeout; they are lost");
+            }
+        })
+    }
+
+    fn reconfigure(&self, value: &Value) -> Option<Result<(), String>> {
+        let checked = serde_yaml::from_value::<Config>(value.clone()).map_err(|error| error.to_string()).and_then(|config| config.check());
+        Some(checked.map(|checked| self.engine.reconfigure(checked)))
+    }
+}
+
+/// Stands before the rest of a traces pipeline.
+struct Entrance {
+    engine: Arc<Engine>,
+    next: Arc<dyn Consumer>,
+}
+
+impl Consumer for Entrance {
+    fn admit<'a>(&'a self, payload: &'a Payload) -> Admit<'a> {
+        Box::pin(async move {
+            let mut inspected = SmallVec::with_capacity(payload.parts.len());
+            for part in &payload.parts {
+                let inspection = self.engine.inspect(part).map_err(|error| Refusal::Permanent { reason: error.to_string() })?;
+                inspected.push((part.bytes.clone(), inspection));
+            }
+            let next = self.next.admit(payload).await?;
+            Ok(Box::new(Admitted { engine: Arc::clone(&self.engine), inspected, next }) as Box<dyn Admission>)
+        })
+    }
+}
+
+struct Admitted {
+    engine: Arc<Engine>,
+    inspected: SmallVec<[(Bytes, Inspection); 1]>,
+    next: Box<dyn Admission>,
+}
+
+impl Admission for Admitted {
+    fn commit(self: Box<Self>, payload: Payload) {
+        self.next.commit(payload);
+        for (request, inspection) in &self.inspected {
+            self.engine.apply(request, inspection);
+        }
+    }
+}
+
+/// Closes buckets once a second, and tells what there is to tell.
+struct Ticker {
+    id: String,
+    engine: Arc<Engine>,
+    outlets: Outlets,
+    /// Told to nobody yet.
+    events: Vec<CircuitEvent>,
+}
+
+/// Events that wait at most, while nobody takes them.
+const EVENTS_MAX: usize = 10_000;
+
+/// Events in one request: well below 1 MiB, even with names of full length.
+const EVENTS_A_REQUEST: usize = 256;
+
+impl Ticker {
+    async fn run(mut self, stop: CancellationToken) {
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut tick: u64 = 0;
+        loop {
+            tokio::select! {
+                _ = seconds.tick() => {}
+                () = stop.cancelled() => break,
+            }
+            let events = self.engine.advance();
+            self.tell(events).await;
+            let interval = (self.engine.emit_interval() / 1_000_000_000).max(1);
+            self.report(interval, tick % interval).await;
+            tick += 1;
+        }
+        let events = self.engine.finish();
+        self.tell(events).await;
+        self.report(1, 0).await;
+    }
+
+    async fn report(&self, interval: u64, remainder: u64) {
+        let (Ok(interval), Ok(remainder)) = (usize::try_from(interval), usize::try_from(remainder)) else { return };
+        for report in self.engine.report(interval, remainder) {
+            let mut taken = true;
+            if report.points > 0 {
+                let part = Part::new(report.request.encode_to_vec().into(), report.points);
+                let refused = self.outlets.metrics.consume(Payload::new(Signal::Metrics, part)).await.err();
+                taken = refused.is_none();
+                if let Some(refusal) = refused {
+                    tracing::warn!(processor = self.id, %refusal, points = report.points, "metrics found no room; they will be told again");
+                }
+            }
+            self.engine.settle(report.told, taken);
+        }
+    }
+
+    async fn tell(&mut self, events: Vec<CircuitEvent>) {
+        if !self.outlets.logs.is_connected() {
+            return;
+        }
+        let room = EVENTS_MAX.saturating_sub(self.events.len());
+        let dropped = events.len().saturating_sub(room);
+        if dropped > 0 {
+            self.engine.counts().events_dropped(dropped as u64);
+            tracing::error!(processor = self.id, dropped, "events dropped: nobody takes those that wait");
+        }
+        self.events.extend(events.into_iter().take(room));
+        while !self.events.is_empty() {
+            let next = self.events.get(..EVENTS_A_REQUEST.min(self.events.len())).unwrap_or_default();
+            let (records, request) = (next.len(), self.engine.logs(next));
+            let part = Part::new(request.encode_to_vec().into(), records);
+            if let Err(refusal) = self.outlets.logs.consume(Payload::new(Signal::Logs, part)).await {
+                tracing::warn!(processor = self.id, %refusal, waiting = self.events.len(), "events found no room; they will be told again");
+                return;
+            }
+            self.events.drain(..records);
+        }
+    }
+}
