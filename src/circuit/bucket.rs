@@ -1,3 +1,5 @@
+//! One slice of one circuit in event time.
+
 use smallvec::SmallVec;
 
 use super::sketch::Code;

@@ -1,3 +1,5 @@
+//! A circuit: its window, its totals, its instances, its incident.
+
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
@@ -323,7 +325,11 @@ impl Circuit {
     pub fn bytes(&self) -> usize {
         let members: usize = self.members.iter().map(|(_, member)| member.heap_bytes()).sum();
         let texts = [&self.key.text, &self.key.caller.service, &self.key.caller.namespace, &self.key.caller.environment].map(|text| text.len());
-        let histograms = self.sent.histograms.as_deref().map_or(0, |sent| size_of_val(sent) + sent.iter().map(super::totals::Histogram::heap_bytes).sum::<usize>());
+        let histograms = self
+            .sent
+            .histograms
+            .as_deref()
+            .map_or(0, |sent| size_of_val(sent) + sent.iter().map(super::totals::Histogram::heap_bytes).sum::<usize>());
         size_of::<Self>()
             + size_of::<CircuitKey>()
             + texts.iter().sum::<usize>()

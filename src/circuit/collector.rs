@@ -1,3 +1,5 @@
+//! All circuits of one shard.
+
 use std::{
     hash::{BuildHasher, Hash},
     sync::{
@@ -256,7 +258,9 @@ impl CircuitBreakerMetricsCollector {
         let process = Process { caller, instance: instance.into(), newest_end: 0, last_seen: now, seats: HashTable::new(), last: None };
         let index = u32::try_from(self.processes.insert(process)).unwrap_or(u32::MAX);
         let (processes, hasher) = (&self.processes, &self.hasher);
-        self.by_resource.insert_unique(hasher.hash_one(texts), index, |index| processes.get(*index as usize).map_or(0, |process| hasher.hash_one(process.texts())));
+        self.by_resource.insert_unique(hasher.hash_one(texts), index, |index| {
+            processes.get(*index as usize).map_or(0, |process| hasher.hash_one(process.texts()))
+        });
         index
     }
 
@@ -324,7 +328,8 @@ impl CircuitBreakerMetricsCollector {
         let key = CircuitKey { caller: caller.clone(), named: target.named, text, port: target.port, overflow: false };
         let index = u32::try_from(self.circuits.insert(Circuit::new(Arc::new(key), now))).unwrap_or(u32::MAX);
         let (circuits, hasher) = (&self.circuits, &self.hasher);
-        let rehash = |index: &u32| circuits.get(*index as usize).map_or(0, |circuit| hash_of(hasher, &circuit.key().caller, &target_of(circuit.key())));
+        let rehash =
+            |index: &u32| circuits.get(*index as usize).map_or(0, |circuit| hash_of(hasher, &circuit.key().caller, &target_of(circuit.key())));
         self.by_key.insert_unique(hash, index, rehash);
         Some(index)
     }
@@ -366,7 +371,8 @@ impl CircuitBreakerMetricsCollector {
         processes.into_iter().for_each(|index| self.remove_process(index));
         let ttl = self.config.circuit_ttl;
         let idle = |circuit: &Circuit| gone(circuit.last_seen, ttl) && !circuit.is_tripped() && circuit.is_settled();
-        let circuits: Vec<u32> = self.circuits.iter().filter(|(_, circuit)| idle(circuit)).filter_map(|(index, _)| u32::try_from(index).ok()).collect();
+        let circuits: Vec<u32> =
+            self.circuits.iter().filter(|(_, circuit)| idle(circuit)).filter_map(|(index, _)| u32::try_from(index).ok()).collect();
         circuits.into_iter().for_each(|index| self.remove_circuit(index));
         for (_, circuit) in &mut self.circuits {
             if circuit.is_settled() {
@@ -452,7 +458,10 @@ impl Process {
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.texts().map(<[u8]>::len).iter().sum::<usize>() + size_of::<Caller>() + self.seats.capacity() * (size_of::<Seat>() + 1)
+        size_of::<Self>()
+            + self.texts().map(<[u8]>::len).iter().sum::<usize>()
+            + size_of::<Caller>()
+            + self.seats.capacity() * (size_of::<Seat>() + 1)
     }
 }
 
@@ -631,12 +640,20 @@ mod tests {
         }
         let mut events = Vec::new();
         shard.finish(START + 8 * SECOND, &mut events);
-        let told: Vec<_> = events.iter().map(|event| (&*event.instance, event.change, event.at / SECOND - START / SECOND, event.incident_duration)).collect();
+        let told: Vec<_> =
+            events.iter().map(|event| (&*event.instance, event.change, event.at / SECOND - START / SECOND, event.incident_duration)).collect();
         use Change::{Recovery, RecoveryAttempt, Trip};
         let lasted = Some(7 * SECOND);
         assert_eq!(
             told,
-            [("a", Trip, 1, None), ("b", Trip, 2, None), ("a", RecoveryAttempt, 3, None), ("a", Recovery, 3, None), ("b", RecoveryAttempt, 8, None), ("b", Recovery, 8, lasted)]
+            [
+                ("a", Trip, 1, None),
+                ("b", Trip, 2, None),
+                ("a", RecoveryAttempt, 3, None),
+                ("a", Recovery, 3, None),
+                ("b", RecoveryAttempt, 8, None),
+                ("b", Recovery, 8, lasted)
+            ]
         );
         assert!(events.iter().all(|event| event.incident == events[0].incident && event.incident.is_some()));
         assert_eq!(events[0].window.as_ref().unwrap().requests, 1);

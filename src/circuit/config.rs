@@ -1,3 +1,5 @@
+//! The checked settings of windowing and analysis.
+
 /// The checked settings of windowing and analysis. Times are in nanoseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CircuitMetricsConfig {
@@ -137,7 +139,9 @@ mod tests {
 
     #[test]
     fn windows_that_make_no_sense_are_refused() {
-        let with = |window: u64, bucket: u64, percentiles: &[f64]| CircuitMetricsConfig::default().with_window(window * SECOND, bucket * SECOND, percentiles);
+        let with = |window: u64, bucket: u64, percentiles: &[f64]| {
+            CircuitMetricsConfig::default().with_window(window * SECOND, bucket * SECOND, percentiles)
+        };
         assert_eq!(with(60, 3, &[]), Err(ConfigError::BucketSize));
         assert_eq!(with(65, 10, &[]), Err(ConfigError::WindowSize));
         assert_eq!(with(5, 1, &[]), Err(ConfigError::WindowSize));

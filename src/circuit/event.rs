@@ -1,3 +1,5 @@
+//! What breakers did.
+
 use std::sync::Arc;
 
 use super::{

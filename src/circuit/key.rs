@@ -1,3 +1,5 @@
+//! What tells circuits apart.
+
 use std::{fmt, net::IpAddr};
 
 /// Who calls: the service, as its resource names it.
@@ -89,7 +91,8 @@ fn is_address(host: &[u8]) -> bool {
         return true;
     }
     // Only what begins like an address is looked at closer.
-    host.first().is_some_and(|byte| byte.is_ascii_hexdigit() || *byte == b':') && std::str::from_utf8(host).is_ok_and(|host| host.parse::<IpAddr>().is_ok())
+    host.first().is_some_and(|byte| byte.is_ascii_hexdigit() || *byte == b':')
+        && std::str::from_utf8(host).is_ok_and(|host| host.parse::<IpAddr>().is_ok())
 }
 
 /// Scheme, host and port of a URL, or of a bare `host:port`.

@@ -65,7 +65,9 @@ impl Member {
         }
         if evidence.step == 0 {
             let bucket = evidence.observation.order / bucket_size;
-            let alike = |other: &Evidence| other.step == 0 && other.observation.state == evidence.observation.state && other.observation.order / bucket_size == bucket;
+            let alike = |other: &Evidence| {
+                other.step == 0 && other.observation.state == evidence.observation.state && other.observation.order / bucket_size == bucket
+            };
             let found: Vec<usize> = self.evidence.iter().enumerate().filter(|(_, other)| alike(other)).map(|(at, _)| at).collect();
             if let [first, last] = found[..] {
                 self.widen(first, last, evidence);
@@ -97,7 +99,8 @@ impl Member {
 
     /// Takes out what was observed before this time.
     pub(super) fn take_due(&mut self, before: u64) -> impl Iterator<Item = Evidence> + use<> {
-        let (due, later): (Vec<Evidence>, Vec<Evidence>) = std::mem::take(&mut self.evidence).into_iter().partition(|evidence| evidence.observation.order < before);
+        let (due, later): (Vec<Evidence>, Vec<Evidence>) =
+            std::mem::take(&mut self.evidence).into_iter().partition(|evidence| evidence.observation.order < before);
         self.evidence = later;
         due.into_iter()
     }

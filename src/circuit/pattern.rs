@@ -1,3 +1,5 @@
+//! Texts with `*` in them.
+
 /// A text to match others against, in which `*` stands for anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(Box<[u8]>);

@@ -1,3 +1,5 @@
+//! Which circuits are looked at.
+
 use super::pattern::Pattern;
 
 /// Which circuits are looked at.

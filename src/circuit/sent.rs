@@ -1,3 +1,5 @@
+//! What was handed out of a circuit last.
+
 use smallvec::SmallVec;
 
 use super::{state::State, totals::Histogram};

@@ -3,7 +3,7 @@
 //! A value falls into bucket `i` of base `b = 2^(2^-6)` where `b^i < seconds <= b^(i+1)`; the estimate of a bucket
 //! is `2·lo·hi/(lo+hi)`, whose relative error is at most `(b-1)/(b+1)`, 0.54 %. Buckets of equal scale merge exactly.
 //! Source: the exponential histogram of the OpenTelemetry metrics data model; error bound as in Masson, Rim and Lee,
-//! "DDSketch", 2019.
+//! `DDSketch`, 2019.
 
 use std::sync::LazyLock;
 
@@ -57,10 +57,8 @@ impl Code {
         }
         let seconds = nanos as f64 * 1e-9;
         let bits = seconds.to_bits();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "the exponent has 11 bits")]
         let exponent = (bits >> MANTISSA_BITS) as i32 - 1023;
         let mantissa = bits & ((1 << MANTISSA_BITS) - 1);
-        #[expect(clippy::cast_possible_truncation, reason = "8 bits are left")]
         let top = (mantissa >> (MANTISSA_BITS - 8)) as usize;
         let mut below = GUESS.get(top).copied().unwrap_or_default() as usize;
         while ENDS.get(below).is_some_and(|end| *end < mantissa) {
@@ -222,6 +220,7 @@ mod tests {
             let mut dense = Dense::default();
             values.iter().for_each(|value| dense.add(Code::of(*value), 1));
             values.sort_unstable();
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and the number of values")]
             let rank = ((percent / 100.0 * values.len() as f64 - 1e-9).ceil().max(1.0)) as usize;
             let exact = values[rank - 1] as f64 * 1e-9;
             prop_assert!((dense.percentiles(&[percent])[0] / exact - 1.0).abs() < 0.0055);

@@ -1,3 +1,5 @@
+//! The state of a breaker, what may change it, and how.
+
 use smallvec::SmallVec;
 
 /// What a breaker does with calls.
@@ -177,7 +179,9 @@ mod tests {
 
     #[test]
     fn states_are_read_as_libraries_write_them() {
-        for (text, state) in [("HALF_OPEN", State::HalfOpen), ("half-open", State::HalfOpen), ("Closed", State::Closed), ("METRICS_ONLY", State::Disabled)] {
+        for (text, state) in
+            [("HALF_OPEN", State::HalfOpen), ("half-open", State::HalfOpen), ("Closed", State::Closed), ("METRICS_ONLY", State::Disabled)]
+        {
             assert_eq!(State::named(text.as_bytes()), Some(state), "{text}");
         }
         assert_eq!(State::named(b"ajar"), None);

@@ -43,11 +43,17 @@ pub(super) fn failed(mut span: Span) -> Span {
 }
 
 pub(super) fn transition(at: u64, from: &str, to: &str) -> Event {
-    Event { time_unix_nano: at, name: "circuit_breaker_transition".to_owned(), attributes: vec![text("from_state", from), text("to_state", to)], ..Event::default() }
+    Event {
+        time_unix_nano: at,
+        name: "circuit_breaker_transition".to_owned(),
+        attributes: vec![text("from_state", from), text("to_state", to)],
+        ..Event::default()
+    }
 }
 
 pub(super) fn request(service: &str, instance: &str, spans: Vec<Span>) -> Vec<u8> {
     let resource = Resource { attributes: vec![text("service.name", service), text("service.instance.id", instance)], ..Resource::default() };
     let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
-    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() }] }.encode_to_vec()
+    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() }] }
+        .encode_to_vec()
 }

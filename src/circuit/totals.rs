@@ -1,3 +1,5 @@
+//! What only ever grows: cumulative counts of a circuit.
+
 use smallvec::SmallVec;
 
 use super::{

@@ -1,3 +1,5 @@
+//! The rolling window of a circuit: closed buckets, packed, and their sums.
+
 use std::collections::VecDeque;
 
 use super::{
@@ -340,7 +342,8 @@ impl Window {
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         let filling: usize = self.open.iter().chain(&self.late).map(|(_, bucket)| bucket.heap_bytes()).sum();
-        filling + (self.open.capacity() + self.late.capacity()) * size_of::<(u64, MetricsBucket)>()
+        filling
+            + (self.open.capacity() + self.late.capacity()) * size_of::<(u64, MetricsBucket)>()
             + self.closed.capacity()
             + self.total.latencies.heap_bytes()
             + self.busy.capacity() * size_of::<u64>()

@@ -10,8 +10,10 @@ use crate::{
 pub(super) fn print(names: &[String]) -> Result<(), Failed> {
     let mut out = String::new();
     for section in Section::ALL {
-        let chosen: Vec<&&Factory> =
-            FACTORIES.iter().filter(|factory| factory.section == section && (names.is_empty() || names.iter().any(|name| name == factory.name))).collect();
+        let chosen: Vec<&&Factory> = FACTORIES
+            .iter()
+            .filter(|factory| factory.section == section && (names.is_empty() || names.iter().any(|name| name == factory.name)))
+            .collect();
         if chosen.is_empty() {
             continue;
         }

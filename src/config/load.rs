@@ -194,7 +194,9 @@ mod tests {
         let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
         for level in 1..12 {
             let above = level - 1;
-            bomb.push_str(&format!("a{level}: &a{level} [*a{above},*a{above},*a{above},*a{above},*a{above},*a{above},*a{above},*a{above},*a{above}]\n"));
+            bomb.push_str(&format!(
+                "a{level}: &a{level} [*a{above},*a{above},*a{above},*a{above},*a{above},*a{above},*a{above},*a{above},*a{above}]\n"
+            ));
         }
         assert!(parse(&bomb).is_err());
         assert!(parse(&"[".repeat(10_000)).is_err());

@@ -64,7 +64,8 @@ impl Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = self.0.as_nanos();
-        let units = [(86_400_000_000_000, "d"), (3_600_000_000_000, "h"), (60_000_000_000, "m"), (1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")];
+        let units =
+            [(86_400_000_000_000, "d"), (3_600_000_000_000, "h"), (60_000_000_000, "m"), (1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")];
         for (size, unit) in units {
             if nanos > 0 && nanos.is_multiple_of(size) {
                 return write!(f, "{}{unit}", nanos / size);
@@ -93,8 +94,7 @@ impl<'de> Deserialize<'de> for Span {
             serde_json::Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        Self::parse(&text)
-            .ok_or_else(|| D::Error::custom(format!("`{text}` is no duration: write a number with a unit, such as 200ms, 10s or 5m")))
+        Self::parse(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is no duration: write a number with a unit, such as 200ms, 10s or 5m")))
     }
 }
 
@@ -167,7 +167,8 @@ impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        Self::parse(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is no size: write a whole number of bytes, or one with a unit, such as 64MiB")))
+        Self::parse(&text)
+            .ok_or_else(|| D::Error::custom(format!("`{text}` is no size: write a whole number of bytes, or one with a unit, such as 64MiB")))
     }
 }
 

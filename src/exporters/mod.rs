@@ -20,7 +20,8 @@ fn headers(written: &BTreeMap<String, Secret>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::with_capacity(written.len());
     for (name, value) in written {
         let parsed = HeaderName::try_from(name.to_ascii_lowercase()).map_err(|_invalid| format!("`{name}` is no name of a header"))?;
-        let mut value = HeaderValue::from_str(value.expose()).map_err(|_invalid| format!("the value of header `{name}` holds characters no header may hold"))?;
+        let mut value =
+            HeaderValue::from_str(value.expose()).map_err(|_invalid| format!("the value of header `{name}` holds characters no header may hold"))?;
         value.set_sensitive(true);
         headers.insert(parsed, value);
     }

@@ -111,11 +111,18 @@ const fn method(signal: Signal) -> &'static str {
 /// What the answer says of a request that was taken. One that can't be read says nothing; the request was taken.
 pub(super) fn partial_success(signal: Signal, answer: &[u8]) -> Sent {
     let (rejected, message) = match signal {
-        Signal::Traces => ExportTraceServiceResponse::decode(answer).ok().and_then(|answer| answer.partial_success).map(|part| (part.rejected_spans, part.error_message)),
-        Signal::Metrics => {
-            ExportMetricsServiceResponse::decode(answer).ok().and_then(|answer| answer.partial_success).map(|part| (part.rejected_data_points, part.error_message))
-        }
-        Signal::Logs => ExportLogsServiceResponse::decode(answer).ok().and_then(|answer| answer.partial_success).map(|part| (part.rejected_log_records, part.error_message)),
+        Signal::Traces => ExportTraceServiceResponse::decode(answer)
+            .ok()
+            .and_then(|answer| answer.partial_success)
+            .map(|part| (part.rejected_spans, part.error_message)),
+        Signal::Metrics => ExportMetricsServiceResponse::decode(answer)
+            .ok()
+            .and_then(|answer| answer.partial_success)
+            .map(|part| (part.rejected_data_points, part.error_message)),
+        Signal::Logs => ExportLogsServiceResponse::decode(answer)
+            .ok()
+            .and_then(|answer| answer.partial_success)
+            .map(|part| (part.rejected_log_records, part.error_message)),
     }
     .unwrap_or_default();
     Sent { rejected: usize::try_from(rejected).unwrap_or_default(), message }
@@ -126,7 +133,9 @@ fn failure(status: &Status) -> Failure {
     let after = status.get_details_retry_info().and_then(|info| info.retry_delay);
     let reason = format!("{:?}: {}", status.code(), status.message());
     match status.code() {
-        Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::OutOfRange | Code::Unavailable | Code::DataLoss => Failure::Retryable { reason, after },
+        Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::OutOfRange | Code::Unavailable | Code::DataLoss => {
+            Failure::Retryable { reason, after }
+        }
         Code::ResourceExhausted if after.is_some() => Failure::Retryable { reason, after },
         _ => Failure::Permanent(reason),
     }

@@ -11,7 +11,11 @@ use serde_yaml::Value;
 use super::sending::{Failure, RetryOnFailure, Sender, Sending, SendingQueue, Sent};
 use crate::{
     config::{Secret, Span, schema_of},
-    net::{ClientTls, Encoding, http::MediaType, web::{Answered, WebClient}},
+    net::{
+        ClientTls, Encoding,
+        http::MediaType,
+        web::{Answered, WebClient},
+    },
     otlp::{Signal, json},
     pipeline::{Factory, Future, Instance, Parsed, Payload, Role, Section},
 };

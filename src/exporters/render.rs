@@ -116,7 +116,14 @@ impl Page {
         if self.verbosity != Verbosity::Detailed {
             return Ok(());
         }
-        writeln!(self.out, "    parent={} start={} end={} message={}", Hex(&span.parent_span_id), span.start_time_unix_nano, span.end_time_unix_nano, shown(&status.message))?;
+        writeln!(
+            self.out,
+            "    parent={} start={} end={} message={}",
+            Hex(&span.parent_span_id),
+            span.start_time_unix_nano,
+            span.end_time_unix_nano,
+            shown(&status.message)
+        )?;
         for event in &span.events {
             writeln!(self.out, "    event {} at {} {}", shown(&event.name), event.time_unix_nano, Attributes(&event.attributes))?;
         }
@@ -136,9 +143,9 @@ impl Page {
             Some(Data::Sum(sum)) => sum.data_points.iter().try_for_each(|point| self.number(metric, &unit, point)),
             Some(Data::Histogram(histogram)) => histogram.data_points.iter().try_for_each(|point| self.histogram(metric, &unit, point)),
             Some(Data::ExponentialHistogram(histogram)) => histogram.data_points.iter().try_for_each(|point| self.exponential(metric, &unit, point)),
-            Some(Data::Summary(summary)) => {
-                summary.data_points.iter().try_for_each(|point| writeln!(self.out, "  {} {} count={} sum={}{unit}", shown(&metric.name), Attributes(&point.attributes), point.count, point.sum))
-            }
+            Some(Data::Summary(summary)) => summary.data_points.iter().try_for_each(|point| {
+                writeln!(self.out, "  {} {} count={} sum={}{unit}", shown(&metric.name), Attributes(&point.attributes), point.count, point.sum)
+            }),
             None => Ok(()),
         }
     }
@@ -182,7 +189,14 @@ impl Page {
 
     fn record(&mut self, record: &LogRecord) -> fmt::Result {
         let body = record.body.as_ref().map(|body| Any(body).to_string()).unwrap_or_default();
-        writeln!(self.out, "  {} {} {} {body} {}", record.time_unix_nano, shown(&record.severity_text), shown(&record.event_name), Attributes(&record.attributes))
+        writeln!(
+            self.out,
+            "  {} {} {} {body} {}",
+            record.time_unix_nano,
+            shown(&record.severity_text),
+            shown(&record.event_name),
+            Attributes(&record.attributes)
+        )
     }
 }
 

@@ -55,20 +55,20 @@ pub async fn message(request: Request<Incoming>, limits: Limits, grow: Grow<'_>)
     let message = framed.slice(PREFIX..);
     match compressed {
         0 => Ok(message),
-        1 => inflate(&head.headers, message, limits, grow),
+        1 => inflate(&head.headers, &message, limits, grow),
         _ => Err(Status::invalid_argument("the gRPC compression flag is neither 0 nor 1")),
     }
 }
 
-fn inflate(headers: &HeaderMap, message: Bytes, limits: Limits, grow: Grow<'_>) -> Result<Bytes, Status> {
+fn inflate(headers: &HeaderMap, message: &Bytes, limits: Limits, grow: Grow<'_>) -> Result<Bytes, Status> {
     let name = headers.get(ENCODING).and_then(|name| name.to_str().ok()).unwrap_or_default();
     let Some(encoding) = Encoding::named(name).filter(|encoding| *encoding != Encoding::None) else {
         return Err(Status::unimplemented(format!("grpc-encoding `{name}` is not supported; known: {}", Encoding::ACCEPTED)));
     };
     let inflated = if message.len() > INFLATE_ASIDE {
-        tokio::task::block_in_place(|| encoding.inflate(&message, limits, grow))
+        tokio::task::block_in_place(|| encoding.inflate(message, limits, grow))
     } else {
-        encoding.inflate(&message, limits, grow)
+        encoding.inflate(message, limits, grow)
     };
     inflated.map_err(|why| match why {
         Inflate::TooMuch(why) => status(why, limits),

@@ -26,7 +26,10 @@ pub struct Span<'a> {
 impl Span<'_> {
     /// Whether trace and span id are of the right length and not all zero, as the specification asks.
     pub fn has_valid_ids(&self) -> bool {
-        self.trace_id.len() == 16 && self.span_id.len() == 8 && self.trace_id.iter().any(|byte| *byte != 0) && self.span_id.iter().any(|byte| *byte != 0)
+        self.trace_id.len() == 16
+            && self.span_id.len() == 8
+            && self.trace_id.iter().any(|byte| *byte != 0)
+            && self.span_id.iter().any(|byte| *byte != 0)
     }
 }
 

@@ -45,7 +45,6 @@ pub struct Role {
     pub signals: &'static [Signal],
 }
 
-
 /// Everything that is known of a kind of component before one is built.
 pub struct Factory {
     /// The section it is defined in.
@@ -66,6 +65,9 @@ pub struct Factory {
     pub parse: fn(Value) -> Result<Parsed, String>,
 }
 
+/// Makes a component; an error is for people.
+pub(super) type Build = Box<dyn FnOnce(&Setup) -> Result<Instance, String> + Send>;
+
 /// A checked configuration and what can be made of it.
 pub struct Parsed {
     /// With defaults filled in, secrets redacted.
@@ -77,7 +79,7 @@ pub struct Parsed {
     /// Addresses it will send to.
     pub sends_to: Vec<String>,
     /// Makes the component; has no effect outside it yet.
-    pub build: Box<dyn FnOnce(&Setup) -> Result<Instance, String> + Send>,
+    pub build: Build,
 }
 
 /// What a component is given when it is built.

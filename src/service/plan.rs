@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json};
 use serde_yaml::Value;
 
 use super::{
@@ -319,11 +319,13 @@ impl Planner {
     fn finish(&mut self, settings: Settings, pipelines: Vec<PipelinePlan>) -> Plan {
         let components: BTreeMap<_, _> =
             std::mem::take(&mut self.defined).into_iter().filter_map(|(key, planned)| planned.map(|planned| (key, planned))).collect();
-        let mut effective = json!({ "service": serde_json::to_value(&settings).unwrap_or_default() });
-        for ((section, id), planned) in &components {
-            effective[section.name()][id] = planned.parsed.effective.clone();
+        let mut effective = Map::from_iter([("service".to_owned(), serde_json::to_value(&settings).unwrap_or_default())]);
+        for section in Section::ALL {
+            let of_section = components.iter().filter(|((of, _), _)| *of == section);
+            let written: Map<String, Json> = of_section.map(|((_, id), planned)| (id.clone(), planned.parsed.effective.clone())).collect();
+            effective.insert(section.name().to_owned(), written.into());
         }
-        Plan { components, pipelines, settings, effective }
+        Plan { components, pipelines, settings, effective: effective.into() }
     }
 }
 
@@ -345,7 +347,10 @@ fn unknown_component(section: Section, id: &str) -> String {
         return format!("`{kind}` is no {one}; it stands under `{}`", other.name());
     }
     let known: Vec<&str> = registry::of(section).map(|factory| factory.name).collect();
-    format!("unknown {one} `{kind}`; known here: {}. What only the OpenTelemetry Collector has needs a Collector in front of Fuseboard", known.join(", "))
+    format!(
+        "unknown {one} `{kind}`; known here: {}. What only the OpenTelemetry Collector has needs a Collector in front of Fuseboard",
+        known.join(", ")
+    )
 }
 
 /// `host:port` of an endpoint or URL, with the names of this machine made one.

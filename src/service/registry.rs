@@ -6,8 +6,16 @@ use crate::{
 };
 
 /// Every component there is: the one table that names them.
-pub static FACTORIES: [&Factory; 8] =
-    [&otlp::FACTORY, &memory_limiter::FACTORY, &batch::FACTORY, &circuit_window::FACTORY, &otlp_grpc::FACTORY, &otlp_http::FACTORY, &debug::FACTORY, &file::FACTORY];
+pub static FACTORIES: [&Factory; 8] = [
+    &otlp::FACTORY,
+    &memory_limiter::FACTORY,
+    &batch::FACTORY,
+    &circuit_window::FACTORY,
+    &otlp_grpc::FACTORY,
+    &otlp_http::FACTORY,
+    &debug::FACTORY,
+    &file::FACTORY,
+];
 
 /// The component of a section that an id (`type/name`) means.
 pub(super) fn find(section: Section, id: &str) -> Option<&'static Factory> {

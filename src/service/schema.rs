@@ -12,7 +12,9 @@ pub fn schema() -> Json {
         for factory in registry::of(section) {
             let name = format!("{}.{}", section.name(), factory.name);
             let mut schema = (factory.schema)();
-            schema["description"] = factory.about.into();
+            if let Some(schema) = schema.as_object_mut() {
+                schema.insert("description".to_owned(), factory.about.into());
+            }
             embed(&mut schema, &name);
             definitions.insert(name.clone(), schema);
             let names: Vec<&str> = std::iter::once(factory.name).chain(factory.aliases.iter().copied()).collect();

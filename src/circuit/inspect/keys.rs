@@ -97,8 +97,8 @@ pub(super) struct Fixed {
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Keys by their length: where those of a length begin; one more than lengths.
-    by_length: [u8; KEY_BYTES_MAX + 2],
-    keys: Vec<(Box<[u8]>, Slot)>,
+    by_length: StartsByLength,
+    keys: Vec<Key>,
     /// Of targets, by slot.
     pub(super) shapes: [Shape; SLOTS_MAX],
     /// One bit a slot.
@@ -123,6 +123,12 @@ pub struct Rules {
 
 /// Longer keys are read by nobody.
 const KEY_BYTES_MAX: usize = 96;
+
+/// The name of an attribute, and its slot.
+type Key = (Box<[u8]>, Slot);
+
+/// For each length of a key, where keys of that length begin in the table.
+type StartsByLength = [u8; KEY_BYTES_MAX + 2];
 
 impl Default for Rules {
     fn default() -> Self {
@@ -252,8 +258,8 @@ impl Slots {
         keys.iter().try_fold(0, |bits, key| Ok(bits | 1 << self.of(key)?))
     }
 
-    fn table(self) -> ([u8; KEY_BYTES_MAX + 2], Vec<(Box<[u8]>, Slot)>) {
-        let mut keys: Vec<(Box<[u8]>, Slot)> = self.0.into_iter().map(|key| key.into_bytes().into_boxed_slice()).zip(0..).collect();
+    fn table(self) -> (StartsByLength, Vec<Key>) {
+        let mut keys: Vec<Key> = self.0.into_iter().map(|key| key.into_bytes().into_boxed_slice()).zip(0..).collect();
         keys.retain(|(key, _)| key.len() <= KEY_BYTES_MAX);
         keys.sort_by_key(|(key, _)| key.len());
         let mut by_length = [0; KEY_BYTES_MAX + 2];

@@ -22,8 +22,16 @@ use crate::otlp::{
 /// The bytes are no `ExportTraceServiceRequest`.
 pub fn inspect(request: &[u8], spans: usize, rules: &Rules, horizon: u64) -> Result<Inspection, Malformed> {
     let inspection = Inspection { spans: Vec::with_capacity(spans), ..Inspection::default() };
-    let mut reader =
-        Reader { base: request.as_ptr() as usize, rules, horizon, inspection, resource: Resource::default(), values: [&[]; SLOTS_MAX], present: 0, events: SmallVec::new() };
+    let mut reader = Reader {
+        base: request.as_ptr() as usize,
+        rules,
+        horizon,
+        inspection,
+        resource: Resource::default(),
+        values: [&[]; SLOTS_MAX],
+        present: 0,
+        events: SmallVec::new(),
+    };
     walk(request, &mut reader)?;
     Ok(reader.inspection)
 }
@@ -415,7 +423,7 @@ const WEIGHT_MAX: u32 = 1 << 20;
 /// How many spans one stands for, by the rejection threshold in its `tracestate` (`ot=th:…`): the inverse of the
 /// probability (2^56 - threshold) / 2^56. A fraction is rounded up or down by the span's id, so that the mean is
 /// right and every reader rounds alike.
-/// Source: OpenTelemetry, "TraceState: Probability Sampling".
+/// Source: OpenTelemetry, "`TraceState`: Probability Sampling".
 #[cold]
 fn weight(trace_state: &[u8], span_id: &[u8]) -> u32 {
     let Some(threshold) = threshold(trace_state) else { return 1 };
@@ -465,9 +473,15 @@ mod tests {
     fn the_callee_is_found_in_old_and_new_attributes() {
         let callee = |name: &str, port| Some((false, name.to_owned(), port));
         assert_eq!(target(vec![text("http.url", "http://127.0.0.1:15001/pay")]), callee("127.0.0.1", Some(15001)));
-        assert_eq!(target(vec![text("url.full", "https://api.example.com/x"), text("server.address", "api.example.com"), int("server.port", 443)]), callee("api.example.com", None));
+        assert_eq!(
+            target(vec![text("url.full", "https://api.example.com/x"), text("server.address", "api.example.com"), int("server.port", 443)]),
+            callee("api.example.com", None)
+        );
         assert_eq!(target(vec![int("server.port", 8080), text("server.address", "inventory")]), callee("inventory", Some(8080)));
-        assert_eq!(target(vec![text("server.address", "10.0.0.7"), int("server.port", 80), text("url.scheme", "http")]), callee("10.0.0.7", Some(80)));
+        assert_eq!(
+            target(vec![text("server.address", "10.0.0.7"), int("server.port", 80), text("url.scheme", "http")]),
+            callee("10.0.0.7", Some(80))
+        );
         assert_eq!(target(vec![text("peer.service", "billing"), text("server.address", "10.0.0.7")]), callee("billing", None));
         assert_eq!(target(vec![text("service.peer.name", ""), text("db.system", "redis")]), callee("redis", None));
         assert_eq!(target(vec![text("circuit_breaker.name", "pay"), text("server.address", "x")]), Some((true, "pay".to_owned(), None)));
@@ -520,7 +534,14 @@ mod tests {
 
     #[test]
     fn a_sampled_span_stands_for_others() {
-        for (trace_state, expected) in [("ot=th:8", 2), ("vendor=x,ot=rv:0123456789abcd;th:c", 4), ("ot=th:0", 1), ("", 1), ("ot=th:zz", 1), ("ot=th:ffffffffffffff", WEIGHT_MAX)] {
+        for (trace_state, expected) in [
+            ("ot=th:8", 2),
+            ("vendor=x,ot=rv:0123456789abcd;th:c", 4),
+            ("ot=th:0", 1),
+            ("", 1),
+            ("ot=th:zz", 1),
+            ("ot=th:ffffffffffffff", WEIGHT_MAX),
+        ] {
             let mut span = call(1, START, START + 5, vec![text("server.address", "x")]);
             span.trace_state = trace_state.to_owned();
             assert_eq!(read(span).1.spans[0].weight, expected, "{trace_state}");
@@ -535,7 +556,12 @@ mod tests {
         let read = |start: u64, end: u64| {
             let request = request("shop", "a", vec![call(1, start, end, vec![text("server.address", "x")])]);
             let inspection = inspect(&request, 1, &Rules::default(), START).unwrap();
-            (inspection.spans.len(), inspection.invalid_time, inspection.future, inspection.resources.first().map_or(0, |resource| resource.newest_end))
+            (
+                inspection.spans.len(),
+                inspection.invalid_time,
+                inspection.future,
+                inspection.resources.first().map_or(0, |resource| resource.newest_end),
+            )
         };
         assert_eq!(read(START - 1, START), (1, 0, 0, START));
         assert_eq!(read(START, START - 1), (0, 1, 0, START - 1));

@@ -148,7 +148,12 @@ impl<S: Sender> Lifecycle for Sending<S> {
             let drained = async { while consumers.join_next().await.is_some() {} };
             if tokio::time::timeout(within, drained).await.is_err() {
                 let (held, waiting) = (self.shared.queue.held(), self.shared.queue.waiting_items());
-                tracing::error!(exporter = self.shared.id, held, waiting_items = waiting, "not everything could be sent before the shutdown timeout; what is left is lost");
+                tracing::error!(
+                    exporter = self.shared.id,
+                    held,
+                    waiting_items = waiting,
+                    "not everything could be sent before the shutdown timeout; what is left is lost"
+                );
             }
         })
     }

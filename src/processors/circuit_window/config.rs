@@ -201,7 +201,8 @@ pub(super) struct Breaker {
 
 impl Default for Breaker {
     fn default() -> Self {
-        let RulesText { breaker_names, breaker_states, breaker_outcomes, transition_events, transition_from, transition_to, .. } = RulesText::default();
+        let RulesText { breaker_names, breaker_states, breaker_outcomes, transition_events, transition_from, transition_to, .. } =
+            RulesText::default();
         Self {
             name_attributes: breaker_names,
             state_attributes: breaker_states,

@@ -73,7 +73,8 @@ impl Engine {
     pub(super) fn new(checked: Checked, setup: &Setup) -> Self {
         let (config, selection) = (Arc::new(checked.circuit.clone()), Arc::new(checked.selection.clone()));
         let room = Arc::new(Room::new(config.max_circuits));
-        let collector = |room: &Arc<Room>| Mutex::new(CircuitBreakerMetricsCollector::new(Arc::clone(&config), Arc::clone(&selection), Arc::clone(room)));
+        let collector =
+            |room: &Arc<Room>| Mutex::new(CircuitBreakerMetricsCollector::new(Arc::clone(&config), Arc::clone(&selection), Arc::clone(room)));
         let shards = std::thread::available_parallelism().map_or(1, |cores| cores.get().next_power_of_two().min(64));
         Self {
             clock: Arc::clone(&setup.clock),
@@ -162,7 +163,9 @@ impl Engine {
     }
 
     fn sorted(&self, mut events: Vec<CircuitEvent>) -> Vec<CircuitEvent> {
-        events.sort_by(|left, right| left.at.cmp(&right.at).then_with(|| left.circuit.cmp(&right.circuit)).then_with(|| left.instance.cmp(&right.instance)));
+        events.sort_by(|left, right| {
+            left.at.cmp(&right.at).then_with(|| left.circuit.cmp(&right.circuit)).then_with(|| left.instance.cmp(&right.instance))
+        });
         events.iter().for_each(|event| self.counts.event(event));
         events
     }

@@ -89,7 +89,7 @@ fn attributes(event: &CircuitEvent, percentiles: &[f64]) -> Vec<KeyValue> {
 /// The same for the same event, so that one sent again can be recognised.
 pub(super) fn uid(event: &CircuitEvent) -> String {
     let what = (&*event.circuit, &*event.instance, event.at, event.change.event_name(), event.ids);
-    format!("{:016x}{:016x}", FixedState::with_seed(0).hash_one(&what), FixedState::with_seed(1).hash_one(&what))
+    format!("{:016x}{:016x}", FixedState::with_seed(0).hash_one(what), FixedState::with_seed(1).hash_one(what))
 }
 
 /// One sentence for people.

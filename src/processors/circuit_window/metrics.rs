@@ -5,7 +5,8 @@ use opentelemetry_proto::tonic::{
     common::v1::KeyValue,
     metrics::v1::{
         AggregationTemporality, DataPointFlags, Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint,
-        Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, exemplar, exponential_histogram_data_point::Buckets, metric::Data, number_data_point,
+        Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, exemplar, exponential_histogram_data_point::Buckets, metric::Data,
+        number_data_point,
     },
 };
 
@@ -38,6 +39,7 @@ const METRICS: [(&str, &str, &str); 13] = [
 ];
 
 /// The names of all metrics.
+#[expect(clippy::indexing_slicing, reason = "checked when it is compiled")]
 pub(super) const NAMES: [&str; METRICS.len()] = {
     let mut names = [""; METRICS.len()];
     let mut at = 0;
@@ -99,7 +101,7 @@ impl<'a> Page<'a> {
 
     /// Ends all series of a circuit.
     pub(super) fn end(&mut self, circuit: &Circuit) {
-        let mut ended = Ended::default();
+        let mut ended = Ended;
         let settings = Settings { circuit: self.settings.circuit, exemplars: false, disabled: self.settings.disabled };
         let mut last = Page { settings: &settings, now: self.now, callers: BTreeMap::new(), points: 0 };
         // All that was ever begun, once more, as points without a value.
@@ -128,7 +130,8 @@ impl<'a> Page<'a> {
         }
         let Some(metrics) = self.callers.get_mut(caller) else { return };
         let metric = metrics.entry(name).or_insert_with(|| {
-            let (unit, description) = METRICS.iter().find(|(known, ..)| *known == name).map_or(("", ""), |(_, unit, description)| (*unit, *description));
+            let (unit, description) =
+                METRICS.iter().find(|(known, ..)| *known == name).map_or(("", ""), |(_, unit, description)| (*unit, *description));
             Metric { name: name.to_owned(), unit: unit.to_owned(), description: description.to_owned(), ..Metric::default() }
         });
         self.points += append(&mut metric.data, Some(data));
@@ -179,7 +182,13 @@ impl Ended {
             Some(Data::Histogram(histogram)) => {
                 for point in &mut histogram.data_points {
                     let (attributes, start) = (std::mem::take(&mut point.attributes), point.start_time_unix_nano);
-                    *point = HistogramDataPoint { attributes, start_time_unix_nano: start, time_unix_nano: now, flags: NOTHING, ..HistogramDataPoint::default() };
+                    *point = HistogramDataPoint {
+                        attributes,
+                        start_time_unix_nano: start,
+                        time_unix_nano: now,
+                        flags: NOTHING,
+                        ..HistogramDataPoint::default()
+                    };
                 }
             }
             Some(Data::ExponentialHistogram(histogram)) => {
@@ -329,7 +338,8 @@ impl Series<'_, '_> {
     ) {
         let settings = self.page.settings;
         let delta = settings.circuit.delta;
-        let exemplars: Vec<Exemplar> = exemplar.filter(|_| settings.exemplars).map(|found| exemplar_of(&found, seconds(u128::from(found.nanos)))).into_iter().collect();
+        let exemplars: Vec<Exemplar> =
+            exemplar.filter(|_| settings.exemplars).map(|found| exemplar_of(&found, seconds(u128::from(found.nanos)))).into_iter().collect();
         let previous = previous.filter(|previous| delta && previous.count > 0);
         let count = histogram.count - previous.map_or(0, |previous| previous.count);
         let sum = Some(seconds(histogram.sum - previous.map_or(0, |previous| previous.sum)));

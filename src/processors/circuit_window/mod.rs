@@ -24,8 +24,8 @@ use crate::{
     config::schema_of,
     otlp::Signal,
     pipeline::{
-        Admission, Admit, Connector, Consumer, Factory, Future, Instance, Lifecycle, Outlets, Parsed, Part, Payload, Processor, Receiver, Refusal, Role,
-        Section,
+        Admission, Admit, Connector, Consumer, Factory, Future, Instance, Lifecycle, Outlets, Parsed, Part, Payload, Processor, Receiver, Refusal,
+        Role, Section,
     },
 };
 
@@ -54,7 +54,12 @@ fn parse(value: Value) -> Result<Parsed, String> {
         sends_to: Vec::new(),
         build: Box::new(move |setup| {
             let engine = Arc::new(Engine::new(checked, setup));
-            Ok(Instance::Connector(Arc::new(CircuitWindow { id: setup.id.clone(), engine, stop: CancellationToken::new(), ticking: Mutex::default() })))
+            Ok(Instance::Connector(Arc::new(CircuitWindow {
+                id: setup.id.clone(),
+                engine,
+                stop: CancellationToken::new(),
+                ticking: Mutex::default(),
+            })))
         }),
     })
 }

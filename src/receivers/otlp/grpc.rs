@@ -21,7 +21,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
         match self.export(request).await {
             Ok(message) => grpc::answer(&message),
             Err(status) => {
@@ -56,7 +56,6 @@ impl Service {
         }
     }
 }
-
 
 fn status(signal: Signal, rejection: Rejection) -> Status {
     match rejection {

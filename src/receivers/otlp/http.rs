@@ -47,9 +47,10 @@ impl Wrong {
 }
 
 impl Service {
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
         // Errors before the type of the body is known are told in JSON: whoever made them reads text.
-        let media = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).and_then(MediaType::named).unwrap_or(MediaType::Json);
+        let media =
+            request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).and_then(MediaType::named).unwrap_or(MediaType::Json);
         match self.export(request).await {
             Ok((signal, partial)) => success(media, signal, &partial),
             Err(wrong) => {
@@ -135,14 +136,15 @@ pub(super) fn response_message(signal: Signal, partial: &Partial) -> Vec<u8> {
     let rejected = i64::try_from(partial.rejected).unwrap_or(i64::MAX);
     let error_message = partial.message.clone();
     match signal {
-        Signal::Traces => {
-            ExportTraceServiceResponse { partial_success: Some(ExportTracePartialSuccess { rejected_spans: rejected, error_message }) }.encode_to_vec()
-        }
+        Signal::Traces => ExportTraceServiceResponse { partial_success: Some(ExportTracePartialSuccess { rejected_spans: rejected, error_message }) }
+            .encode_to_vec(),
         Signal::Metrics => {
-            ExportMetricsServiceResponse { partial_success: Some(ExportMetricsPartialSuccess { rejected_data_points: rejected, error_message }) }.encode_to_vec()
+            ExportMetricsServiceResponse { partial_success: Some(ExportMetricsPartialSuccess { rejected_data_points: rejected, error_message }) }
+                .encode_to_vec()
         }
         Signal::Logs => {
-            ExportLogsServiceResponse { partial_success: Some(ExportLogsPartialSuccess { rejected_log_records: rejected, error_message }) }.encode_to_vec()
+            ExportLogsServiceResponse { partial_success: Some(ExportLogsPartialSuccess { rejected_log_records: rejected, error_message }) }
+                .encode_to_vec()
         }
     }
 }

@@ -76,7 +76,8 @@ fn checked(signal: Signal, bytes: Bytes) -> Result<(Bytes, usize, Partial), Stri
         return Ok((bytes, census.spans, Partial::default()));
     }
     let rest = edit::without_invalid_ids(&bytes).map_err(|error| error.to_string())?;
-    let message = format!("{} of {} spans have no valid trace id (16 bytes) or span id (8 bytes), or one that is all zero", census.invalid_ids, census.spans);
+    let message =
+        format!("{} of {} spans have no valid trace id (16 bytes) or span id (8 bytes), or one that is all zero", census.invalid_ids, census.spans);
     Ok((rest.into(), census.spans - census.invalid_ids, Partial { rejected: census.invalid_ids, message }))
 }
 

@@ -83,19 +83,12 @@ impl Receiver for Otlp {
                 match (protocol, &self.config.protocols.grpc, &self.config.protocols.http) {
                     ("grpc", Some(config), _) => {
                         let service = Arc::new(grpc::Service { intake: self.intake(&outlets, "grpc"), limits: config.limits() });
-                        let answer = move |request| {
-                            let service = Arc::clone(&service);
-                            async move { service.answer(request).await }
-                        };
-                        servers.spawn(serve(listener, config.connections(), stop, answer));
+                        servers.spawn(serve(listener, config.connections(), stop, move |request| Arc::clone(&service).answer(request)));
                     }
                     (_, _, Some(config)) => {
-                        let service = Arc::new(http::Service { intake: self.intake(&outlets, "http"), limits: config.limits(), paths: config.paths() });
-                        let answer = move |request| {
-                            let service = Arc::clone(&service);
-                            async move { service.answer(request).await }
-                        };
-                        servers.spawn(serve(listener, config.connection_limits(), stop, answer));
+                        let service =
+                            Arc::new(http::Service { intake: self.intake(&outlets, "http"), limits: config.limits(), paths: config.paths() });
+                        servers.spawn(serve(listener, config.connection_limits(), stop, move |request| Arc::clone(&service).answer(request)));
                     }
                     _ => {}
                 }
