@@ -1,7 +1,9 @@
 //! The command line.
 
 mod components;
+mod lines;
 mod problems;
+mod replay;
 mod start;
 
 use std::{io, path::PathBuf, process::ExitCode};
@@ -50,6 +52,8 @@ enum Command {
     PrintConfig,
     /// Print the JSON Schema of the configuration, for editors
     Schema,
+    /// Run recorded spans through `circuit_window` by their own time, and print what was found
+    Replay(replay::Arguments),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -76,6 +80,7 @@ pub fn main() -> ExitCode {
         Some(Command::Validate) => start::validate(&cli.configuration.sources()),
         Some(Command::PrintConfig) => start::print_config(&cli.configuration.sources()),
         Some(Command::Components { names }) => components::print(&names),
+        Some(Command::Replay(arguments)) => replay::run(&cli.configuration.sources(), &arguments),
         Some(Command::Schema) => print(&format!("{:#}", service::schema())),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "fuseboard", &mut io::stdout());

@@ -13,7 +13,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| format!("can't start threads: {error}"))
 }
 
-fn plan(sources: &[Source]) -> Result<Plan, Failed> {
+pub(super) fn plan(sources: &[Source]) -> Result<Plan, Failed> {
     let (document, found) = config::load(sources);
     let (plan, problems) = service::plan(document.value.clone(), found);
     problems::tell_all(&document, &problems);

@@ -5,6 +5,7 @@
 //! adds to them without touching the rest. [`json`] turns OTLP/JSON into protobuf at the door, and back where a
 //! person or a file wants it.
 
+mod check;
 pub mod edit;
 pub mod json;
 mod signal;
@@ -12,6 +13,7 @@ pub mod trace;
 mod value;
 pub mod wire;
 
+pub use check::{Checked, check};
 pub use signal::Signal;
 pub use value::Value;
 pub use wire::Malformed;

@@ -6,11 +6,13 @@
 mod component;
 mod consumer;
 mod fan_out;
+mod intake;
 mod ledger;
 mod payload;
 
 pub use component::{Connector, Exporter, Factory, Instance, Lifecycle, Outlets, Parsed, Processor, Receiver, Role, Section, Setup};
 pub use consumer::{Admission, Admit, Consumer, Future, Refusal};
 pub use fan_out::{Discard, FanOut, Outlet};
+pub use intake::{Intake, Partial, Rejection};
 pub use ledger::{Charge, Ledger, OverLimit};
 pub use payload::{Part, Payload};

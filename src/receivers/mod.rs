@@ -1,3 +1,4 @@
 //! What takes telemetry in.
 
 pub mod otlp;
+pub mod otlp_file;

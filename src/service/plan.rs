@@ -45,6 +45,12 @@ pub(super) struct PipelinePlan {
 }
 
 impl Plan {
+    /// Components of one kind that stand in a pipeline: their ids, and what was written for them.
+    pub fn written(&self, section: Section, kind: &str) -> Vec<(String, Value)> {
+        let of_kind = self.components.iter().filter(|((of, _), planned)| *of == section && planned.factory.name == kind);
+        of_kind.map(|((_, id), planned)| (id.clone(), planned.value.clone())).collect()
+    }
+
     /// How Fuseboard tells of itself.
     pub fn telemetry(&self) -> &Telemetry {
         &self.settings.telemetry

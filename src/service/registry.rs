@@ -2,12 +2,13 @@ use crate::{
     exporters::{debug, file, otlp_grpc, otlp_http},
     pipeline::{Factory, Section},
     processors::{batch, circuit_window, memory_limiter},
-    receivers::otlp,
+    receivers::{otlp, otlp_file},
 };
 
 /// Every component there is: the one table that names them.
-pub static FACTORIES: [&Factory; 8] = [
+pub static FACTORIES: [&Factory; 9] = [
     &otlp::FACTORY,
+    &otlp_file::FACTORY,
     &memory_limiter::FACTORY,
     &batch::FACTORY,
     &circuit_window::FACTORY,

@@ -18,6 +18,7 @@ use crate::{
     circuit::{
         circuit::Circuit,
         collector::{CircuitBreakerMetricsCollector, Room},
+        config::CircuitMetricsConfig,
         event::CircuitEvent,
         inspect::{Inspection, ResourceRecord, inspect},
         key::CircuitKey,
@@ -70,12 +71,12 @@ enum Place {
 }
 
 impl Engine {
-    pub(super) fn new(checked: Checked, setup: &Setup) -> Self {
+    /// With so many shards: one for each thread that may be busy at a time.
+    pub(super) fn new(checked: Checked, setup: &Setup, shards: usize) -> Self {
         let (config, selection) = (Arc::new(checked.circuit.clone()), Arc::new(checked.selection.clone()));
         let room = Arc::new(Room::new(config.max_circuits));
         let collector =
             |room: &Arc<Room>| Mutex::new(CircuitBreakerMetricsCollector::new(Arc::clone(&config), Arc::clone(&selection), Arc::clone(room)));
-        let shards = std::thread::available_parallelism().map_or(1, |cores| cores.get().next_power_of_two().min(64));
         Self {
             clock: Arc::clone(&setup.clock),
             shards: (0..shards).map(|_| collector(&room)).collect(),
@@ -101,21 +102,27 @@ impl Engine {
 
     /// Reads a request; changes nothing.
     pub(super) fn inspect(&self, part: &Part) -> Result<Inspection, Malformed> {
-        let checked = self.checked.load();
-        let horizon = self.clock.now().saturating_add(checked.circuit.max_clock_skew);
-        inspect(&part.bytes, part.items, &checked.rules, horizon)
+        let horizon = self.clock.now().saturating_add(self.checked.load().circuit.max_clock_skew);
+        self.inspect_until(part, horizon)
     }
 
-    /// Counts a request. Can't fail.
-    pub(super) fn apply(&self, request: &Bytes, inspection: &Inspection) {
+    /// Reads a request, in which spans that end beyond the horizon are from the future; changes nothing.
+    pub(super) fn inspect_until(&self, part: &Part, horizon: u64) -> Result<Inspection, Malformed> {
+        inspect(&part.bytes, part.items, &self.checked.load().rules, horizon)
+    }
+
+    /// Counts a request, and says how many of its spans were late. Can't fail.
+    pub(super) fn apply(&self, request: &Bytes, inspection: &Inspection) -> u64 {
         let now = self.clock.now();
         let mut seen = self.seen.lock();
         let hash = seen.hash(request);
         let first = seen.insert(hash, now);
         drop(seen);
         if !first {
-            return self.counts.repeated();
+            self.counts.repeated();
+            return 0;
         }
+        let mut late = 0;
         self.counts.inspected(inspection);
         let shard_of: SmallVec<[usize; 4]> = inspection.resources.iter().map(|resource| self.shard_of(request, inspection, resource)).collect();
         for (index, shard) in self.shards.iter().enumerate().filter(|(index, _)| shard_of.contains(index)) {
@@ -125,7 +132,9 @@ impl Engine {
                 self.overflow.lock().apply_overflow(request, inspection, &applied.overflow, now);
             }
             self.counts.applied(&applied);
+            late += applied.late;
         }
+        late
     }
 
     fn shard_of(&self, request: &[u8], inspection: &Inspection, resource: &ResourceRecord) -> usize {
@@ -203,6 +212,13 @@ impl Engine {
         reports
     }
 
+    /// Shows every circuit, in no particular order.
+    pub(super) fn visit(&self, visit: &mut dyn FnMut(&Circuit)) {
+        for shard in self.shards.iter().chain([&self.overflow]) {
+            shard.lock().circuits().for_each(|(_, circuit)| visit(circuit));
+        }
+    }
+
     fn at(&self, place: Place) -> Option<&Mutex<CircuitBreakerMetricsCollector>> {
         match place {
             Place::Shard(index) => self.shards.get(index),
@@ -233,6 +249,10 @@ impl Engine {
 
     pub(super) const fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    pub(super) fn settings(&self) -> CircuitMetricsConfig {
+        self.checked.load().circuit.clone()
     }
 
     pub(super) fn emit_interval(&self) -> u64 {

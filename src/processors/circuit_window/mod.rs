@@ -6,6 +6,7 @@ mod counts;
 mod engine;
 mod logs;
 mod metrics;
+mod replay;
 mod seen;
 
 use std::{sync::Arc, time::Duration};
@@ -18,6 +19,7 @@ use smallvec::SmallVec;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::replay::{Decided, Replay, Replayed};
 use self::{config::Config, engine::Engine};
 use crate::{
     circuit::{event::CircuitEvent, inspect::Inspection},
@@ -53,7 +55,8 @@ fn parse(value: Value) -> Result<Parsed, String> {
         listens_on: Vec::new(),
         sends_to: Vec::new(),
         build: Box::new(move |setup| {
-            let engine = Arc::new(Engine::new(checked, setup));
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            let engine = Arc::new(Engine::new(checked, setup, cores.next_power_of_two().min(64)));
             Ok(Instance::Connector(Arc::new(CircuitWindow {
                 id: setup.id.clone(),
                 engine,

@@ -4,19 +4,16 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::{Code, Status};
 
-use super::{
-    http::response_message,
-    intake::{Intake, Rejection},
-};
+use super::http::response_message;
 use crate::{
     net::{Answer, Limits, grpc},
     otlp::Signal,
-    pipeline::{OverLimit, Refusal},
+    pipeline::{Intake, OverLimit, Refusal, Rejection},
 };
 
 /// Answers OTLP/gRPC.
 pub(super) struct Service {
-    pub(super) intake: Arc<Intake>,
+    pub(super) intake: Intake,
     pub(super) limits: Limits,
 }
 
@@ -41,7 +38,7 @@ impl Service {
             "/opentelemetry.proto.collector.logs.v1.LogsService/Export" => Signal::Logs,
             other => return Err(Status::unimplemented(format!("unknown method {other}"))),
         };
-        let mut charge = self.intake.ledger.open();
+        let mut charge = self.intake.charge();
         let mut grow = |bytes| charge.grow(bytes).map_err(|over: OverLimit| over.to_string());
         let message = grpc::message(request, self.limits, &mut grow).await.inspect_err(|status| self.count(status))?;
         let partial = self.intake.take(signal, message, charge).await.map_err(|rejection| status(signal, rejection))?;
@@ -50,9 +47,9 @@ impl Service {
 
     fn count(&self, status: &Status) {
         match status.code() {
-            Code::ResourceExhausted => self.intake.counts.limit_reached("max_recv_msg_size_mib"),
-            Code::Unavailable => self.intake.counts.limit_reached("memory"),
-            _ => self.intake.counts.malformed(),
+            Code::ResourceExhausted => self.intake.limit_reached("max_recv_msg_size_mib"),
+            Code::Unavailable => self.intake.limit_reached("memory"),
+            _ => self.intake.malformed(),
         }
     }
 }

@@ -12,7 +12,6 @@ use prost::Message;
 use serde_json::json;
 use tonic::Code;
 
-use super::intake::{Intake, Partial, Rejection};
 use crate::{
     net::{
         Answer, Encoding, Inflate, Limits, TooMuch,
@@ -20,7 +19,7 @@ use crate::{
         read,
     },
     otlp::{Signal, json as otlp_json},
-    pipeline::{OverLimit, Refusal},
+    pipeline::{Intake, OverLimit, Partial, Refusal, Rejection},
 };
 
 /// Bodies larger than this are decompressed and translated away from the threads that serve.
@@ -28,7 +27,7 @@ const ASIDE_BYTES: usize = 256 << 10;
 
 /// Answers OTLP/HTTP.
 pub(super) struct Service {
-    pub(super) intake: Arc<Intake>,
+    pub(super) intake: Intake,
     pub(super) limits: Limits,
     pub(super) paths: [(Signal, String); 3],
 }
@@ -70,10 +69,10 @@ impl Service {
             return Err(Wrong::new(StatusCode::METHOD_NOT_ALLOWED, "OTLP is sent with POST"));
         }
         let (media, encoding) = body_kind(request.headers()).map_err(|(status, reason)| {
-            self.intake.counts.malformed();
+            self.intake.malformed();
             Wrong::new(status, reason)
         })?;
-        let mut charge = self.intake.ledger.open();
+        let mut charge = self.intake.charge();
         let mut grow = |bytes| charge.grow(bytes).map_err(|over: OverLimit| over.to_string());
         let body = read(request.into_body(), self.limits, &mut grow).await.map_err(|why| self.too_much(why))?;
         let mut translate = || {
@@ -97,7 +96,7 @@ impl Service {
             MediaType::Protobuf => Ok(body),
             MediaType::Json if body.is_empty() => Ok(body),
             MediaType::Json => otlp_json::to_protobuf(signal, &body).map(Bytes::from).map_err(|error| {
-                self.intake.counts.malformed();
+                self.intake.malformed();
                 Wrong::new(StatusCode::BAD_REQUEST, error.to_string())
             }),
         }
@@ -106,15 +105,15 @@ impl Service {
     fn too_much(&self, why: TooMuch) -> Wrong {
         match why {
             TooMuch::Request(limit) => {
-                self.intake.counts.limit_reached("max_request_body_size");
+                self.intake.limit_reached("max_request_body_size");
                 Wrong::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the request is larger than {limit} bytes"))
             }
             TooMuch::Memory(reason) => {
-                self.intake.counts.limit_reached("memory");
+                self.intake.limit_reached("memory");
                 Wrong { status: StatusCode::SERVICE_UNAVAILABLE, message: reason, after: Some(Duration::from_secs(1)) }
             }
             TooMuch::BrokenOff(reason) => {
-                self.intake.counts.malformed();
+                self.intake.malformed();
                 Wrong::new(StatusCode::BAD_REQUEST, reason)
             }
         }
@@ -124,7 +123,7 @@ impl Service {
         match why {
             Inflate::TooMuch(why) => self.too_much(why),
             Inflate::Broken(error) => {
-                self.intake.counts.malformed();
+                self.intake.malformed();
                 Wrong::new(StatusCode::BAD_REQUEST, format!("broken {} data: {error}", encoding.header().unwrap_or_default()))
             }
         }

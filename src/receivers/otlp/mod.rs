@@ -3,7 +3,6 @@
 mod config;
 mod grpc;
 mod http;
-mod intake;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,15 +11,12 @@ use serde_yaml::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    config::Config,
-    intake::{Counts, Intake},
-};
+use self::config::Config;
 use crate::{
     config::schema_of,
     net::serve,
     otlp::Signal,
-    pipeline::{Factory, Future, Instance, Lifecycle, Outlets, Parsed, Receiver, Role, Section, Setup},
+    pipeline::{Factory, Future, Instance, Intake, Lifecycle, Outlets, Parsed, Receiver, Role, Section, Setup},
 };
 
 /// What is known of `otlp` before one is built.
@@ -59,11 +55,6 @@ impl Otlp {
     fn new(config: Config, setup: &Setup) -> Self {
         Self { config, setup: setup.clone(), stop: CancellationToken::new(), servers: Mutex::default() }
     }
-
-    fn intake(&self, outlets: &Outlets, transport: &'static str) -> Arc<Intake> {
-        let counts = Counts::new(&self.setup.meter, &self.setup.id, transport);
-        Arc::new(Intake { outlets: outlets.clone(), ledger: Arc::clone(&self.setup.ledger), counts })
-    }
 }
 
 impl Receiver for Otlp {
@@ -82,12 +73,15 @@ impl Receiver for Otlp {
                 let stop = self.stop.clone();
                 match (protocol, &self.config.protocols.grpc, &self.config.protocols.http) {
                     ("grpc", Some(config), _) => {
-                        let service = Arc::new(grpc::Service { intake: self.intake(&outlets, "grpc"), limits: config.limits() });
+                        let service = Arc::new(grpc::Service { intake: Intake::new(&self.setup, outlets.clone(), "grpc"), limits: config.limits() });
                         servers.spawn(serve(listener, config.connections(), stop, move |request| Arc::clone(&service).answer(request)));
                     }
                     (_, _, Some(config)) => {
-                        let service =
-                            Arc::new(http::Service { intake: self.intake(&outlets, "http"), limits: config.limits(), paths: config.paths() });
+                        let service = Arc::new(http::Service {
+                            intake: Intake::new(&self.setup, outlets.clone(), "http"),
+                            limits: config.limits(),
+                            paths: config.paths(),
+                        });
                         servers.spawn(serve(listener, config.connection_limits(), stop, move |request| Arc::clone(&service).answer(request)));
                     }
                     _ => {}

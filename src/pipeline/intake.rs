@@ -6,28 +6,34 @@ use opentelemetry::{
     metrics::{Counter, Meter},
 };
 
-use crate::{
-    otlp::{Signal, edit, trace},
-    pipeline::{Charge, Ledger, Outlets, Part, Payload, Refusal},
+use super::{
+    component::{Outlets, Setup},
+    consumer::Refusal,
+    ledger::{Charge, Ledger},
+    payload::{Part, Payload},
 };
+use crate::otlp::{Checked, Signal, check};
 
-/// What both protocols do with a request once its bytes are there.
-pub(super) struct Intake {
-    pub(super) outlets: Outlets,
-    pub(super) ledger: Arc<Ledger>,
-    pub(super) counts: Counts,
+/// What every receiver does with a request once its bytes are there: checks it, hands it on, counts it.
+#[derive(Debug)]
+pub struct Intake {
+    outlets: Outlets,
+    ledger: Arc<Ledger>,
+    counts: Counts,
 }
 
 /// Items of a request that were left out, and why.
 #[derive(Debug, Default)]
-pub(super) struct Partial {
-    pub(super) rejected: usize,
-    pub(super) message: String,
+pub struct Partial {
+    /// So many.
+    pub rejected: usize,
+    /// For the sender.
+    pub message: String,
 }
 
 /// Why a request was not taken.
 #[derive(Debug)]
-pub(super) enum Rejection {
+pub enum Rejection {
     /// No pipeline takes this signal from here.
     NoPipeline,
     /// It is broken.
@@ -37,17 +43,31 @@ pub(super) enum Rejection {
 }
 
 impl Intake {
-    /// Checks a request and hands it on; it is acknowledged when this returns `Ok`.
-    pub(super) async fn take(&self, signal: Signal, bytes: Bytes, charge: Charge) -> Result<Partial, Rejection> {
+    /// The intake of one receiver for what comes by one transport (`grpc`, `http`, `file`).
+    pub fn new(setup: &Setup, outlets: Outlets, transport: &'static str) -> Self {
+        Self { outlets, ledger: Arc::clone(&setup.ledger), counts: Counts::new(&setup.meter, &setup.id, transport) }
+    }
+
+    /// A charge of nothing, to grow with the bytes of a request as they come.
+    pub fn charge(&self) -> Charge {
+        self.ledger.open()
+    }
+
+    /// Checks a request and hands it on; it may be acknowledged when this returns `Ok`.
+    ///
+    /// # Errors
+    /// See [`Rejection`]; nobody has taken any of it.
+    pub async fn take(&self, signal: Signal, bytes: Bytes, charge: Charge) -> Result<Partial, Rejection> {
         let outlet = self.outlets.of(signal);
         if !outlet.is_connected() {
             return Err(Rejection::NoPipeline);
         }
-        let (bytes, items, partial) = checked(signal, bytes).map_err(|reason| {
-            self.counts.malformed();
-            Rejection::Malformed(reason)
+        let Checked { bytes, items, rejected, message } = check(signal, bytes).map_err(|error| {
+            self.malformed();
+            Rejection::Malformed(error.to_string())
         })?;
-        self.counts.refused(signal, partial.rejected);
+        self.counts.refused(signal, rejected);
+        let partial = Partial { rejected, message };
         if items == 0 {
             return Ok(partial);
         }
@@ -63,26 +83,22 @@ impl Intake {
             }
         }
     }
-}
 
-/// The request without what must not be in it, and how many items stay.
-fn checked(signal: Signal, bytes: Bytes) -> Result<(Bytes, usize, Partial), String> {
-    if signal != Signal::Traces {
-        let items = signal.count(&bytes).map_err(|error| error.to_string())?;
-        return Ok((bytes, items, Partial::default()));
+    /// Counts a request that could not be read.
+    pub fn malformed(&self) {
+        self.counts.malformed.add(1, &self.counts.attributes);
     }
-    let census = trace::census(&bytes).map_err(|error| error.to_string())?;
-    if census.invalid_ids == 0 {
-        return Ok((bytes, census.spans, Partial::default()));
+
+    /// Counts a request that passed a limit.
+    pub fn limit_reached(&self, limit: &'static str) {
+        let [receiver, transport] = self.counts.attributes.clone();
+        self.counts.limit_reached.add(1, &[receiver, transport, KeyValue::new("limit", limit)]);
     }
-    let rest = edit::without_invalid_ids(&bytes).map_err(|error| error.to_string())?;
-    let message =
-        format!("{} of {} spans have no valid trace id (16 bytes) or span id (8 bytes), or one that is all zero", census.invalid_ids, census.spans);
-    Ok((rest.into(), census.spans - census.invalid_ids, Partial { rejected: census.invalid_ids, message }))
 }
 
 /// Own metrics of one protocol of a receiver.
-pub(super) struct Counts {
+#[derive(Debug)]
+struct Counts {
     accepted: [Counter<u64>; 3],
     refused: [Counter<u64>; 3],
     malformed: Counter<u64>,
@@ -91,7 +107,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    pub(super) fn new(meter: &Meter, id: &str, transport: &'static str) -> Self {
+    fn new(meter: &Meter, id: &str, transport: &'static str) -> Self {
         let by_signal = |what: &str| Signal::ALL.map(|signal| meter.u64_counter(format!("otelcol_receiver_{what}_{}", signal.items())).build());
         Self {
             accepted: by_signal("accepted"),
@@ -110,15 +126,6 @@ impl Counts {
         if items > 0 {
             of(&self.refused, signal).add(items as u64, &self.attributes);
         }
-    }
-
-    pub(super) fn malformed(&self) {
-        self.malformed.add(1, &self.attributes);
-    }
-
-    pub(super) fn limit_reached(&self, limit: &'static str) {
-        let [receiver, transport] = self.attributes.clone();
-        self.limit_reached.add(1, &[receiver, transport, KeyValue::new("limit", limit)]);
     }
 }
 

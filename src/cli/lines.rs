@@ -1,0 +1,199 @@
+use std::{collections::BTreeMap, io, io::Write};
+
+use serde::Serialize;
+
+use crate::{
+    circuit::{circuit::Circuit, key::CircuitKey, sketch::Dense, state::State},
+    processors::circuit_window::Decided,
+};
+
+/// What tells a circuit from all others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct CircuitName {
+    /// `namespace/name`, or `name`, of the service.
+    caller: String,
+    /// `deployment.environment.name`, where one is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    environment: Option<String>,
+    callee: Option<String>,
+    /// The breaker's own name.
+    name: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    overflow: bool,
+}
+
+impl CircuitName {
+    fn of(key: &CircuitKey) -> Self {
+        let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let caller = match said(&key.caller.namespace) {
+            Some(namespace) => format!("{namespace}/{}", key.caller.service),
+            None => key.caller.service.to_string(),
+        };
+        Self { caller, environment: said(&key.caller.environment), callee: key.callee(), name: key.named.then(|| key.name()), overflow: key.overflow }
+    }
+
+    fn text(&self) -> String {
+        let called = self.name.as_deref().or(self.callee.as_deref()).unwrap_or("(all others)");
+        format!("{} -> {called}", self.caller)
+    }
+}
+
+/// Something that a breaker did.
+#[derive(Debug, Serialize)]
+pub(super) struct EventLine {
+    kind: &'static str,
+    event: &'static str,
+    time_unix_nano: u64,
+    decided_unix_nano: u64,
+    circuit: CircuitName,
+    instance: String,
+    source: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<String>,
+}
+
+impl EventLine {
+    pub(super) fn of(decided: &Decided) -> Self {
+        let event = &decided.event;
+        let name = event.change.event_name();
+        Self {
+            kind: "event",
+            event: name.strip_prefix("circuit_breaker.").unwrap_or(name),
+            time_unix_nano: event.at,
+            decided_unix_nano: decided.at,
+            circuit: CircuitName::of(&event.circuit),
+            instance: event.instance.to_string(),
+            source: event.source.name(),
+            incident: event.incident.map(|incident| incident.to_string()),
+        }
+    }
+}
+
+/// Calls by outcome.
+#[derive(Debug, Serialize)]
+struct Calls {
+    success: u64,
+    failure: u64,
+    rejected: u64,
+}
+
+/// What a breaker did, by how it was found out.
+#[derive(Debug, Serialize)]
+struct Breaker {
+    source: &'static str,
+    trips: u64,
+    recovery_attempts: u64,
+    recovery_attempt_failures: u64,
+    recoveries: u64,
+}
+
+/// The last window.
+#[derive(Debug, Serialize)]
+struct WindowLine {
+    /// Where it ends: the last bucket that was closed.
+    end_unix_nano: u64,
+    #[serde(flatten)]
+    calls: Calls,
+    /// Seconds, by percentile; empty without calls.
+    duration: BTreeMap<String, f64>,
+}
+
+/// The final state of a circuit.
+#[derive(Debug, Serialize)]
+pub(super) struct CircuitLine {
+    kind: &'static str,
+    pub(super) circuit: CircuitName,
+    requests: Calls,
+    /// Failures by `error.type`.
+    errors: BTreeMap<String, u64>,
+    breaker: Vec<Breaker>,
+    window: WindowLine,
+    /// Instances by the state of their breaker, where one is known.
+    instances: BTreeMap<&'static str, u32>,
+}
+
+impl CircuitLine {
+    pub(super) fn of(circuit: &Circuit, bucket_size: u64, percentiles: &[f64]) -> Self {
+        let (totals, window) = (circuit.totals(), circuit.window().total());
+        let states = circuit.instances().unwrap_or_default();
+        Self {
+            kind: "circuit",
+            circuit: CircuitName::of(circuit.key()),
+            requests: Calls { success: totals.successes, failure: totals.failures(), rejected: totals.rejections },
+            errors: totals.errors.iter().map(|error| (error.kind.to_string(), error.count)).collect(),
+            breaker: totals
+                .breaker
+                .iter()
+                .map(|counts| Breaker {
+                    source: counts.source.name(),
+                    trips: counts.trips,
+                    recovery_attempts: counts.recovery_attempts,
+                    recovery_attempt_failures: counts.recovery_attempt_failures,
+                    recoveries: counts.recoveries,
+                })
+                .collect(),
+            window: WindowLine {
+                end_unix_nano: circuit.window().closed_to().saturating_mul(bucket_size),
+                calls: Calls { success: window.successes, failure: window.failures, rejected: window.rejections },
+                duration: durations(&window.latencies, percentiles),
+            },
+            instances: State::ALL.iter().map(|state| state.name()).zip(states).filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+}
+
+fn durations(latencies: &Dense, percentiles: &[f64]) -> BTreeMap<String, f64> {
+    percentiles.iter().map(|percentile| format!("p{percentile}")).zip(latencies.percentiles(percentiles)).collect()
+}
+
+/// One JSON object a line.
+pub(super) fn write(out: &mut impl Write, events: &[EventLine], circuits: &[CircuitLine]) -> io::Result<()> {
+    for event in events {
+        serde_json::to_writer(&mut *out, event)?;
+        writeln!(out)?;
+    }
+    for circuit in circuits {
+        serde_json::to_writer(&mut *out, circuit)?;
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// For reading.
+pub(super) fn write_tables(out: &mut impl Write, events: &[EventLine], circuits: &[CircuitLine]) -> io::Result<()> {
+    if !events.is_empty() {
+        let rows = events.iter().map(|event| {
+            let seconds = format!("{:.3}", event.time_unix_nano as f64 / 1e9);
+            vec![seconds, event.event.to_owned(), event.circuit.text(), event.instance.clone(), event.source.to_owned()]
+        });
+        write_table(out, &["TIME", "EVENT", "CIRCUIT", "INSTANCE", "SOURCE"], rows.collect())?;
+        writeln!(out)?;
+    }
+    let rows = circuits.iter().map(|line| {
+        let sum = |what: fn(&Breaker) -> u64| line.breaker.iter().map(what).sum::<u64>().to_string();
+        let slowest = line.window.duration.iter().map(|(name, seconds)| format!("{name} {:.1}ms", seconds * 1e3)).collect::<Vec<_>>();
+        vec![
+            line.circuit.text(),
+            (line.requests.success + line.requests.failure + line.requests.rejected).to_string(),
+            line.requests.failure.to_string(),
+            line.requests.rejected.to_string(),
+            sum(|breaker| breaker.trips),
+            sum(|breaker| breaker.recoveries),
+            slowest.join(" "),
+        ]
+    });
+    write_table(out, &["CIRCUIT", "REQUESTS", "FAILED", "REJECTED", "TRIPS", "RECOVERIES", "LAST WINDOW"], rows.collect())
+}
+
+/// Columns as wide as their widest cell.
+fn write_table(out: &mut impl Write, head: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
+    let rows: Vec<Vec<String>> = std::iter::once(head.iter().map(|title| (*title).to_owned()).collect()).chain(rows).collect();
+    let widths: Vec<usize> = (0..head.len())
+        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default())
+        .collect();
+    for row in rows {
+        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        writeln!(out, "{}", line.join("  ").trim_end())?;
+    }
+    Ok(())
+}

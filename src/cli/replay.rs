@@ -1,0 +1,205 @@
+use std::{
+    fs::File,
+    io::{self, BufWriter, IsTerminal, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use opentelemetry::metrics::{Meter, MeterProvider, noop::NoopMeterProvider};
+
+use super::{Failed, lines, problems, start};
+use crate::{
+    config::Source,
+    net::Limits,
+    otlp::Signal,
+    pipeline::Section,
+    processors::circuit_window::{Replay, Replayed},
+    receivers::otlp_file::{Content, Next, Request, Requests},
+    service::Plan,
+};
+
+/// What to replay, and what to say of it.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// Recordings: OTLP as JSON lines or length-prefixed protobuf, plain, gzip or zstd; `-` is the standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// How to say what was found
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    format: Format,
+    /// Write the metrics that would have been sent, one line of OTLP/JSON a request
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
+    /// The `circuit_window` of the configuration to replay with, where there are several
+    #[arg(long, value_name = "ID")]
+    processor: Option<String>,
+}
+
+/// How to say what was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One JSON object a line: first what breakers did, in order of time, then the final state of each circuit
+    Json,
+    /// For reading
+    Table,
+}
+
+/// The longest request in a recording.
+const LIMITS: Limits = Limits { request_bytes: 128 << 20 };
+
+/// Replays recordings by their own time.
+pub(super) fn run(sources: &[Source], arguments: &Arguments) -> Result<(), Failed> {
+    let plan = start::plan(sources)?;
+    let (id, value) = chosen(&plan, arguments.processor.as_deref())?;
+    let meter: Meter = NoopMeterProvider::new().meter("fuseboard");
+    let replay = Replay::new(value, meter, arguments.metrics.is_some()).map_err(|reason| format!("processors::{id}: {reason}"))?;
+    let metrics = arguments.metrics.as_deref().map(create).transpose()?;
+    let mut session = Session { replay, metrics, said: Said::default() };
+    for path in &arguments.files {
+        session.read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    session.finish(arguments.format)
+}
+
+/// The processor to replay with, as it was written.
+fn chosen(plan: &Plan, wanted: Option<&str>) -> Result<(String, serde_yaml::Value), String> {
+    let mut there = plan.written(Section::Processors, "circuit_window");
+    match wanted {
+        Some(wanted) => there.into_iter().find(|(id, _)| id == wanted).ok_or_else(|| format!("no pipeline has a processor `{wanted}` of this kind")),
+        None if there.len() > 1 => {
+            let ids: Vec<String> = there.into_iter().map(|(id, _)| id).collect();
+            Err(format!("there are several: choose with --processor one of {}", ids.join(", ")))
+        }
+        None => there.pop().ok_or_else(|| "no pipeline has a `circuit_window` to replay with".to_owned()),
+    }
+}
+
+fn create(path: &Path) -> Result<BufWriter<File>, String> {
+    File::create(path).map(BufWriter::new).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// What was read, for the summary.
+#[derive(Default)]
+struct Said {
+    requests: u64,
+    /// Requests that are not spans.
+    other: u64,
+    broken: u64,
+    spans: u64,
+    invalid_ids: u64,
+    late: u64,
+    future: u64,
+}
+
+struct Session {
+    replay: Replay,
+    metrics: Option<BufWriter<File>>,
+    said: Said,
+}
+
+impl Session {
+    fn read(&mut self, path: &Path) -> io::Result<()> {
+        let (file, length): (Box<dyn Read + Send>, u64) = if path == Path::new("-") {
+            (Box::new(io::stdin()), 0)
+        } else {
+            let file = File::open(path)?;
+            let length = file.metadata()?.len();
+            (Box::new(file), length)
+        };
+        let progress = progress(path, length);
+        let mut requests = Requests::new(Content::of(progress.wrap_read(file))?.reader, LIMITS, Signal::Traces);
+        loop {
+            match requests.next(false)? {
+                Next::Request(request) => self.feed(path, request)?,
+                Next::Broken(reason) => self.broken(path, &reason),
+                Next::End => break,
+            }
+        }
+        progress.finish_and_clear();
+        Ok(())
+    }
+
+    fn feed(&mut self, path: &Path, request: Request) -> io::Result<()> {
+        self.said.requests += 1;
+        if request.signal != Signal::Traces {
+            self.said.other += 1;
+            return Ok(());
+        }
+        match self.replay.feed(request.bytes) {
+            Ok(Replayed { spans, invalid_ids, late, future }) => {
+                self.said.spans += spans;
+                self.said.invalid_ids += invalid_ids;
+                self.said.late += late;
+                self.said.future += future;
+            }
+            Err(error) => self.broken(path, &error.to_string()),
+        }
+        self.write_metrics()
+    }
+
+    fn broken(&mut self, path: &Path, reason: &str) {
+        self.said.broken += 1;
+        problems::tell(&format!("warning: {}: left out: {reason}", path.display()));
+    }
+
+    fn write_metrics(&mut self) -> io::Result<()> {
+        let Some(out) = &mut self.metrics else { return Ok(()) };
+        for request in self.replay.take_metrics() {
+            serde_json::to_writer(&mut *out, &request)?;
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, format: Format) -> Result<(), Failed> {
+        let events = self.replay.finish();
+        self.write_metrics()
+            .and_then(|()| self.metrics.as_mut().map_or(Ok(()), Write::flush))
+            .map_err(|error| format!("can't write metrics: {error}"))?;
+        let settings = self.replay.settings();
+        let mut circuits = Vec::new();
+        self.replay.visit(&mut |circuit| circuits.push(lines::CircuitLine::of(circuit, settings.bucket_size(), settings.percentiles())));
+        circuits.sort_by(|left, right| left.circuit.cmp(&right.circuit));
+        let events: Vec<lines::EventLine> = events.iter().map(lines::EventLine::of).collect();
+        let mut out = BufWriter::new(io::stdout().lock());
+        let written = match format {
+            Format::Json => lines::write(&mut out, &events, &circuits),
+            Format::Table => lines::write_tables(&mut out, &events, &circuits),
+        };
+        match written.and_then(|()| out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(format!("can't write to the standard output: {error}").into()),
+            _ => {}
+        }
+        problems::tell(&self.said.summary(events.len(), circuits.len()));
+        Ok(())
+    }
+}
+
+impl Said {
+    fn summary(&self, events: usize, circuits: usize) -> String {
+        let mut text = format!("{} spans in {} requests: {circuits} circuits, {events} events", self.spans, self.requests);
+        for (count, what) in [
+            (self.late, "spans late"),
+            (self.future, "spans from the future"),
+            (self.invalid_ids, "spans without valid ids"),
+            (self.broken, "requests broken"),
+            (self.other, "requests of other signals passed over"),
+        ] {
+            if count > 0 {
+                text.push_str(&format!("; {count} {what}"));
+            }
+        }
+        text
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress(path: &Path, length: u64) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    let bar = if length > 0 { ProgressBar::new(length) } else { ProgressBar::new_spinner() };
+    bar.with_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(path.display().to_string())
+}

@@ -1,0 +1,144 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use opentelemetry::metrics::Meter;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use serde_yaml::Value;
+
+use super::{config::Config, engine::Engine};
+use crate::{
+    circuit::{circuit::Circuit, config::CircuitMetricsConfig, event::CircuitEvent},
+    clock::{Clock, Manual, Wall},
+    net::Listeners,
+    otlp::{Checked, Malformed, Signal, check},
+    pipeline::{Ledger, Part, Setup},
+};
+
+/// A `circuit_window` driven by event time instead of the clock on the wall: it is always as late as the newest end
+/// of any span that was fed. The same requests in the same order give the same, to the byte.
+pub struct Replay {
+    engine: Engine,
+    clock: Arc<Manual>,
+    horizon: u64,
+    interval: u64,
+    events: Vec<Decided>,
+    metrics: Vec<ExportMetricsServiceRequest>,
+    wants_metrics: bool,
+}
+
+/// An event, and when it was final.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    /// By event time, in Unix nanoseconds.
+    pub at: u64,
+    /// What happened.
+    pub event: CircuitEvent,
+}
+
+/// What one request came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Replayed {
+    /// Spans in it.
+    pub spans: u64,
+    /// Spans that were left out because their ids are invalid.
+    pub invalid_ids: u64,
+    /// Spans of circuits that came after their bucket was closed.
+    pub late: u64,
+    /// Spans from the future.
+    pub future: u64,
+}
+
+impl Replay {
+    /// From what a user wrote for the processor. Metrics are made only where somebody wants them.
+    ///
+    /// # Errors
+    /// For people: what is wrong with it.
+    pub fn new(value: Value, meter: Meter, wants_metrics: bool) -> Result<Self, String> {
+        let config: Config = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
+        let checked = config.check()?;
+        let clock = Arc::new(Manual::default());
+        let setup = Setup {
+            id: "circuit_window".to_owned(),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            ledger: Arc::new(Ledger::default()),
+            listeners: Arc::new(Listeners::default()),
+            meter,
+        };
+        Ok(Self {
+            // No recording holds what has not happened yet; a span that says so must not move the clock.
+            horizon: Wall.now().saturating_add(checked.circuit.max_clock_skew),
+            interval: (checked.emit_interval / SECOND).max(1),
+            engine: Engine::new(checked, &setup, 1),
+            clock,
+            events: Vec::new(),
+            metrics: Vec::new(),
+            wants_metrics,
+        })
+    }
+
+    /// Counts a request of spans.
+    ///
+    /// # Errors
+    /// It is none; nothing of it was counted.
+    pub fn feed(&mut self, request: Bytes) -> Result<Replayed, Malformed> {
+        let Checked { bytes, items, rejected, .. } = check(Signal::Traces, request)?;
+        let inspection = self.engine.inspect_until(&Part::new(bytes.clone(), items), self.horizon)?;
+        let newest = inspection.resources.iter().map(|resource| resource.newest_end).max().unwrap_or_default();
+        let before = self.clock.now() / SECOND;
+        self.clock.advance_to(newest);
+        let late = self.engine.apply(&bytes, &inspection);
+        let second = self.clock.now() / SECOND;
+        if second > before {
+            let events = self.engine.advance();
+            self.note(events);
+            self.report(self.interval, second % self.interval);
+        }
+        Ok(Replayed { spans: (items + rejected) as u64, invalid_ids: rejected as u64, late, future: inspection.future })
+    }
+
+    /// Closes everything, and says what was decided, in order of time.
+    pub fn finish(&mut self) -> Vec<Decided> {
+        let events = self.engine.finish();
+        self.note(events);
+        self.report(1, 0);
+        let mut events = std::mem::take(&mut self.events);
+        events.sort_by(|left, right| {
+            let key = |decided: &Decided| (decided.event.at, Arc::clone(&decided.event.circuit), Arc::clone(&decided.event.instance));
+            key(left).cmp(&key(right))
+        });
+        events
+    }
+
+    /// Metrics that were made since this was asked last.
+    pub fn take_metrics(&mut self) -> Vec<ExportMetricsServiceRequest> {
+        std::mem::take(&mut self.metrics)
+    }
+
+    /// Shows every circuit, in no particular order.
+    pub fn visit(&self, visit: &mut dyn FnMut(&Circuit)) {
+        self.engine.visit(visit);
+    }
+
+    /// The settings of windowing.
+    pub fn settings(&self) -> CircuitMetricsConfig {
+        self.engine.settings()
+    }
+
+    fn note(&mut self, events: Vec<CircuitEvent>) {
+        let at = self.clock.now();
+        self.events.extend(events.into_iter().map(|event| Decided { at, event }));
+    }
+
+    fn report(&mut self, interval: u64, remainder: u64) {
+        let (true, Ok(interval), Ok(remainder)) = (self.wants_metrics, usize::try_from(interval), usize::try_from(remainder)) else { return };
+        for report in self.engine.report(interval, remainder) {
+            if report.points > 0 {
+                self.metrics.push(report.request);
+            }
+            self.engine.settle(report.told, true);
+        }
+    }
+}
+
+/// In nanoseconds.
+const SECOND: u64 = 1_000_000_000;
