@@ -1,0 +1,127 @@
+//! Requests as real SDKs sent them, cut to size. Ids and times are changed in place before a request is used again:
+//! else our own rules would call it late and sent twice.
+
+use fuseboard::otlp::trace::{Span, Visitor, walk};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    trace::v1::{ResourceSpans, ScopeSpans},
+};
+use prost::Message;
+
+/// The recordings in `tests/testdata/corpus`.
+pub const LANGUAGES: [(&str, &[u8]); 4] = [
+    ("python", include_bytes!("../../tests/testdata/corpus/python.bin")),
+    ("node", include_bytes!("../../tests/testdata/corpus/node.bin")),
+    ("go", include_bytes!("../../tests/testdata/corpus/go.bin")),
+    ("java", include_bytes!("../../tests/testdata/corpus/java.bin")),
+];
+
+/// A request whose ids and times can be changed in place.
+#[derive(Clone)]
+pub struct Template {
+    pub bytes: Vec<u8>,
+    places: Vec<Place>,
+}
+
+/// Where, in a request, a span's ids and times are.
+#[derive(Clone, Copy)]
+struct Place {
+    trace_id: usize,
+    span_id: usize,
+    start: usize,
+    end: usize,
+    duration: u64,
+}
+
+impl Template {
+    /// Spans in it.
+    pub fn spans(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Makes the spans new ones that ended one after the other, `apart` nanoseconds each, the first at `end`.
+    pub fn renew(&mut self, seed: u64, end: u64, apart: u64) {
+        for (number, place) in self.places.iter().enumerate() {
+            let number = number as u64;
+            let id = (seed << 20 | number).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let end = end + number * apart;
+            self.bytes[place.trace_id..place.trace_id + 8].copy_from_slice(&id.to_le_bytes());
+            self.bytes[place.span_id..place.span_id + 8].copy_from_slice(&id.to_le_bytes());
+            self.bytes[place.start..place.start + 8].copy_from_slice(&(end - place.duration).to_le_bytes());
+            self.bytes[place.end..place.end + 8].copy_from_slice(&end.to_le_bytes());
+        }
+    }
+}
+
+/// Requests of exactly so many spans each, from one recording.
+pub fn templates(recording: &[u8], spans: usize) -> Vec<Template> {
+    let mut cut = Vec::new();
+    let mut current = ExportTraceServiceRequest::default();
+    let mut held = 0;
+    for body in bodies(recording) {
+        for resource_spans in ExportTraceServiceRequest::decode(body).unwrap().resource_spans {
+            for scope_spans in &resource_spans.scope_spans {
+                for span in scope_spans.spans.clone() {
+                    let group = ScopeSpans { scope: scope_spans.scope.clone(), spans: vec![span], schema_url: scope_spans.schema_url.clone() };
+                    let resource = resource_spans.resource.clone();
+                    push(&mut current, ResourceSpans { resource, scope_spans: Vec::new(), schema_url: resource_spans.schema_url.clone() }, group);
+                    held += 1;
+                    if held == spans {
+                        cut.push(Template::of(std::mem::take(&mut current).encode_to_vec()));
+                        held = 0;
+                    }
+                }
+            }
+        }
+    }
+    cut
+}
+
+/// Adds a span behind the others of its resource and scope, as SDKs group them.
+fn push(request: &mut ExportTraceServiceRequest, resource: ResourceSpans, group: ScopeSpans) {
+    let into = match request.resource_spans.last_mut() {
+        Some(last) if last.resource == resource.resource => last,
+        _ => {
+            request.resource_spans.push(resource);
+            request.resource_spans.last_mut().unwrap()
+        }
+    };
+    match into.scope_spans.iter_mut().find(|other| other.scope == group.scope) {
+        Some(same) => same.spans.extend(group.spans),
+        None => into.scope_spans.push(group),
+    }
+}
+
+fn bodies(mut recording: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = recording.split_first_chunk::<4>()?;
+        let (body, rest) = rest.split_at(u32::from_be_bytes(*length) as usize);
+        recording = rest;
+        Some(body)
+    })
+}
+
+impl Template {
+    fn of(bytes: Vec<u8>) -> Self {
+        struct Places {
+            base: usize,
+            found: Vec<Place>,
+        }
+        impl Visitor<'_> for Places {
+            fn span(&mut self, span: &Span<'_>) {
+                let at = |slice: &[u8]| slice.as_ptr() as usize - self.base;
+                // A tag, then eight bytes, little endian.
+                let time = |tag: u8, value: u64| {
+                    let field = [&[tag][..], &value.to_le_bytes()].concat();
+                    at(span.message) + span.message.windows(9).position(|nine| nine == field).unwrap() + 1
+                };
+                let (start, end) = (time(0x39, span.start), time(0x41, span.end));
+                self.found.push(Place { trace_id: at(span.trace_id), span_id: at(span.span_id), start, end, duration: span.end - span.start });
+            }
+        }
+        let mut places = Places { base: bytes.as_ptr() as usize, found: Vec::new() };
+        walk(&bytes, &mut places).unwrap();
+        let places = places.found;
+        Self { bytes, places }
+    }
+}

@@ -1,0 +1,118 @@
+//! What it costs to read and window a span, beside a prost decode and a scan of the fields, in one run.
+//!
+//! `cargo bench --bench span_path` prints nanoseconds a span (the best of many rounds) and the ratios that count.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, missing_docs)]
+
+mod corpus;
+
+use std::{hint::black_box, time::Instant};
+
+use bytes::Bytes;
+use corpus::{LANGUAGES, Template, templates};
+use fuseboard::{
+    circuit::{
+        collector::{CircuitBreakerMetricsCollector, Room},
+        config::CircuitMetricsConfig,
+        inspect::{Rules, inspect},
+    },
+    otlp::trace::{Span, Visitor, walk},
+    processors::circuit_window::Replay,
+};
+use opentelemetry::metrics::{MeterProvider, noop::NoopMeterProvider};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
+
+const SPANS: usize = 500;
+const ROUNDS: u64 = 400;
+const SECOND: u64 = 1_000_000_000;
+/// 2026-11-01.
+const START: u64 = 1_793_491_200 * SECOND;
+
+/// A scan of just the fields that are needed: the yardstick.
+#[derive(Default)]
+struct Scan(u64);
+
+impl<'a> Visitor<'a> for Scan {
+    #[inline]
+    fn attribute(&mut self, key: &'a [u8], value: &'a [u8]) {
+        if matches!(
+            key,
+            b"server.address"
+                | b"server.port"
+                | b"http.url"
+                | b"url.full"
+                | b"http.status_code"
+                | b"http.response.status_code"
+                | b"error.type"
+                | b"peer.service"
+        ) {
+            self.0 += value.len() as u64;
+        }
+    }
+
+    #[inline]
+    fn span(&mut self, span: &Span<'a>) {
+        self.0 += span.start ^ span.end ^ span.kind ^ span.status ^ u64::from(span.trace_id[0]) ^ u64::from(span.span_id[0]);
+    }
+}
+
+/// The best of all rounds, in nanoseconds a span.
+fn best(template: &mut Template, rounds: u64, mut work: impl FnMut(&Bytes, u64)) -> f64 {
+    let mut best = f64::MAX;
+    for round in 0..rounds {
+        // One batch every 0.1 s, as a busy service sends them.
+        let end = START + round * SECOND / 10;
+        template.renew(round, end, SECOND / 10 / SPANS as u64);
+        let request = Bytes::copy_from_slice(&template.bytes);
+        let began = Instant::now();
+        work(&request, end + SECOND / 10);
+        best = best.min(began.elapsed().as_nanos() as f64 / SPANS as f64);
+    }
+    best
+}
+
+fn main() {
+    println!("{SPANS} spans a request, best of {ROUNDS} rounds, ns a span");
+    println!(
+        "{:<8}{:>9}{:>8}{:>8}{:>8}{:>9}{:>9}{:>10}{:>14}{:>14}",
+        "", "bytes", "copy", "prost", "scan", "inspect", "window", "whole", "window/prost", "window/scan"
+    );
+    for (language, recording) in LANGUAGES {
+        let mut template = templates(recording, SPANS).swap_remove(0);
+        let bytes = template.bytes.len() as f64 / SPANS as f64;
+        let template = &mut template;
+        let copy = best(template, ROUNDS, |request, _| drop(black_box(request.to_vec())));
+        let prost = best(template, ROUNDS, |request, _| drop(black_box(ExportTraceServiceRequest::decode(&**request).unwrap())));
+        let scan = best(template, ROUNDS, |request, _| {
+            let mut scan = Scan::default();
+            walk(request, &mut scan).unwrap();
+            black_box(scan.0);
+        });
+        let rules = Rules::default();
+        let inspected = best(template, ROUNDS, |request, _| drop(black_box(inspect(request, SPANS, &rules, u64::MAX).unwrap())));
+        let config = CircuitMetricsConfig::default();
+        let room = Room::new(config.max_circuits).into();
+        let mut collector = CircuitBreakerMetricsCollector::new(config.into(), Default::default(), room);
+        let mut ticked = 0;
+        let window = best(template, ROUNDS, |request, now| {
+            let inspection = inspect(request, SPANS, &rules, u64::MAX).unwrap();
+            black_box(collector.apply(request, &inspection, |_| true, now));
+            if now / SECOND > ticked {
+                ticked = now / SECOND;
+                collector.advance(now, &mut Vec::new());
+            }
+        });
+        let mut replay = Replay::new(serde_yaml::from_str("{}").unwrap(), NoopMeterProvider::new().meter("bench"), false).unwrap();
+        let whole = best(template, ROUNDS, |request, _| {
+            black_box(replay.feed(request.clone()).unwrap());
+        });
+        println!(
+            "{language:<8}{bytes:>9.0}{copy:>8.0}{prost:>8.0}{scan:>8.0}{inspected:>9.0}{window:>9.0}{whole:>10.0}{:>14}{:>14.2}",
+            format!("1/{:.1}", prost / window),
+            window / scan
+        );
+    }
+    println!("targets: window/prost at most 1/6, window/scan at most 1.8");
+    println!("whole: checked at the door, hashed, inspected, counted, buckets closed");
+}
