@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 
 /// The recordings in `tests/testdata/corpus`.
-pub const LANGUAGES: [(&str, &[u8]); 4] = [
+pub(crate) const LANGUAGES: [(&str, &[u8]); 4] = [
     ("python", include_bytes!("../../tests/testdata/corpus/python.bin")),
     ("node", include_bytes!("../../tests/testdata/corpus/node.bin")),
     ("go", include_bytes!("../../tests/testdata/corpus/go.bin")),
@@ -18,8 +18,8 @@ pub const LANGUAGES: [(&str, &[u8]); 4] = [
 
 /// A request whose ids and times can be changed in place.
 #[derive(Clone)]
-pub struct Template {
-    pub bytes: Vec<u8>,
+pub(crate) struct Template {
+    pub(crate) bytes: Vec<u8>,
     places: Vec<Place>,
 }
 
@@ -34,13 +34,8 @@ struct Place {
 }
 
 impl Template {
-    /// Spans in it.
-    pub fn spans(&self) -> usize {
-        self.places.len()
-    }
-
     /// Makes the spans new ones that ended one after the other, `apart` nanoseconds each, the first at `end`.
-    pub fn renew(&mut self, seed: u64, end: u64, apart: u64) {
+    pub(crate) fn renew(&mut self, seed: u64, end: u64, apart: u64) {
         for (number, place) in self.places.iter().enumerate() {
             let number = number as u64;
             let id = (seed << 20 | number).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -54,7 +49,7 @@ impl Template {
 }
 
 /// Requests of exactly so many spans each, from one recording.
-pub fn templates(recording: &[u8], spans: usize) -> Vec<Template> {
+pub(crate) fn templates(recording: &[u8], spans: usize) -> Vec<Template> {
     let mut cut = Vec::new();
     let mut current = ExportTraceServiceRequest::default();
     let mut held = 0;

@@ -96,27 +96,45 @@ fn is_address(host: &[u8]) -> bool {
 }
 
 /// Scheme, host and port of a URL, or of a bare `host:port`.
+#[inline]
 pub fn authority(url: &[u8]) -> (Option<&[u8]>, &[u8], Option<u16>) {
-    let (scheme, rest) = match url.windows(3).position(|three| three == b"://") {
-        Some(at) => (url.get(..at), url.get(at + 3..).unwrap_or_default()),
-        None => (None, url),
+    let (scheme, rest) = match url.iter().position(|byte| *byte == b':') {
+        Some(at) if url.get(at + 1..at + 3) == Some(b"//") => (url.get(..at), url.get(at + 3..).unwrap_or_default()),
+        _ => (None, url),
     };
-    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
-    let rest = rest.get(..end).unwrap_or_default();
-    let rest = rest.iter().rposition(|byte| *byte == b'@').and_then(|at| rest.get(at + 1..)).unwrap_or(rest);
-    if let Some(inner) = rest.strip_prefix(b"[") {
-        let end = inner.iter().position(|byte| *byte == b']').unwrap_or(inner.len());
-        let port = inner.get(end + 1..).and_then(|rest| rest.strip_prefix(b":")).and_then(number);
-        return (scheme, inner.get(..end).unwrap_or_default(), port);
+    let (mut start, mut end, mut colon) = (0, rest.len(), None);
+    for (at, byte) in rest.iter().enumerate() {
+        match byte {
+            byte if is_end_of_authority(*byte) => {
+                end = at;
+                break;
+            }
+            // What stands before it is a user's name, and perhaps a password.
+            b'@' => (start, colon) = (at + 1, None),
+            b':' => colon = Some(at),
+            _ => {}
+        }
     }
-    match rest.iter().rposition(|byte| *byte == b':') {
-        Some(at) => (scheme, rest.get(..at).unwrap_or_default(), rest.get(at + 1..).and_then(number)),
-        None => (scheme, rest, None),
+    if rest.get(start) == Some(&b'[') {
+        let inner = rest.get(start + 1..end).unwrap_or_default();
+        let close = inner.iter().position(|byte| *byte == b']').unwrap_or(inner.len());
+        let port = inner.get(close + 1..).and_then(|rest| rest.strip_prefix(b":")).and_then(number);
+        return (scheme, inner.get(..close).unwrap_or_default(), port);
     }
+    let host = rest.get(start..colon.unwrap_or(end)).unwrap_or_default();
+    (scheme, host, colon.and_then(|colon| rest.get(colon + 1..end)).and_then(number))
 }
 
+/// Whether the authority of a URL ends before this byte.
+#[inline]
+pub const fn is_end_of_authority(byte: u8) -> bool {
+    matches!(byte, b'/' | b'?' | b'#')
+}
+
+#[inline]
 fn number(digits: &[u8]) -> Option<u16> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    let digit = |number: u16, byte: &u8| number.checked_mul(10)?.checked_add(u16::from(byte.checked_sub(b'0').filter(|digit| *digit < 10)?));
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, digit) }
 }
 
 #[cfg(test)]
@@ -133,6 +151,10 @@ mod tests {
             ("http://[::1]:8080/x", "::1", Some(8080)),
             ("inventory:8080", "inventory", Some(8080)),
             ("http://inventory?x=http://other:1", "inventory", None),
+            ("https://a:b@c@api:7/", "api", Some(7)),
+            ("http://[::1]/x:9", "::1", None),
+            ("http://api:99999/", "api", None),
+            ("host:", "host", None),
             ("", "", None),
         ] {
             let (scheme, found, found_port) = authority(url.as_bytes());

@@ -19,11 +19,11 @@ pub fn without_invalid_ids(request: &[u8]) -> Result<Vec<u8>, Malformed> {
     }
     filter(request, &[1, 2, 2], &mut |span| {
         let mut scope_spans = Vec::with_capacity(span.len() + 8);
-        put_bytes(&mut scope_spans, 2, span);
+        put_bytes(&mut scope_spans, Tag::bytes(2), span);
         let mut resource_spans = Vec::with_capacity(scope_spans.len() + 8);
-        put_bytes(&mut resource_spans, 2, &scope_spans);
+        put_bytes(&mut resource_spans, Tag::bytes(2), &scope_spans);
         let mut alone = Vec::with_capacity(resource_spans.len() + 8);
-        put_bytes(&mut alone, 1, &resource_spans);
+        put_bytes(&mut alone, Tag::bytes(1), &resource_spans);
         let mut valid = Valid(false);
         walk(&alone, &mut valid)?;
         Ok(valid.0)
@@ -37,10 +37,10 @@ fn filter(message: &[u8], path: &[u32], keep: &mut dyn FnMut(&[u8]) -> Result<bo
     let Some((field, rest)) = path.split_first() else { return Ok(message.to_vec()) };
     let mut before = reader.rest();
     while let Some(tag) = reader.tag()? {
-        if tag.field == *field {
+        if tag == Tag::bytes(*field) {
             inner(&mut out, &mut reader, tag, rest, keep)?;
         } else {
-            reader.skip(tag)?;
+            reader.skip(tag, 1 << *field)?;
             let used = before.len() - reader.rest().len();
             out.extend_from_slice(before.get(..used).unwrap_or_default());
         }
@@ -56,11 +56,11 @@ fn inner(
     rest: &[u32],
     keep: &mut dyn FnMut(&[u8]) -> Result<bool, Malformed>,
 ) -> Result<(), Malformed> {
-    let child = reader.bytes(tag)?;
+    let child = reader.bytes()?;
     if !rest.is_empty() {
-        put_bytes(out, tag.field, &filter(child, rest, keep)?);
+        put_bytes(out, tag, &filter(child, rest, keep)?);
     } else if keep(child)? {
-        put_bytes(out, tag.field, child);
+        put_bytes(out, tag, child);
     }
     Ok(())
 }

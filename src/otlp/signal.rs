@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::wire::{Malformed, Reader};
+use super::wire::{Malformed, Reader, Tag};
 
 /// The kinds of telemetry OTLP carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,10 +83,10 @@ fn each<'a>(message: &'a [u8], path: &[u32], visit: &mut dyn FnMut(&'a [u8]) -> 
     let Some((field, rest)) = path.split_first() else { return visit(message) };
     let mut reader = Reader::new(message);
     while let Some(tag) = reader.tag()? {
-        if tag.field == *field {
-            each(reader.bytes(tag)?, rest, visit)?;
+        if tag == Tag::bytes(*field) {
+            each(reader.bytes()?, rest, visit)?;
         } else {
-            reader.skip(tag)?;
+            reader.skip(tag, 1 << *field)?;
         }
     }
     Ok(())

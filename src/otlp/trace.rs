@@ -1,6 +1,9 @@
 //! One walk over a serialised `ExportTraceServiceRequest`.
 
-use super::wire::{Malformed, Reader, Tag};
+use super::{
+    value::ANY_VALUE_FIELDS,
+    wire::{Malformed, Reader, Tag},
+};
 
 /// The fields of a span that stand by themselves.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,13 +17,13 @@ pub struct Span<'a> {
     /// W3C `tracestate`.
     pub trace_state: &'a [u8],
     /// `Span.SpanKind`: 1 internal, 2 server, 3 client, 4 producer, 5 consumer.
-    pub kind: u64,
+    pub kind: i32,
     /// Unix time in nanoseconds.
     pub start: u64,
     /// Unix time in nanoseconds.
     pub end: u64,
     /// `Status.StatusCode`: 0 unset, 1 ok, 2 error.
-    pub status: u64,
+    pub status: i32,
 }
 
 impl Span<'_> {
@@ -55,110 +58,155 @@ pub trait Visitor<'a> {
     fn span(&mut self, span: &Span<'a>);
 }
 
+/// A field that lists messages, or holds one, in every message down to the span.
+const FIRST: Tag = Tag::bytes(1);
+const SECOND: Tag = Tag::bytes(2);
+const THIRD: Tag = Tag::bytes(3);
+
+/// Bits of known field numbers.
+const fn known(fields: &[u32]) -> u32 {
+    let mut bits = 0;
+    let mut rest = fields;
+    while let [field, after @ ..] = rest {
+        bits |= 1 << *field;
+        rest = after;
+    }
+    bits
+}
+
 /// Walks a request and checks its structure down to span, event, link, status and attribute.
 ///
 /// # Errors
 /// The bytes are no such message. What the visitor was shown until then must be forgotten.
 pub fn walk<'a>(request: &'a [u8], visitor: &mut impl Visitor<'a>) -> Result<(), Malformed> {
+    const KNOWN: u32 = known(&[1]);
     let mut reader = Reader::new(request);
     while let Some(tag) = reader.tag()? {
-        if tag.field == 1 {
-            resource_spans(reader.bytes(tag)?, visitor)?;
-        } else {
-            reader.skip(tag)?;
+        match tag {
+            FIRST => resource_spans(reader.bytes()?, visitor)?,
+            _ => reader.skip(tag, KNOWN)?,
         }
     }
     Ok(())
 }
 
 fn resource_spans<'a>(message: &'a [u8], visitor: &mut impl Visitor<'a>) -> Result<(), Malformed> {
+    const KNOWN: u32 = known(&[1, 2, 3]);
     visitor.resource();
     // The resource may stand behind its spans; one cheap look ahead finds it first.
     let mut reader = Reader::new(message);
     while let Some(tag) = reader.tag()? {
-        match tag.field {
-            1 => resource(reader.bytes(tag)?, visitor)?,
-            _ => reader.skip(tag)?,
+        match tag {
+            FIRST => resource(reader.bytes()?, visitor)?,
+            SECOND | THIRD => drop(reader.bytes()?),
+            _ => reader.skip(tag, KNOWN)?,
         }
     }
     let mut reader = Reader::new(message);
     while let Some(tag) = reader.tag()? {
-        match tag.field {
-            2 => scope_spans(reader.bytes(tag)?, visitor)?,
-            3 => reader.bytes(tag).map(drop)?,
-            _ => reader.skip(tag)?,
+        match tag {
+            SECOND => scope_spans(reader.bytes()?, visitor)?,
+            _ => reader.skip(tag, 0)?,
         }
     }
     Ok(())
 }
 
 fn resource<'a>(message: &'a [u8], visitor: &mut impl Visitor<'a>) -> Result<(), Malformed> {
+    const KNOWN: u32 = known(&[1, 2]);
+    const DROPPED_ATTRIBUTES: Tag = Tag::varint(2);
     let mut reader = Reader::new(message);
     while let Some(tag) = reader.tag()? {
-        match tag.field {
-            1 => {
-                let (key, value) = key_value(reader.bytes(tag)?)?;
+        match tag {
+            FIRST => {
+                let (key, value) = key_value(reader.bytes()?)?;
                 visitor.resource_attribute(key, value);
             }
-            2 => reader.varint(tag).map(drop)?,
-            _ => reader.skip(tag)?,
+            DROPPED_ATTRIBUTES => drop(reader.varint()?),
+            _ => reader.skip(tag, KNOWN)?,
         }
     }
     Ok(())
 }
 
 fn scope_spans<'a>(message: &'a [u8], visitor: &mut impl Visitor<'a>) -> Result<(), Malformed> {
+    const KNOWN: u32 = known(&[1, 2, 3]);
     let mut reader = Reader::new(message);
     while let Some(tag) = reader.tag()? {
-        match tag.field {
-            1 => scope(reader.bytes(tag)?)?,
-            2 => span(reader.bytes(tag)?, visitor)?,
-            3 => reader.bytes(tag).map(drop)?,
-            _ => reader.skip(tag)?,
+        match tag {
+            SECOND => span(reader.bytes()?, visitor)?,
+            FIRST => scope(reader.bytes()?)?,
+            THIRD => drop(reader.bytes()?),
+            _ => reader.skip(tag, KNOWN)?,
         }
     }
     Ok(())
 }
 
 fn scope(message: &[u8]) -> Result<(), Malformed> {
+    const KNOWN: u32 = known(&[1, 2, 3, 4]);
+    const DROPPED_ATTRIBUTES: Tag = Tag::varint(4);
     let mut reader = Reader::new(message);
     while let Some(tag) = reader.tag()? {
-        match tag.field {
-            1 | 2 => reader.bytes(tag).map(drop)?,
-            3 => key_value(reader.bytes(tag)?).map(drop)?,
-            4 => reader.varint(tag).map(drop)?,
-            _ => reader.skip(tag)?,
+        match tag {
+            FIRST | SECOND => drop(reader.bytes()?),
+            THIRD => drop(key_value(reader.bytes()?)?),
+            DROPPED_ATTRIBUTES => drop(reader.varint()?),
+            _ => reader.skip(tag, KNOWN)?,
         }
     }
     Ok(())
+}
+
+/// The fields of `Span`.
+mod field {
+    use super::{Tag, known};
+
+    pub(super) const TRACE_ID: Tag = Tag::bytes(1);
+    pub(super) const SPAN_ID: Tag = Tag::bytes(2);
+    pub(super) const TRACE_STATE: Tag = Tag::bytes(3);
+    pub(super) const PARENT_SPAN_ID: Tag = Tag::bytes(4);
+    pub(super) const NAME: Tag = Tag::bytes(5);
+    pub(super) const KIND: Tag = Tag::varint(6);
+    pub(super) const START: Tag = Tag::fixed64(7);
+    pub(super) const END: Tag = Tag::fixed64(8);
+    pub(super) const ATTRIBUTE: Tag = Tag::bytes(9);
+    pub(super) const DROPPED_ATTRIBUTES: Tag = Tag::varint(10);
+    pub(super) const EVENT: Tag = Tag::bytes(11);
+    pub(super) const DROPPED_EVENTS: Tag = Tag::varint(12);
+    pub(super) const LINK: Tag = Tag::bytes(13);
+    pub(super) const DROPPED_LINKS: Tag = Tag::varint(14);
+    pub(super) const STATUS: Tag = Tag::bytes(15);
+    pub(super) const FLAGS: Tag = Tag::fixed32(16);
+    pub(super) const KNOWN: u32 = known(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
 }
 
 fn span<'a>(message: &'a [u8], visitor: &mut impl Visitor<'a>) -> Result<(), Malformed> {
     let mut span = Span { message, ..Span::default() };
     let mut reader = Reader::new(message);
     while let Some(tag) = reader.tag()? {
-        match tag.field {
-            9 => {
-                let (key, value) = key_value(reader.bytes(tag)?)?;
+        match tag {
+            field::ATTRIBUTE => {
+                let (key, value) = key_value(reader.bytes()?)?;
                 visitor.attribute(key, value);
             }
-            1 => span.trace_id = reader.bytes(tag)?,
-            2 => span.span_id = reader.bytes(tag)?,
-            3 => span.trace_state = reader.bytes(tag)?,
-            4 | 5 => reader.bytes(tag).map(drop)?,
-            6 => span.kind = reader.varint(tag)?,
-            7 => span.start = reader.fixed64(tag)?,
-            8 => span.end = reader.fixed64(tag)?,
-            10 | 12 | 14 => reader.varint(tag).map(drop)?,
-            11 => {
-                let event = reader.bytes(tag)?;
+            field::TRACE_ID => span.trace_id = reader.bytes()?,
+            field::SPAN_ID => span.span_id = reader.bytes()?,
+            field::TRACE_STATE => span.trace_state = reader.bytes()?,
+            field::PARENT_SPAN_ID | field::NAME => drop(reader.bytes()?),
+            field::KIND => span.kind = enumeration(reader.varint()?),
+            field::START => span.start = reader.fixed64()?,
+            field::END => span.end = reader.fixed64()?,
+            field::DROPPED_ATTRIBUTES | field::DROPPED_EVENTS | field::DROPPED_LINKS => drop(reader.varint()?),
+            field::EVENT => {
+                let event = reader.bytes()?;
                 check_event(event)?;
                 visitor.event(event);
             }
-            13 => link(reader.bytes(tag)?)?,
-            15 => status(reader.bytes(tag)?, &mut span.status)?,
-            16 => reader.fixed32(tag).map(drop)?,
-            _ => reader.skip(tag)?,
+            field::LINK => link(reader.bytes()?)?,
+            field::STATUS => status(reader.bytes()?, &mut span.status)?,
+            field::FLAGS => drop(reader.fixed32()?),
+            _ => reader.skip(tag, field::KNOWN)?,
         }
     }
     visitor.span(&span);
@@ -166,63 +214,109 @@ fn span<'a>(message: &'a [u8], visitor: &mut impl Visitor<'a>) -> Result<(), Mal
 }
 
 fn check_event(message: &[u8]) -> Result<(), Malformed> {
+    const KNOWN: u32 = known(&[1, 2, 3, 4]);
+    const DROPPED_ATTRIBUTES: Tag = Tag::varint(4);
     let mut reader = Reader::new(message);
     while let Some(tag) = reader.tag()? {
-        match tag.field {
-            1 => reader.fixed64(tag).map(drop)?,
-            2 => reader.bytes(tag).map(drop)?,
-            3 => key_value(reader.bytes(tag)?).map(drop)?,
-            4 => reader.varint(tag).map(drop)?,
-            _ => reader.skip(tag)?,
+        match tag {
+            EVENT_TIME => drop(reader.fixed64()?),
+            EVENT_NAME => drop(reader.bytes()?),
+            EVENT_ATTRIBUTE => drop(key_value(reader.bytes()?)?),
+            DROPPED_ATTRIBUTES => drop(reader.varint()?),
+            _ => reader.skip(tag, KNOWN)?,
         }
     }
     Ok(())
 }
 
 fn link(message: &[u8]) -> Result<(), Malformed> {
+    const KNOWN: u32 = known(&[1, 2, 3, 4, 5, 6]);
+    const ATTRIBUTE: Tag = Tag::bytes(4);
+    const DROPPED_ATTRIBUTES: Tag = Tag::varint(5);
+    const FLAGS: Tag = Tag::fixed32(6);
     let mut reader = Reader::new(message);
     while let Some(tag) = reader.tag()? {
-        match tag.field {
-            1..=3 => reader.bytes(tag).map(drop)?,
-            4 => key_value(reader.bytes(tag)?).map(drop)?,
-            5 => reader.varint(tag).map(drop)?,
-            6 => reader.fixed32(tag).map(drop)?,
-            _ => reader.skip(tag)?,
+        match tag {
+            FIRST | SECOND | THIRD => drop(reader.bytes()?),
+            ATTRIBUTE => drop(key_value(reader.bytes()?)?),
+            DROPPED_ATTRIBUTES => drop(reader.varint()?),
+            FLAGS => drop(reader.fixed32()?),
+            _ => reader.skip(tag, KNOWN)?,
         }
     }
     Ok(())
 }
 
-fn status(message: &[u8], code: &mut u64) -> Result<(), Malformed> {
+fn status(message: &[u8], code: &mut i32) -> Result<(), Malformed> {
+    const KNOWN: u32 = known(&[2, 3]);
+    const CODE: Tag = Tag::varint(3);
     let mut reader = Reader::new(message);
     while let Some(tag) = reader.tag()? {
-        match tag.field {
-            2 => reader.bytes(tag).map(drop)?,
-            3 => *code = reader.varint(tag)?,
-            _ => reader.skip(tag)?,
+        match tag {
+            CODE => *code = enumeration(reader.varint()?),
+            SECOND => drop(reader.bytes()?),
+            _ => reader.skip(tag, KNOWN)?,
         }
     }
     Ok(())
 }
 
+/// An enumeration is an `int32`, of which only the low half travels.
+#[expect(clippy::cast_possible_truncation, reason = "so reads every protobuf library")]
+const fn enumeration(number: u64) -> i32 {
+    number as i32
+}
+
+/// Key, and value as a serialised `AnyValue`. Of a value that is written twice, the last that holds anything counts.
 #[inline]
 fn key_value(message: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+    // As every SDK writes it: key, value, and nothing else, both with a length of one byte.
+    if let [KEY_BYTE, key_length @ 0..0x80, rest @ ..] = message
+        && let Some((key, [VALUE_BYTE, value_length @ 0..0x80, value @ ..])) = rest.split_at_checked(usize::from(*key_length))
+        && value.len() == usize::from(*value_length)
+    {
+        return Ok((key, value));
+    }
+    any_key_value(message)
+}
+
+const KEY_BYTE: u8 = 1 << 3 | 2;
+const VALUE_BYTE: u8 = 2 << 3 | 2;
+
+#[inline(never)]
+fn any_key_value(message: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+    const KNOWN: u32 = known(&[1, 2]);
     let (mut key, mut value) = (&[][..], &[][..]);
     let mut reader = Reader::new(message);
     while let Some(tag) = reader.tag()? {
-        match tag.field {
-            1 => key = reader.bytes(tag)?,
-            2 => value = reader.bytes(tag)?,
-            _ => skip_strange(&mut reader, tag)?,
+        match tag {
+            FIRST => key = reader.bytes()?,
+            SECOND => {
+                let next = reader.bytes()?;
+                if value.is_empty() || holds_anything(next) {
+                    value = next;
+                }
+            }
+            _ => reader.skip(tag, KNOWN)?,
         }
     }
     Ok((key, value))
 }
 
-#[cold]
-fn skip_strange(reader: &mut Reader<'_>, tag: Tag) -> Result<(), Malformed> {
-    reader.skip(tag)
+/// Whether a serialised `AnyValue` sets a value.
+fn holds_anything(any_value: &[u8]) -> bool {
+    let mut reader = Reader::new(any_value);
+    while let Ok(Some(tag)) = reader.tag() {
+        if tag.field() <= ANY_VALUE_FIELDS || reader.skip(tag, 0).is_err() {
+            return true;
+        }
+    }
+    false
 }
+
+const EVENT_TIME: Tag = Tag::fixed64(1);
+const EVENT_NAME: Tag = Tag::bytes(2);
+const EVENT_ATTRIBUTE: Tag = Tag::bytes(3);
 
 /// An event of a span, read again where somebody wants to know.
 #[derive(Clone, Copy, Debug)]
@@ -241,11 +335,11 @@ impl<'a> Event<'a> {
         let (mut time, mut name) = (0, &[][..]);
         let mut reader = Reader::new(self.message);
         while let Ok(Some(tag)) = reader.tag() {
-            match tag.field {
-                1 => time = reader.fixed64(tag).unwrap_or(time),
-                2 => name = reader.bytes(tag).unwrap_or(name),
+            match tag {
+                EVENT_TIME => time = reader.fixed64().unwrap_or(time),
+                EVENT_NAME => name = reader.bytes().unwrap_or(name),
                 _ => {
-                    if reader.skip(tag).is_err() {
+                    if reader.skip(tag, 0).is_err() {
                         break;
                     }
                 }
@@ -258,7 +352,10 @@ impl<'a> Event<'a> {
     pub fn attributes(self, mut visit: impl FnMut(&'a [u8], &'a [u8])) {
         let mut reader = Reader::new(self.message);
         while let Ok(Some(tag)) = reader.tag() {
-            let read = if tag.field == 3 { reader.bytes(tag).and_then(key_value).map(|(key, value)| visit(key, value)) } else { reader.skip(tag) };
+            let read = match tag {
+                EVENT_ATTRIBUTE => reader.bytes().and_then(key_value).map(|(key, value)| visit(key, value)),
+                _ => reader.skip(tag, 0),
+            };
             if read.is_err() {
                 break;
             }
@@ -290,4 +387,238 @@ pub fn census(request: &[u8]) -> Result<Census, Malformed> {
     let mut census = Census::default();
     walk(request, &mut census)?;
     Ok(census)
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::{
+        collector::trace::v1::ExportTraceServiceRequest,
+        common::v1::{KeyValue, any_value},
+    };
+    use proptest::{collection::vec, prelude::*};
+    use prost::Message;
+
+    use super::*;
+    use crate::otlp::{
+        Value,
+        wire::{put_bytes, put_varint},
+    };
+
+    /// What was read of a request, by whichever reader: resource attributes, then a line a span.
+    #[derive(Debug, Default, PartialEq)]
+    struct Seen(Vec<String>);
+
+    #[derive(Default)]
+    struct Ours {
+        seen: Seen,
+        resource: Vec<String>,
+        attributes: Vec<String>,
+        events: Vec<String>,
+    }
+
+    fn shown(key: &[u8], value: Value<'_>) -> String {
+        format!("{}={value:?}", String::from_utf8_lossy(key))
+    }
+
+    impl<'a> Visitor<'a> for Ours {
+        fn resource(&mut self) {
+            self.resource.clear();
+        }
+        fn resource_attribute(&mut self, key: &'a [u8], value: &'a [u8]) {
+            self.resource.push(shown(key, Value::read(value)));
+        }
+        fn attribute(&mut self, key: &'a [u8], value: &'a [u8]) {
+            self.attributes.push(shown(key, Value::read(value)));
+        }
+        fn event(&mut self, event: &'a [u8]) {
+            let event = Event::new(event);
+            let (time, name) = event.time_and_name();
+            let mut attributes = Vec::new();
+            event.attributes(|key, value| attributes.push(shown(key, Value::read(value))));
+            self.events.push(format!("{time} {} {attributes:?}", String::from_utf8_lossy(name)));
+        }
+        fn span(&mut self, span: &Span<'a>) {
+            let (attributes, events) = (std::mem::take(&mut self.attributes), std::mem::take(&mut self.events));
+            let Span { trace_id, span_id, trace_state, kind, start, end, status, .. } = span;
+            let trace_state = String::from_utf8_lossy(trace_state);
+            self.seen
+                .0
+                .push(format!("{:?} {trace_id:?} {span_id:?} {trace_state} {kind} {start} {end} {status} {attributes:?} {events:?}", self.resource));
+        }
+    }
+
+    fn ours(request: &[u8]) -> Result<Seen, Malformed> {
+        let mut ours = Ours::default();
+        walk(request, &mut ours)?;
+        Ok(ours.seen)
+    }
+
+    fn theirs(request: &ExportTraceServiceRequest) -> Seen {
+        let value = |attribute: &KeyValue| {
+            let value = attribute.value.as_ref().and_then(|value| value.value.as_ref());
+            let value = match value {
+                Some(any_value::Value::StringValue(text)) => Value::Text(text.as_bytes()),
+                Some(any_value::Value::BoolValue(bit)) => Value::Bool(*bit),
+                Some(any_value::Value::IntValue(number)) => Value::Int(*number),
+                Some(any_value::Value::DoubleValue(number)) => Value::Double(*number),
+                _ => Value::Other,
+            };
+            shown(attribute.key.as_bytes(), value)
+        };
+        let all = |attributes: &[KeyValue]| attributes.iter().map(value).collect::<Vec<_>>();
+        let mut seen = Seen::default();
+        for group in &request.resource_spans {
+            let resource = group.resource.as_ref().map_or_else(Vec::new, |resource| all(&resource.attributes));
+            for span in group.scope_spans.iter().flat_map(|scope| &scope.spans) {
+                let events: Vec<String> =
+                    span.events.iter().map(|event| format!("{} {} {:?}", event.time_unix_nano, event.name, all(&event.attributes))).collect();
+                let status = span.status.as_ref().map_or(0, |status| status.code);
+                seen.0.push(format!(
+                    "{resource:?} {:?} {:?} {} {} {} {} {status} {:?} {events:?}",
+                    span.trace_id,
+                    span.span_id,
+                    span.trace_state,
+                    span.kind,
+                    span.start_time_unix_nano,
+                    span.end_time_unix_nano,
+                    all(&span.attributes)
+                ));
+            }
+        }
+        seen
+    }
+
+    /// One field: its number, and how it is laid out.
+    fn field(number: u32, layout: u32, content: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_varint(&mut out, u64::from(number << 3 | layout));
+        if layout == 2 {
+            put_varint(&mut out, content.len() as u64);
+        }
+        out.extend_from_slice(content);
+        out
+    }
+
+    fn number() -> BoxedStrategy<Vec<u8>> {
+        prop_oneof![0..5_u64, any::<u64>()]
+            .prop_map(|number| {
+                let mut out = Vec::new();
+                put_varint(&mut out, number);
+                out
+            })
+            .boxed()
+    }
+
+    fn text() -> BoxedStrategy<Vec<u8>> {
+        prop_oneof![Just(Vec::new()), "[a-z.é]{0,20}".prop_map(String::into_bytes), vec(97..122_u8, 120..140)].boxed()
+    }
+
+    /// A message of such fields: repeated, in any order, with unknown ones and now and then a known one of another type.
+    fn message(known: Vec<(u32, u32, BoxedStrategy<Vec<u8>>)>) -> BoxedStrategy<Vec<u8>> {
+        let good = known.into_iter().map(|(number, layout, content)| content.prop_map(move |content| field(number, layout, &content)).boxed());
+        let good = proptest::strategy::Union::new(good);
+        let unknown = prop_oneof![
+            (90..3000_u32, number()).prop_map(|(at, content)| field(at, 0, &content)),
+            (90..3000_u32, text()).prop_map(|(at, content)| field(at, 2, &content)),
+            (90..3000_u32, any::<[u8; 8]>()).prop_map(|(at, content)| field(at, 1, &content)),
+            (90..3000_u32, number()).prop_map(|(at, content)| [field(at, 3, &field(1, 0, &content)), field(at, 4, &[])].concat()),
+            (1..17_u32, number()).prop_map(|(at, content)| field(at, 0, &content)),
+        ];
+        vec(prop_oneof![40 => good, 1 => unknown], 0..8).prop_map(|fields| fields.concat()).boxed()
+    }
+
+    fn fixed64() -> BoxedStrategy<Vec<u8>> {
+        any::<[u8; 8]>().prop_map(Vec::from).boxed()
+    }
+
+    fn attribute() -> BoxedStrategy<Vec<u8>> {
+        let list = message(vec![(1, 2, Just(Vec::new()).boxed())]);
+        let any_value = message(vec![(1, 2, text()), (2, 0, number()), (3, 0, number()), (4, 1, fixed64()), (5, 2, list), (7, 2, text())]);
+        message(vec![(1, 2, text()), (2, 2, any_value)])
+    }
+
+    fn request() -> BoxedStrategy<Vec<u8>> {
+        let event = message(vec![(1, 1, fixed64()), (2, 2, text()), (3, 2, attribute()), (4, 0, number())]);
+        let link =
+            message(vec![(1, 2, text()), (2, 2, text()), (3, 2, text()), (4, 2, attribute()), (5, 0, number()), (6, 5, vec(any::<u8>(), 4).boxed())]);
+        let status = message(vec![(2, 2, text()), (3, 0, number())]);
+        let ids = vec(any::<u8>(), 0..18).boxed();
+        let span = message(vec![
+            (1, 2, ids.clone()),
+            (2, 2, ids.clone()),
+            (3, 2, text()),
+            (4, 2, ids),
+            (5, 2, text()),
+            (6, 0, number()),
+            (7, 1, fixed64()),
+            (8, 1, fixed64()),
+            (9, 2, attribute()),
+            (10, 0, number()),
+            (11, 2, event),
+            (13, 2, link),
+            (15, 2, status),
+            (16, 5, vec(any::<u8>(), 4).boxed()),
+        ]);
+        let scope = message(vec![(1, 2, text()), (2, 2, text()), (3, 2, attribute()), (4, 0, number())]);
+        let scope_spans = message(vec![(1, 2, scope), (2, 2, span), (3, 2, text())]);
+        let resource = message(vec![(1, 2, attribute()), (2, 0, number())]);
+        message(vec![(1, 2, message(vec![(1, 2, resource), (2, 2, scope_spans), (3, 2, text())]))])
+    }
+
+    proptest! {
+        /// What prost accepts, we read equally.
+        #[test]
+        fn reads_what_prost_reads(request in request()) {
+            if let Ok(decoded) = ExportTraceServiceRequest::decode(&*request) {
+                prop_assert_eq!(ours(&request), Ok(theirs(&decoded)));
+            }
+        }
+
+        /// The same where bytes were changed or cut off on the way; and what prost refuses for its structure alone, we
+        /// refuse too.
+        #[test]
+        fn reads_what_prost_reads_of_broken_requests(request in request(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
+            let mut request = request;
+            if !request.is_empty() {
+                let at = at.index(request.len());
+                request[at] = byte;
+                if cut {
+                    request.truncate(at);
+                }
+            }
+            match (ExportTraceServiceRequest::decode(&*request), ours(&request)) {
+                (Ok(decoded), found) => prop_assert_eq!(found, Ok(theirs(&decoded))),
+                // Values are read by whoever wants them, and text may be anything.
+                (Err(_), _) => {}
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_is_refused() {
+        let span = |inner: &[u8]| field(1, 2, &field(2, 2, &field(2, 2, inner)));
+        for (bytes, why) in [
+            (vec![0x0a], "number broken off or longer than 64 bits"),
+            (vec![0x0a, 5, 1], "a field is longer than what is left"),
+            (vec![0x08, 1], "a known field has another type"),
+            (vec![0x02, 0], "field number 0"),
+            (vec![0x0f], "a known field has another type"),
+            (vec![0x1f], "unknown wire type"),
+            (vec![0x1c], "end of a group that did not begin"),
+            (vec![0x1b, 0x24], "end of another group"),
+            (vec![0x1b; 200], "groups nest too deep"),
+            (vec![0xff; 11], "number broken off or longer than 64 bits"),
+            (span(&field(9, 2, &[0x0a, 9])), "a field is longer than what is left"),
+            (span(&field(11, 2, &field(3, 2, &[0x12, 1]))), "a field is longer than what is left"),
+            (span(&field(13, 2, &[0x30, 1])), "a known field has another type"),
+            (span(&field(15, 2, &[0x18])), "number broken off or longer than 64 bits"),
+            (span(&field(7, 1, &[1, 2, 3])), "a field is longer than what is left"),
+        ] {
+            assert_eq!(ours(&bytes), Err(Malformed(why)), "{bytes:x?}");
+            assert!(ExportTraceServiceRequest::decode(&*bytes).is_err(), "{bytes:x?}");
+        }
+        let mut out = Vec::new();
+        put_bytes(&mut out, Tag::bytes(1), &[]);
+        assert_eq!(ours(&out), Ok(Seen::default()));
+    }
 }

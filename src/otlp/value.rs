@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use super::wire::Reader;
+use super::wire::{Malformed, Reader, Tag};
 
 /// What an attribute holds, as far as Fuseboard reads attributes: arrays, maps and bytes are [`Value::Other`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,27 +17,53 @@ pub enum Value<'a> {
     Other,
 }
 
+/// The fields of `AnyValue`, each of which is its whole value, have numbers up to this.
+pub(super) const ANY_VALUE_FIELDS: u32 = 8;
+
+const TEXT_BYTE: u8 = 1 << 3 | 2;
+const INT_BYTE: u8 = 3 << 3;
+
 impl<'a> Value<'a> {
     /// Reads a serialised `AnyValue`. Bytes that are no such message are [`Value::Other`]: values that nobody reads
     /// are not checked, and one that somebody reads is then simply not there.
+    #[inline]
     pub fn read(any_value: &'a [u8]) -> Self {
+        // As every SDK writes them: short texts and small numbers.
+        match any_value {
+            [TEXT_BYTE, length @ 0..0x80, text @ ..] if text.len() == usize::from(*length) => Self::Text(text),
+            [INT_BYTE, number @ 0..0x80] => Self::Int(i64::from(*number)),
+            [INT_BYTE, low @ 0x80..=0xff, high @ 0..0x80] => Self::Int(i64::from(*low & 0x7f) | i64::from(*high) << 7),
+            _ => Self::read_any(any_value).unwrap_or(Self::Other),
+        }
+    }
+
+    #[inline(never)]
+    fn read_any(any_value: &'a [u8]) -> Result<Self, Malformed> {
+        const TEXT: Tag = Tag::bytes(1);
+        const BOOL: Tag = Tag::varint(2);
+        const INT: Tag = Tag::varint(3);
+        const DOUBLE: Tag = Tag::fixed64(4);
         let mut reader = Reader::new(any_value);
         let mut value = Self::Other;
-        while let Ok(Some(tag)) = reader.tag() {
-            let read = match tag.field {
-                1 => reader.bytes(tag).map(Self::Text),
-                2 => reader.varint(tag).map(|bit| Self::Bool(bit != 0)),
+        while let Some(tag) = reader.tag()? {
+            value = match tag {
+                TEXT => Self::Text(reader.bytes()?),
+                BOOL => Self::Bool(reader.varint()? != 0),
                 #[expect(clippy::cast_possible_wrap, reason = "int64 travels as its two's complement")]
-                3 => reader.varint(tag).map(|number| Self::Int(number as i64)),
-                4 => reader.fixed64(tag).map(|bits| Self::Double(f64::from_bits(bits))),
-                _ => reader.skip(tag).map(|()| Self::Other),
+                INT => Self::Int(reader.varint()? as i64),
+                DOUBLE => Self::Double(f64::from_bits(reader.fixed64()?)),
+                // Arrays, maps, bytes, and references into a table of strings.
+                _ if tag.field() <= ANY_VALUE_FIELDS => {
+                    reader.skip(tag, 0)?;
+                    Self::Other
+                }
+                _ => {
+                    reader.skip(tag, 0)?;
+                    value
+                }
             };
-            match read {
-                Ok(read) => value = read,
-                Err(_) => return Self::Other,
-            }
         }
-        value
+        Ok(value)
     }
 
     /// As text, if it is text; what is no UTF-8 in it is replaced.

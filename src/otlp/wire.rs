@@ -23,28 +23,58 @@ impl std::error::Error for Malformed {}
 
 /// How a field's value is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// A number of one to ten bytes.
+enum Layout {
     Varint,
-    /// Eight bytes, little endian.
     Fixed64,
-    /// A length, then so many bytes.
     Bytes,
-    /// Fields up to the end mark of the same number.
     Group,
-    /// The end mark of a group.
     GroupEnd,
-    /// Four bytes, little endian.
     Fixed32,
 }
 
-/// A field's number and layout.
+impl Layout {
+    const fn of(key: u32) -> Option<Self> {
+        Some(match key & 7 {
+            0 => Self::Varint,
+            1 => Self::Fixed64,
+            2 => Self::Bytes,
+            3 => Self::Group,
+            4 => Self::GroupEnd,
+            5 => Self::Fixed32,
+            _ => return None,
+        })
+    }
+}
+
+/// A field's number and layout, in one number as they travel: a known field is found with one comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag {
+pub struct Tag(u32);
+
+impl Tag {
+    /// Of a number or truth value.
+    pub const fn varint(field: u32) -> Self {
+        Self(field << 3)
+    }
+
+    /// Of eight bytes.
+    pub const fn fixed64(field: u32) -> Self {
+        Self(field << 3 | 1)
+    }
+
+    /// Of bytes, text or a message.
+    pub const fn bytes(field: u32) -> Self {
+        Self(field << 3 | 2)
+    }
+
+    /// Of four bytes.
+    pub const fn fixed32(field: u32) -> Self {
+        Self(field << 3 | 5)
+    }
+
     /// The field's number, from 1.
-    pub field: u32,
-    /// How its value is laid out.
-    pub layout: Layout,
+    pub const fn field(self) -> u32 {
+        self.0 >> 3
+    }
 }
 
 /// Reads the fields of one message, front to back.
@@ -67,45 +97,35 @@ impl<'a> Reader<'a> {
     /// The next field, or `None` at the end of the message.
     ///
     /// # Errors
-    /// The tag is broken off, has field number 0 or an unknown layout.
+    /// The tag is broken off or has field number 0.
     #[inline]
     pub fn tag(&mut self) -> Result<Option<Tag>, Malformed> {
-        if self.rest.is_empty() {
-            return Ok(None);
+        match self.rest {
+            [] => Ok(None),
+            [key @ 8..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(Some(Tag(u32::from(*key))))
+            }
+            [low @ 0x80..=0xff, high @ 1..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(Some(Tag(u32::from(*low & 0x7f) | u32::from(*high) << 7)))
+            }
+            _ => self.long_tag().map(Some),
         }
-        let key = u32::try_from(self.varint_value()?).map_err(|_too_large| Malformed("field number too large"))?;
-        let layout = match key & 7 {
-            0 => Layout::Varint,
-            1 => Layout::Fixed64,
-            2 => Layout::Bytes,
-            3 => Layout::Group,
-            4 => Layout::GroupEnd,
-            5 => Layout::Fixed32,
-            _ => return Err(Malformed("unknown wire type")),
-        };
-        if key < 8 {
-            return Err(Malformed("field number 0"));
-        }
-        Ok(Some(Tag { field: key >> 3, layout }))
     }
 
-    /// The value of a varint field.
-    ///
-    /// # Errors
-    /// The field is laid out otherwise, or the number is broken off or too long.
-    #[inline]
-    pub fn varint(&mut self, tag: Tag) -> Result<u64, Malformed> {
-        expect(tag, Layout::Varint)?;
-        self.varint_value()
+    #[cold]
+    fn long_tag(&mut self) -> Result<Tag, Malformed> {
+        let key = u32::try_from(self.varint()?).map_err(|_too_large| Malformed("field number too large"))?;
+        if key < 8 { Err(Malformed("field number 0")) } else { Ok(Tag(key)) }
     }
 
     /// The value of a 64-bit fixed field.
     ///
     /// # Errors
-    /// The field is laid out otherwise or broken off.
+    /// It is broken off.
     #[inline]
-    pub fn fixed64(&mut self, tag: Tag) -> Result<u64, Malformed> {
-        expect(tag, Layout::Fixed64)?;
+    pub fn fixed64(&mut self) -> Result<u64, Malformed> {
         let (value, rest) = self.rest.split_first_chunk::<8>().ok_or(BROKEN_OFF)?;
         self.rest = rest;
         Ok(u64::from_le_bytes(*value))
@@ -114,10 +134,9 @@ impl<'a> Reader<'a> {
     /// The value of a 32-bit fixed field.
     ///
     /// # Errors
-    /// The field is laid out otherwise or broken off.
+    /// It is broken off.
     #[inline]
-    pub fn fixed32(&mut self, tag: Tag) -> Result<u32, Malformed> {
-        expect(tag, Layout::Fixed32)?;
+    pub fn fixed32(&mut self) -> Result<u32, Malformed> {
         let (value, rest) = self.rest.split_first_chunk::<4>().ok_or(BROKEN_OFF)?;
         self.rest = rest;
         Ok(u32::from_le_bytes(*value))
@@ -126,39 +145,43 @@ impl<'a> Reader<'a> {
     /// The value of a bytes, string or message field.
     ///
     /// # Errors
-    /// The field is laid out otherwise, or is longer than what is left.
+    /// It is longer than what is left.
     #[inline]
-    pub fn bytes(&mut self, tag: Tag) -> Result<&'a [u8], Malformed> {
-        expect(tag, Layout::Bytes)?;
-        let length = usize::try_from(self.varint_value()?).map_err(|_too_long| BROKEN_OFF)?;
+    pub fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        let length = usize::try_from(self.varint()?).map_err(|_too_long| BROKEN_OFF)?;
         let (value, rest) = self.rest.split_at_checked(length).ok_or(BROKEN_OFF)?;
         self.rest = rest;
         Ok(value)
     }
 
-    /// Passes over a field that nobody reads.
+    /// Passes over a field that nobody reads. `known` has a bit for every field number up to 31 that would be read
+    /// if it were laid out as it should be.
     ///
     /// # Errors
-    /// The field is broken off, or a group has no end, the wrong end, or nests too deep.
-    #[inline]
-    pub fn skip(&mut self, tag: Tag) -> Result<(), Malformed> {
+    /// The field is known, broken off or of an unknown layout; or a group has no end, the wrong end, or nests too
+    /// deep.
+    #[inline(never)]
+    pub fn skip(&mut self, tag: Tag, known: u32) -> Result<(), Malformed> {
+        if 1_u32.checked_shl(tag.field()).is_some_and(|bit| known & bit != 0) {
+            return Err(Malformed("a known field has another type"));
+        }
         self.skip_at(tag, GROUP_DEPTH_MAX)
     }
 
     fn skip_at(&mut self, tag: Tag, depth: u32) -> Result<(), Malformed> {
-        match tag.layout {
-            Layout::Varint => self.varint_value().map(drop),
-            Layout::Fixed64 => self.fixed64(tag).map(drop),
-            Layout::Fixed32 => self.fixed32(tag).map(drop),
-            Layout::Bytes => self.bytes(tag).map(drop),
+        match Layout::of(tag.0).ok_or(Malformed("unknown wire type"))? {
+            Layout::Varint => self.varint().map(drop),
+            Layout::Fixed64 => self.fixed64().map(drop),
+            Layout::Fixed32 => self.fixed32().map(drop),
+            Layout::Bytes => self.bytes().map(drop),
             Layout::GroupEnd => Err(Malformed("end of a group that did not begin")),
             Layout::Group => {
                 let depth = depth.checked_sub(1).ok_or(Malformed("groups nest too deep"))?;
                 loop {
                     let inner = self.tag()?.ok_or(BROKEN_OFF)?;
-                    match inner.layout {
-                        Layout::GroupEnd if inner.field == tag.field => return Ok(()),
-                        Layout::GroupEnd => return Err(Malformed("end of another group")),
+                    match Layout::of(inner.0) {
+                        Some(Layout::GroupEnd) if inner.field() == tag.field() => return Ok(()),
+                        Some(Layout::GroupEnd) => return Err(Malformed("end of another group")),
                         _ => self.skip_at(inner, depth)?,
                     }
                 }
@@ -166,8 +189,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A number of one to ten bytes.
+    ///
+    /// # Errors
+    /// It is broken off or too long.
     #[inline]
-    fn varint_value(&mut self) -> Result<u64, Malformed> {
+    pub fn varint(&mut self) -> Result<u64, Malformed> {
         // Tags, lengths and most numbers of a span take one byte.
         match self.rest {
             [first, rest @ ..] if *first < 0x80 => {
@@ -196,11 +223,6 @@ impl<'a> Reader<'a> {
 
 const BROKEN_OFF: Malformed = Malformed("a field is longer than what is left");
 
-#[inline]
-fn expect(tag: Tag, layout: Layout) -> Result<(), Malformed> {
-    if tag.layout == layout { Ok(()) } else { Err(Malformed("a known field has another type")) }
-}
-
 /// Appends a varint.
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -219,8 +241,8 @@ pub const fn varint_len(value: u64) -> usize {
 }
 
 /// Appends a bytes, string or message field.
-pub fn put_bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
-    put_varint(out, u64::from(field) << 3 | 2);
+pub fn put_bytes(out: &mut Vec<u8>, tag: Tag, value: &[u8]) {
+    put_varint(out, u64::from(tag.0));
     put_varint(out, value.len() as u64);
     out.extend_from_slice(value);
 }

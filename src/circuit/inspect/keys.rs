@@ -96,8 +96,7 @@ pub(super) struct Fixed {
 /// How spans are read.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Keys by their length: where those of a length begin; one more than lengths.
-    by_length: StartsByLength,
+    by_length: ByLength,
     keys: Vec<Key>,
     /// Of targets, by slot.
     pub(super) shapes: [Shape; SLOTS_MAX],
@@ -124,11 +123,28 @@ pub struct Rules {
 /// Longer keys are read by nobody.
 const KEY_BYTES_MAX: usize = 96;
 
-/// The name of an attribute, and its slot.
-type Key = (Box<[u8]>, Slot);
+/// An attribute that is read.
+#[derive(Clone, Debug)]
+struct Key {
+    text: Box<[u8]>,
+    /// Its first and last eight bytes, which tell most keys apart with two comparisons; 0 if it is shorter.
+    ends: (u64, u64),
+    slot: Slot,
+}
 
-/// For each length of a key, where keys of that length begin in the table.
-type StartsByLength = [u8; KEY_BYTES_MAX + 2];
+/// For each length of a key, where keys of that length begin in the table, and where they end.
+type ByLength = [(u8, u8); KEY_BYTES_MAX + 1];
+
+impl Key {
+    fn new(text: &str, slot: Slot) -> Self {
+        Self { text: text.as_bytes().into(), ends: ends(text.as_bytes()).unwrap_or_default(), slot }
+    }
+}
+
+#[inline]
+fn ends(key: &[u8]) -> Option<(u64, u64)> {
+    Some((u64::from_le_bytes(*key.first_chunk()?), u64::from_le_bytes(*key.last_chunk()?)))
+}
 
 impl Default for Rules {
     fn default() -> Self {
@@ -140,7 +156,7 @@ impl Default for Rules {
 impl Rules {
     const fn empty() -> Self {
         Self {
-            by_length: [0; KEY_BYTES_MAX + 2],
+            by_length: [(0, 0); KEY_BYTES_MAX + 1],
             keys: Vec::new(),
             shapes: [Shape::Name; SLOTS_MAX],
             names: 0,
@@ -217,12 +233,17 @@ impl Rules {
     /// The place of an attribute, if anybody reads it.
     #[inline]
     pub(super) fn slot(&self, key: &[u8]) -> Option<Slot> {
-        let from = *self.by_length.get(key.len())?;
-        let to = *self.by_length.get(key.len() + 1)?;
+        let (from, to) = *self.by_length.get(key.len())?;
         if from == to {
             return None;
         }
-        self.keys.get(usize::from(from)..usize::from(to))?.iter().find(|(known, _)| **known == *key).map(|(_, slot)| *slot)
+        let candidates = self.keys.get(usize::from(from)..usize::from(to))?;
+        let Some(ends) = ends(key) else { return candidates.iter().find(|known| *known.text == *key).map(|known| known.slot) };
+        // Both ends cover a key of up to 16 bytes.
+        let found = candidates.iter().find(|known| known.ends == ends)?;
+        (key.len() <= 16 || *found.text == *key)
+            .then_some(found.slot)
+            .or_else(|| candidates.iter().find(|known| *known.text == *key).map(|known| known.slot))
     }
 
     /// What a failure is for a callee or breaker of this name.
@@ -258,13 +279,14 @@ impl Slots {
         keys.iter().try_fold(0, |bits, key| Ok(bits | 1 << self.of(key)?))
     }
 
-    fn table(self) -> (StartsByLength, Vec<Key>) {
-        let mut keys: Vec<Key> = self.0.into_iter().map(|key| key.into_bytes().into_boxed_slice()).zip(0..).collect();
-        keys.retain(|(key, _)| key.len() <= KEY_BYTES_MAX);
-        keys.sort_by_key(|(key, _)| key.len());
-        let mut by_length = [0; KEY_BYTES_MAX + 2];
-        for (length, start) in by_length.iter_mut().enumerate() {
-            *start = u8::try_from(keys.partition_point(|(key, _)| key.len() < length)).unwrap_or(u8::MAX);
+    fn table(self) -> (ByLength, Vec<Key>) {
+        let mut keys: Vec<Key> = self.0.iter().zip(0..).map(|(key, slot)| Key::new(key, slot)).collect();
+        keys.retain(|key| key.text.len() <= KEY_BYTES_MAX);
+        keys.sort_by_key(|key| key.text.len());
+        let mut by_length = [(0, 0); KEY_BYTES_MAX + 1];
+        for (length, range) in by_length.iter_mut().enumerate() {
+            let place = |length: usize| u8::try_from(keys.partition_point(|key| key.text.len() < length)).unwrap_or(u8::MAX);
+            *range = (place(length), place(length + 1));
         }
         (by_length, keys)
     }

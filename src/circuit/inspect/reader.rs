@@ -3,7 +3,7 @@ use smallvec::SmallVec;
 use super::{
     super::{
         bucket::Outcome,
-        key::{TEXT_BYTES_MAX, authority, callee, kept},
+        key::{TEXT_BYTES_MAX, authority, callee, is_end_of_authority, kept},
         state::State,
     },
     failure::{FailureRule, GRPC_STATUSES},
@@ -31,6 +31,7 @@ pub fn inspect(request: &[u8], spans: usize, rules: &Rules, horizon: u64) -> Res
         values: [&[]; SLOTS_MAX],
         present: 0,
         events: SmallVec::new(),
+        last_url: None,
     };
     walk(request, &mut reader)?;
     Ok(reader.inspection)
@@ -50,6 +51,21 @@ struct Reader<'a> {
     values: [&'a [u8]; SLOTS_MAX],
     present: u64,
     events: SmallVec<[&'a [u8]; 4]>,
+    /// How the URL began that was read last, and what it calls: a service often calls one callee several times.
+    last_url: Option<(&'a [u8], Found<'a>)>,
+}
+
+/// Scheme and authority of a URL; `None` where it has no scheme.
+fn origin(url: &[u8]) -> Option<&[u8]> {
+    let authority = url.iter().position(|byte| *byte == b':').filter(|at| url.get(at + 1..at + 3) == Some(b"//"))? + 3;
+    let end = url.get(authority..)?.iter().position(|byte| is_end_of_authority(*byte)).map_or(url.len(), |end| authority + end);
+    url.get(..end)
+}
+
+/// Whether a URL has this scheme and authority.
+#[inline]
+fn continues(url: &[u8], origin: &[u8]) -> bool {
+    url.strip_prefix(origin).is_some_and(|rest| rest.first().is_none_or(|byte| is_end_of_authority(*byte)))
 }
 
 /// Attributes of the present resource.
@@ -137,10 +153,12 @@ struct Found<'a> {
 }
 
 impl<'a> Reader<'a> {
+    #[inline]
     fn value(&self, slot: Slot) -> Option<Value<'a>> {
         (self.present >> slot & 1 == 1).then(|| self.values.get(usize::from(slot)).map(|value| Value::read(value))).flatten()
     }
 
+    #[inline]
     fn named(&self, slot: Slot) -> Option<&'a [u8]> {
         match self.value(slot)? {
             Value::Text(text) if !text.is_empty() => Some(text),
@@ -168,30 +186,46 @@ impl<'a> Reader<'a> {
         if let Some((_, text)) = self.first_of(self.rules.names) {
             return Some(self.found(true, text, None));
         }
-        let is_call = span.kind < 8 && self.rules.span_kinds >> span.kind & 1 == 1;
+        let is_call = u32::try_from(span.kind).ok().and_then(|kind| self.rules.span_kinds.checked_shr(kind)).is_some_and(|kinds| kinds & 1 == 1);
         if !is_call {
             return None;
         }
         let mut left = self.rules.targets;
         loop {
             let (slot, text) = self.first_of(left)?;
-            let (text, port) = self.host(slot, text);
-            if !text.is_empty() {
-                return Some(self.found(false, text, port));
+            let shape = self.rules.shapes.get(usize::from(slot)).copied().unwrap_or(Shape::Name);
+            if shape == Shape::Url
+                && let Some((_, found)) = self.last_url.filter(|(start, _)| continues(text, start))
+            {
+                return Some(found);
+            }
+            let (host, port) = self.host(shape, text);
+            if !host.is_empty() {
+                let found = self.found(false, host, port);
+                if shape == Shape::Url
+                    && let Some(start) = origin(text)
+                {
+                    self.last_url = Some((start, found));
+                }
+                return Some(found);
             }
             left &= !(1 << slot);
         }
     }
 
-    fn host(&self, slot: Slot, text: &'a [u8]) -> (&'a [u8], Option<u16>) {
-        let (scheme, host, port) = match self.rules.shapes.get(usize::from(slot)) {
-            Some(Shape::Host(port)) => {
-                let port = self.value(*port).and_then(Value::number).and_then(|port| u16::try_from(port).ok());
+    #[inline]
+    fn host(&self, shape: Shape, text: &'a [u8]) -> (&'a [u8], Option<u16>) {
+        let (scheme, host, port) = match shape {
+            Shape::Host(port) => {
+                let port = self.value(port).and_then(Value::number).and_then(|port| u16::try_from(port).ok());
                 (None, text, port)
             }
-            Some(Shape::Url) => authority(text),
-            _ => return (text, None),
+            Shape::Url => authority(text),
+            Shape::Name => return (text, None),
         };
+        if !matches!(port, Some(80 | 443)) {
+            return (host, port);
+        }
         let fixed = &self.rules.fixed;
         let scheme = scheme.or_else(|| self.named(fixed.scheme)).or_else(|| self.named(fixed.old_scheme));
         let target = callee(host, port, scheme);
@@ -343,12 +377,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn http(&self) -> Option<u16> {
         let fixed = &self.rules.fixed;
         let status = self.value(fixed.http_status).or_else(|| self.value(fixed.old_http_status))?;
         status.number().and_then(|status| u16::try_from(status).ok()).filter(|status| *status > 0)
     }
 
+    #[inline]
     fn grpc(&self) -> Option<u8> {
         let fixed = &self.rules.fixed;
         let status = self.value(fixed.grpc_status).or_else(|| self.value(fixed.rpc_status))?;
