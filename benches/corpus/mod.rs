@@ -34,6 +34,16 @@ struct Place {
 }
 
 impl Template {
+    /// Spans in it.
+    pub(crate) fn spans(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The same twice in one request: one behind the other is one request too.
+    pub(crate) fn doubled(self) -> Self {
+        Self::of(self.bytes.repeat(2))
+    }
+
     /// Makes the spans new ones that ended one after the other, `apart` nanoseconds each, the first at `end`.
     pub(crate) fn renew(&mut self, seed: u64, end: u64, apart: u64) {
         for (number, place) in self.places.iter().enumerate() {

@@ -16,8 +16,12 @@ use super::{
     sketch::Code,
     state::{Change, Ids, Source, State},
     totals::Totals,
-    window::{Place, Window},
+    window::{Place, Rolling, Window},
 };
+
+/// Calls a bucket below which a circuit's histograms are put at rest between them: they weigh more than it takes to
+/// unpack them.
+const RARE: u64 = 2;
 
 /// One circuit: its instances, its window, and what it counted since it began.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ pub struct Circuit {
     /// When something was heard of it last, by the clock.
     pub(super) last_seen: u64,
     pub(super) members: Slab<Member>,
-    window: Window,
+    window: Rolling,
     totals: Totals,
     incident: Option<Incident>,
     exemplars: Option<Box<Exemplars>>,
@@ -84,8 +88,9 @@ impl Circuit {
             key,
             since: now,
             last_seen: now,
-            members: Slab::new(),
-            window: Window::default(),
+            // Most circuits have few instances; further ones make room for four.
+            members: Slab::with_capacity(1),
+            window: Rolling::default(),
             totals: Totals::default(),
             incident: None,
             exemplars: None,
@@ -105,8 +110,13 @@ impl Circuit {
     }
 
     /// Its rolling window.
-    pub const fn window(&self) -> &Window {
-        &self.window
+    pub fn window(&self) -> &Window {
+        self.window.get()
+    }
+
+    /// Every bucket with a smaller number is closed.
+    pub fn closed_to(&self) -> u64 {
+        self.window.closed_to()
     }
 
     /// What it counted since it began.
@@ -127,13 +137,15 @@ impl Circuit {
     /// Puts what is rarely used at rest.
     pub fn rest(&mut self) {
         self.totals.success_duration.rest();
-        self.totals.failure_duration.rest();
+        if let Some(failures) = &mut self.totals.failure_duration {
+            failures.rest();
+        }
     }
 
     /// Begins windows or histograms anew, whose old ones do not fit new settings.
     pub(super) fn reconfigure(&mut self, reshaped: bool, rescaled: bool) {
         if reshaped {
-            self.window = Window::default();
+            self.window = Rolling::default();
         }
         if rescaled {
             (self.totals.success_duration, self.totals.failure_duration, self.totals.incident_duration) = Default::default();
@@ -174,7 +186,7 @@ impl Circuit {
                 None
             }
             Outcome::Failure => {
-                self.totals.failure_duration.add(nanos, code, weight, &config.explicit_bounds);
+                self.totals.failure_duration.get_or_insert_default().add(nanos, code, weight, &config.explicit_bounds);
                 Some(self.totals.failure(error, weight, now))
             }
             Outcome::Rejected => {
@@ -182,8 +194,9 @@ impl Circuit {
                 None
             }
         };
-        self.window.begin(now.saturating_sub(config.allowed_lateness) / config.bucket_size());
-        let (place, late) = match self.window.place(end / config.bucket_size(), config.buckets()) {
+        let window = self.window.get_mut();
+        window.begin(now.saturating_sub(config.allowed_lateness) / config.bucket_size());
+        let (place, late) = match window.place(end / config.bucket_size(), config.buckets()) {
             Place::Open(bucket) => (Some(bucket), false),
             Place::Late(bucket) => (Some(bucket), true),
             Place::Outside => (None, true),
@@ -194,7 +207,7 @@ impl Circuit {
                 _ => bucket.call(kind, nanos, code, weight),
             }
             if outcome != Outcome::Rejected {
-                self.window.spend(start, end, config.bucket_size(), config.buckets());
+                window.spend(start, end, config.bucket_size(), config.buckets());
                 self.exemplify(outcome, Exemplar { at: end, nanos, ids: [0; 24] }, ids);
             }
         }
@@ -218,12 +231,15 @@ impl Circuit {
         let due = self.due(to.saturating_mul(config.bucket_size()));
         for (member, evidence) in due {
             let number = evidence.observation.order / config.bucket_size();
-            self.window.close_to(number.min(to), config.buckets(), |_, _, _| {});
+            self.window.close_to(number.min(to), config.buckets());
             self.observe(member, &evidence, config, now, events);
         }
         if to > self.window.closed_to() {
             self.changed |= !self.window.is_empty();
-            self.window.close_to(to, config.buckets(), |_, _, _| {});
+            self.window.close_to(to, config.buckets());
+            if self.window.get().total().requests() < RARE * config.buckets() {
+                self.rest();
+            }
         }
     }
 
@@ -246,7 +262,7 @@ impl Circuit {
         for change in changes {
             self.changed = true;
             let number = observation.order / config.bucket_size();
-            let window = (change == Change::Trip).then(|| Box::new(self.window.snapshot(number, config.percentiles())));
+            let window = (change == Change::Trip).then(|| Box::new(self.window.get_mut().snapshot(number, config.percentiles())));
             self.count_change(change, number, observation.ids, observation.at, config, now);
             let (incident, incident_duration) = self.follow_incident(change, observation.at, config);
             events.push(CircuitEvent {
@@ -265,7 +281,7 @@ impl Circuit {
 
     fn count_change(&mut self, change: Change, number: u64, ids: Ids, at: u64, config: &CircuitMetricsConfig, now: u64) {
         let Some(counts) = self.totals.breaker(Source::Reported, now) else { return };
-        let bucket = match self.window.place(number, config.buckets()) {
+        let bucket = match self.window.get_mut().place(number, config.buckets()) {
             Place::Open(bucket) | Place::Late(bucket) => Some(bucket),
             Place::Outside => None,
         };

@@ -73,7 +73,8 @@ pub struct CircuitBreakerMetricsCollector {
     room: Arc<Room>,
     processes: Slab<Process>,
     by_resource: HashTable<u32>,
-    circuits: Slab<Circuit>,
+    /// Boxed, since a slab that grows leaves room for as many again.
+    circuits: Slab<Box<Circuit>>,
     by_key: HashTable<u32>,
     hasher: RandomState,
     /// Circuits that ended and whose series have to be ended too.
@@ -190,7 +191,7 @@ impl CircuitBreakerMetricsCollector {
             None => {
                 let caller = Caller { service: "fuseboard".into(), ..Caller::default() };
                 let key = CircuitKey { caller, text: "overflow".into(), overflow: true, ..CircuitKey::default() };
-                self.circuits.insert(Circuit::new(Arc::new(key), now))
+                self.circuits.insert(Box::new(Circuit::new(Arc::new(key), now)))
             }
         };
         let seat = Seat { circuit: u32::try_from(circuit).unwrap_or(u32::MAX), member: None };
@@ -326,7 +327,7 @@ impl CircuitBreakerMetricsCollector {
         }
         let text = String::from_utf8_lossy(target.text).into();
         let key = CircuitKey { caller: caller.clone(), named: target.named, text, port: target.port, overflow: false };
-        let index = u32::try_from(self.circuits.insert(Circuit::new(Arc::new(key), now))).unwrap_or(u32::MAX);
+        let index = u32::try_from(self.circuits.insert(Box::new(Circuit::new(Arc::new(key), now)))).unwrap_or(u32::MAX);
         let (circuits, hasher) = (&self.circuits, &self.hasher);
         let rehash =
             |index: &u32| circuits.get(*index as usize).map_or(0, |circuit| hash_of(hasher, &circuit.key().caller, &target_of(circuit.key())));
@@ -409,17 +410,17 @@ impl CircuitBreakerMetricsCollector {
                 entry.remove();
             }
         }
-        self.ended.push(circuit);
+        self.ended.push(*circuit);
     }
 
     /// The circuits, by number: a number is a circuit's own for its life.
     pub fn circuits(&self) -> impl Iterator<Item = (usize, &Circuit)> {
-        self.circuits.iter()
+        self.circuits.iter().map(|(number, circuit)| (number, &**circuit))
     }
 
     /// A circuit by its number.
     pub fn circuit_mut(&mut self, number: usize) -> Option<&mut Circuit> {
-        self.circuits.get_mut(number)
+        self.circuits.get_mut(number).map(|circuit| &mut **circuit)
     }
 
     /// Circuits that ended since this was asked last.
@@ -435,12 +436,12 @@ impl CircuitBreakerMetricsCollector {
     /// How far the slowest circuit's buckets are behind, in nanoseconds; 0 if nothing is open.
     pub fn watermark_lag(&self, now: u64) -> u64 {
         let open = self.circuits.iter().filter(|(_, circuit)| !circuit.is_settled());
-        open.map(|(_, circuit)| now.saturating_sub(circuit.window().closed_to() * self.config.bucket_size())).max().unwrap_or_default()
+        open.map(|(_, circuit)| now.saturating_sub(circuit.closed_to() * self.config.bucket_size())).max().unwrap_or_default()
     }
 
     /// Bytes it holds.
     pub fn bytes(&self) -> usize {
-        let circuits: usize = self.circuits.iter().chain(self.ended.iter().enumerate()).map(|(_, circuit)| circuit.bytes()).sum();
+        let circuits: usize = self.circuits().map(|(_, circuit)| circuit).chain(&self.ended).map(Circuit::bytes).sum();
         let processes: usize = self.processes.iter().map(|(_, process)| process.bytes()).sum();
         circuits + processes
     }
@@ -571,7 +572,7 @@ mod tests {
         apply(&mut collector, &request("shop", "fast", vec![to("stock", 2, START + 9 * SECOND)]), START + 9 * SECOND);
         let closed_to = |collector: &mut CircuitBreakerMetricsCollector, now: u64| {
             collector.advance(now, &mut Vec::new());
-            let closed_to = collector.circuits().map(|(_, circuit)| circuit.window().closed_to()).next().unwrap();
+            let closed_to = collector.circuits().map(|(_, circuit)| circuit.closed_to()).next().unwrap();
             closed_to - START / SECOND
         };
         assert_eq!(closed_to(&mut collector, START + 9 * SECOND), 1, "the slow one's newest end less `reorder`");

@@ -1,7 +1,5 @@
 //! What was handed out of a circuit last.
 
-use smallvec::SmallVec;
-
 use super::{state::State, totals::Histogram};
 
 /// What was handed out of a circuit's totals last: a series whose count is the same has nothing to say.
@@ -14,9 +12,9 @@ pub struct Sent {
     /// Calls that were refused; `None` while the series has not begun.
     pub rejections: Option<u64>,
     /// Failures, in the order of the totals' error kinds; further ones have not begun.
-    pub errors: SmallVec<[u64; 1]>,
+    pub errors: Vec<u64>,
     /// Trips, recovery attempts, failed ones and recoveries, in the order of the totals' sources.
-    pub breaker: SmallVec<[[u64; 4]; 1]>,
+    pub breaker: Vec<[u64; 4]>,
     /// Instances by state, in the order of [`State::ALL`]; `None` while no state is known.
     pub instances: Option<[u32; State::ALL.len()]>,
     /// Latencies counted: successes, failures.

@@ -97,43 +97,98 @@ pub fn bound(index: i32) -> f64 {
     (f64::from(index) / PER_OCTAVE as f64).exp2()
 }
 
-/// Counts by code, dense over the range that occurs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Counts for a range of codes, one beside the other, each in as few bytes as the largest needs.
+#[derive(Clone, Debug, Default)]
 pub struct Dense {
     first: u16,
-    counts: Vec<u32>,
+    width: Width,
+    /// Little endian.
+    counts: Vec<u8>,
 }
+
+/// Bytes of each count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Width {
+    #[default]
+    One = 1,
+    Two = 2,
+    Four = 4,
+}
+
+impl Width {
+    const fn of(count: u32) -> Self {
+        match count {
+            0..=0xff => Self::One,
+            0x100..=0xffff => Self::Two,
+            _ => Self::Four,
+        }
+    }
+}
+
+impl PartialEq for Dense {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Dense {}
 
 impl Dense {
     /// Adds to a code.
     pub fn add(&mut self, code: Code, count: u32) {
-        if let Some(slot) = self.slot(code) {
-            *slot = slot.saturating_add(count);
+        self.cover(code.0);
+        let at = usize::from(code.0 - self.first);
+        let sum = self.get(at).saturating_add(count);
+        if Width::of(sum) > self.width {
+            self.rebuild(self.first, self.len(), Width::of(sum));
         }
+        self.put(at, sum);
     }
 
     /// Takes from a code what was added to it before.
     pub fn take(&mut self, code: Code, count: u32) {
-        if let Some(slot) = code.0.checked_sub(self.first).and_then(|offset| self.counts.get_mut(usize::from(offset))) {
-            *slot = slot.saturating_sub(count);
+        if let Some(at) = code.0.checked_sub(self.first).map(usize::from).filter(|at| *at < self.len()) {
+            self.put(at, self.get(at).saturating_sub(count));
         }
     }
 
-    fn slot(&mut self, code: Code) -> Option<&mut u32> {
+    const fn len(&self) -> usize {
+        self.counts.len() / self.width as usize
+    }
+
+    fn get(&self, at: usize) -> u32 {
+        let width = self.width as usize;
+        let bytes = self.counts.get(at * width..(at + 1) * width).unwrap_or_default();
+        bytes.iter().rev().fold(0, |count, byte| count << 8 | u32::from(*byte))
+    }
+
+    fn put(&mut self, at: usize, count: u32) {
+        let width = self.width as usize;
+        if let Some(bytes) = self.counts.get_mut(at * width..(at + 1) * width) {
+            bytes.iter_mut().zip(count.to_le_bytes()).for_each(|(byte, new)| *byte = new);
+        }
+    }
+
+    /// Makes room for a code.
+    fn cover(&mut self, code: u16) {
         if self.counts.is_empty() {
-            self.first = code.0;
+            return self.rebuild(code, 1, Width::One);
         }
-        if code.0 < self.first {
-            let more = usize::from(self.first - code.0);
-            self.counts.splice(0..0, std::iter::repeat_n(0, more));
-            self.first = code.0;
+        let end = usize::from(self.first) + self.len();
+        if code < self.first {
+            self.rebuild(code, end - usize::from(code), self.width);
+        } else if usize::from(code) >= end {
+            self.rebuild(self.first, usize::from(code - self.first) + 1, self.width);
         }
-        let offset = usize::from(code.0 - self.first);
-        if offset >= self.counts.len() {
-            self.counts.reserve_exact(offset + 1 - self.counts.len());
-            self.counts.resize(offset + 1, 0);
+    }
+
+    /// The same counts in another range, which must hold them.
+    fn rebuild(&mut self, first: u16, length: usize, width: Width) {
+        let counts = vec![0; length * width as usize];
+        let old = std::mem::replace(self, Self { first, width, counts });
+        for (code, count) in old.iter() {
+            self.put(usize::from(code.0 - first), count);
         }
-        self.counts.get_mut(offset)
     }
 
     /// Gives the memory back; everything must have been taken.
@@ -143,12 +198,12 @@ impl Dense {
 
     /// How many values there are.
     pub fn total(&self) -> u64 {
-        self.counts.iter().map(|count| u64::from(*count)).sum()
+        self.iter().map(|(_, count)| u64::from(count)).sum()
     }
 
     /// Codes and their counts, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = (Code, u32)> {
-        self.counts.iter().zip(self.first..).filter(|(count, _)| **count > 0).map(|(count, code)| (Code(code), *count))
+        (0..self.len()).map(|at| self.get(at)).zip(self.first..).filter(|(count, _)| *count > 0).map(|(count, code)| (Code(code), count))
     }
 
     /// The latencies, in seconds, below or at which these shares (ascending, in percent) of all values lie; empty
@@ -178,7 +233,7 @@ impl Dense {
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.counts.capacity() * size_of::<u32>()
+        self.counts.capacity()
     }
 }
 
@@ -227,9 +282,14 @@ mod tests {
         }
 
         #[test]
-        fn what_was_added_can_be_taken(codes in prop::collection::vec((0_u16..2034, 1_u32..5), 0..100)) {
+        fn what_was_added_can_be_taken(codes in prop::collection::vec((0_u16..2034, prop_oneof![1_u32..5, 1_u32..100_000]), 0..100)) {
             let mut dense = Dense::default();
-            codes.iter().for_each(|(code, count)| dense.add(Code(*code), *count));
+            let mut expected = std::collections::BTreeMap::<u16, u32>::new();
+            for (code, count) in &codes {
+                dense.add(Code(*code), *count);
+                *expected.entry(*code).or_default() += count;
+            }
+            prop_assert!(dense.iter().map(|(code, count)| (code.0, count)).eq(expected));
             codes.iter().for_each(|(code, count)| dense.take(Code(*code), *count));
             prop_assert_eq!(dense.total(), 0);
         }

@@ -1,7 +1,5 @@
 //! What only ever grows: cumulative counts of a circuit.
 
-use smallvec::SmallVec;
-
 use super::{
     bucket::{Kind, get, put},
     sketch::{Code, SCALE},
@@ -22,13 +20,13 @@ pub struct Totals {
     /// Calls that were refused by an open breaker.
     pub rejections: u64,
     /// Failures by `error.type`, at most [`ERROR_KINDS_MAX`] and `_OTHER`.
-    pub errors: SmallVec<[ErrorCount; 1]>,
+    pub errors: Vec<ErrorCount>,
     /// Latencies of calls that ended well.
     pub success_duration: Histogram,
-    /// Latencies of calls that failed.
-    pub failure_duration: Histogram,
+    /// Latencies of calls that failed, if one did.
+    pub failure_duration: Option<Box<Histogram>>,
     /// Breaker events, by source.
-    pub breaker: SmallVec<[BreakerCounts; 1]>,
+    pub breaker: Vec<BreakerCounts>,
     /// Durations of incidents that ended.
     pub incident_duration: Option<Box<Histogram>>,
 }
@@ -77,6 +75,8 @@ impl Totals {
     fn new_kind(&mut self, kind: &str, now: u64) -> usize {
         let kind = if self.errors.len() < ERROR_KINDS_MAX { kind } else { "_OTHER" };
         self.errors.iter().position(|error| &*error.kind == kind).unwrap_or_else(|| {
+            // Most circuits know one kind, and no breaker.
+            self.errors.reserve_exact(1);
             self.errors.push(ErrorCount { kind: kind.into(), count: 0, since: now });
             self.errors.len() - 1
         })
@@ -86,6 +86,7 @@ impl Totals {
     pub fn breaker(&mut self, source: Source, now: u64) -> Option<&mut BreakerCounts> {
         if !self.breaker.iter().any(|counts| counts.source == source) {
             let (trips, recovery_attempts, recovery_attempt_failures, recoveries) = (0, 0, 0, 0);
+            self.breaker.reserve_exact(1);
             self.breaker.push(BreakerCounts { source, trips, recovery_attempts, recovery_attempt_failures, recoveries, since: now });
         }
         self.breaker.iter_mut().find(|counts| counts.source == source)
@@ -98,11 +99,12 @@ impl Totals {
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        let errors: usize = self.errors.iter().map(|error| error.kind.len()).sum();
-        let spilled = if self.errors.spilled() { self.errors.capacity() * size_of::<ErrorCount>() } else { 0 };
-        let breaker = if self.breaker.spilled() { self.breaker.capacity() * size_of::<BreakerCounts>() } else { 0 };
-        let incident = self.incident_duration.as_ref().map_or(0, |histogram| size_of::<Histogram>() + histogram.heap_bytes());
-        errors + spilled + breaker + incident + self.success_duration.heap_bytes() + self.failure_duration.heap_bytes()
+        let kinds: usize = self.errors.iter().map(|error| error.kind.len()).sum();
+        let errors = self.errors.capacity() * size_of::<ErrorCount>();
+        let breaker = self.breaker.capacity() * size_of::<BreakerCounts>();
+        let boxed = |histogram: &Option<Box<Histogram>>| histogram.as_ref().map_or(0, |histogram| size_of::<Histogram>() + histogram.heap_bytes());
+        let durations = self.success_duration.heap_bytes() + boxed(&self.failure_duration) + boxed(&self.incident_duration);
+        kinds + errors + breaker + durations
     }
 }
 
@@ -184,9 +186,12 @@ impl Histogram {
             let needed = usize::try_from(high - low + 1).unwrap_or(usize::MAX);
             if needed <= HISTOGRAM_BUCKETS_MAX {
                 let before = usize::try_from(first - low).unwrap_or_default();
-                counts.splice(0..0, std::iter::repeat_n(0, before));
-                counts.reserve_exact(needed - counts.len());
-                counts.resize(needed, 0);
+                // Exactly: growing by doubling would leave much of it unused.
+                let mut widened = Vec::with_capacity(needed);
+                widened.resize(before, 0);
+                widened.append(counts);
+                widened.resize(needed, 0);
+                *counts = widened;
                 self.first = low;
                 return;
             }

@@ -1,6 +1,6 @@
 //! The rolling window of a circuit: closed buckets, packed, and their sums.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::LazyLock};
 
 use super::{
     bucket::{MetricsBucket, get, put},
@@ -81,6 +81,56 @@ pub struct Window {
     busy: Vec<u64>,
     /// Numbers below this one have their place in `busy`.
     busy_to: u64,
+}
+
+/// A window that weighs next to nothing while there is nothing in it.
+#[derive(Clone, Debug, Default)]
+pub struct Rolling {
+    kept: Option<Box<Window>>,
+    /// How far it is closed while it is not kept.
+    closed_to: u64,
+}
+
+static EMPTY: LazyLock<Window> = LazyLock::new(Window::default);
+
+impl Rolling {
+    /// The window; [`closed_to`](Self::closed_to) knows better than an empty one how far it is closed.
+    pub fn get(&self) -> &Window {
+        self.kept.as_deref().unwrap_or(&EMPTY)
+    }
+
+    /// The window, to put something in it.
+    #[inline]
+    pub fn get_mut(&mut self) -> &mut Window {
+        let closed_to = self.closed_to;
+        self.kept.get_or_insert_with(|| Box::new(Window { closed_to, ..Window::default() }))
+    }
+
+    /// Every bucket with a smaller number is closed.
+    pub fn closed_to(&self) -> u64 {
+        self.kept.as_ref().map_or(self.closed_to, |window| window.closed_to)
+    }
+
+    /// Whether the window holds nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.get().is_empty()
+    }
+
+    /// Closes all buckets before this number, in a window of so many.
+    pub fn close_to(&mut self, number: u64, buckets: u64) {
+        if let Some(window) = &mut self.kept {
+            window.close_to(number, buckets, |_, _, _| {});
+        }
+        self.closed_to = self.closed_to().max(number);
+        if self.is_empty() {
+            self.kept = None;
+        }
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, |window| size_of::<Window>() + window.heap_bytes())
+    }
 }
 
 /// Where a bucket is.

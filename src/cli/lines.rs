@@ -133,7 +133,7 @@ impl CircuitLine {
                 })
                 .collect(),
             window: WindowLine {
-                end_unix_nano: circuit.window().closed_to().saturating_mul(bucket_size),
+                end_unix_nano: circuit.closed_to().saturating_mul(bucket_size),
                 calls: Calls { success: window.successes, failure: window.failures, rejected: window.rejections },
                 duration: durations(&window.latencies, percentiles),
             },

@@ -297,12 +297,14 @@ impl Series<'_, '_> {
     fn durations(&mut self) {
         let (totals, exemplars) = (self.circuit.totals(), self.circuit.exemplars());
         let before = self.circuit.sent.durations;
+        let failed = totals.failure_duration.as_deref();
         let failed_since = totals.errors.iter().map(|error| error.since).min().unwrap_or(self.circuit.since());
         let both = [
-            (Outcome::Success, &totals.success_duration, exemplars.success, self.circuit.since()),
-            (Outcome::Failure, &totals.failure_duration, exemplars.failure, failed_since),
+            (Outcome::Success, Some(&totals.success_duration), exemplars.success, self.circuit.since()),
+            (Outcome::Failure, failed, exemplars.failure, failed_since),
         ];
         for (at, (outcome, histogram, exemplar, since)) in both.into_iter().enumerate() {
+            let Some(histogram) = histogram else { continue };
             let same = before.get(at) == Some(&histogram.count);
             if histogram.count > 0 && (!same || self.whole && !self.page.settings.circuit.delta) {
                 let previous = self.circuit.sent.histograms.as_ref().and_then(|sent| sent.get(at));
@@ -310,7 +312,7 @@ impl Series<'_, '_> {
                 self.histogram("circuit_breaker.duration", attributes, histogram, previous, since, exemplar);
             }
         }
-        self.sent.durations = [totals.success_duration.count, totals.failure_duration.count];
+        self.sent.durations = [totals.success_duration.count, failed.map_or(0, |histogram| histogram.count)];
         let incidents = totals.incident_duration.as_deref();
         self.sent.incidents = incidents.map_or(0, |histogram| histogram.count);
         if let Some(histogram) = incidents
@@ -323,7 +325,7 @@ impl Series<'_, '_> {
         }
         if self.page.settings.circuit.delta {
             let incidents = incidents.cloned().unwrap_or_default();
-            self.sent.histograms = Some(Box::new([totals.success_duration.clone(), totals.failure_duration.clone(), incidents]));
+            self.sent.histograms = Some(Box::new([totals.success_duration.clone(), failed.cloned().unwrap_or_default(), incidents]));
         }
     }
 

@@ -1,0 +1,133 @@
+//! What a circuit and an instance weigh, by what the allocator gave out; and that the ledger's figure is the same.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::sync::Arc;
+
+use fuseboard::circuit::{
+    collector::{CircuitBreakerMetricsCollector, Room},
+    config::CircuitMetricsConfig,
+    inspect::{Rules, inspect},
+};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    resource::v1::Resource,
+    trace::v1::{ResourceSpans, ScopeSpans, Span},
+};
+use prost::Message;
+
+const SECOND: u64 = 1_000_000_000;
+const START: u64 = 1_790_000_000 * SECOND;
+const CIRCUITS: u64 = 50;
+
+fn attribute(key: &str, value: &str) -> KeyValue {
+    let value = AnyValue { value: Some(Value::StringValue(value.to_owned())) };
+    KeyValue { key: key.to_owned(), value: Some(value), ..KeyValue::default() }
+}
+
+/// Latencies of a usual shape: log-normal around 30 ms, from the sum of twelve uniform numbers.
+struct Latencies(u64);
+
+impl Latencies {
+    fn next(&mut self) -> u64 {
+        let mut uniform = || {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+        };
+        let normal = (0..12).map(|_| uniform()).sum::<f64>() - 6.0;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 ms and 10 s")]
+        let nanos = ((17.2 + 0.6 * normal).exp()).clamp(1e6, 1e10) as u64;
+        nanos
+    }
+}
+
+/// So many calls to each of the circuits within one second, one in fifty of which fails.
+fn request(instance: u64, calls: u64, second: u64, latencies: &mut Latencies) -> Vec<u8> {
+    let mut spans = Vec::new();
+    for call in 0..calls {
+        for circuit in 0..CIRCUITS {
+            let end = START + second * SECOND + call * SECOND / calls + circuit;
+            let id = (second << 40 | call << 20 | circuit << 4 | 1) + (instance << 50);
+            spans.push(Span {
+                trace_id: id.to_be_bytes().repeat(2),
+                span_id: id.to_be_bytes().to_vec(),
+                kind: 3,
+                start_time_unix_nano: end - latencies.next(),
+                end_time_unix_nano: end,
+                attributes: vec![
+                    attribute("server.address", &format!("callee-{circuit}.example.com")),
+                    attribute("http.response.status_code", if call % 50 == 7 { "503" } else { "200" }),
+                ],
+                ..Span::default()
+            });
+        }
+    }
+    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
+    let attributes = vec![attribute("service.name", "checkout"), attribute("service.instance.id", &format!("7f6d4c9b8-{instance:05}"))];
+    let resource = Some(Resource { attributes, ..Resource::default() });
+    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }] }.encode_to_vec()
+}
+
+struct Weighed {
+    /// What the allocator gave out and did not get back.
+    allocated: u64,
+    /// What the collector says it holds.
+    told: u64,
+}
+
+/// What a collector weighs after these instances made so many calls a second to each circuit, for so long.
+fn weigh(instances: u64, calls: u64, seconds: u64, then_idle: u64) -> Weighed {
+    let rules = Rules::default();
+    let mut latencies = Latencies(1);
+    let mut seconds_of_requests = Vec::new();
+    for second in 0..seconds {
+        seconds_of_requests.push((0..instances).map(|instance| request(instance, calls, second, &mut latencies)).collect::<Vec<_>>());
+    }
+    let mut kept = None;
+    let measured = allocation_counter::measure(|| {
+        let config = CircuitMetricsConfig::default();
+        let room = Arc::new(Room::new(config.max_circuits));
+        let mut collector = CircuitBreakerMetricsCollector::new(Arc::new(config), Arc::default(), room);
+        let mut events = Vec::new();
+        for (second, requests) in (0..).zip(&seconds_of_requests) {
+            let now = START + (second + 1) * SECOND;
+            for request in requests {
+                let inspection = inspect(request, 0, &rules, now).unwrap();
+                collector.apply(request, &inspection, |_| true, now);
+            }
+            collector.advance(now, &mut events);
+        }
+        for second in seconds..seconds + then_idle {
+            collector.advance(START + second * SECOND, &mut events);
+        }
+        kept = Some(collector);
+    });
+    let collector = kept.unwrap();
+    assert_eq!(collector.circuits().count() as u64, CIRCUITS);
+    Weighed { allocated: u64::try_from(measured.bytes_current).unwrap(), told: collector.bytes() as u64 }
+}
+
+fn per_circuit(what: &str, weighed: &Weighed, limit: u64) {
+    let (allocated, told) = (weighed.allocated / CIRCUITS, weighed.told / CIRCUITS);
+    println!("{what}: {allocated} bytes a circuit, {told} told");
+    assert!(allocated <= limit, "{what}: {allocated} bytes a circuit, more than {limit}");
+    assert!(told.abs_diff(allocated) * 10 <= allocated, "{what}: {told} bytes told, {allocated} allocated");
+}
+
+#[test]
+fn a_circuit_weighs_what_is_promised() {
+    per_circuit("100 requests/s, full window", &weigh(1, 100, 75, 0), 16 << 10);
+    per_circuit("1 request/s, full window", &weigh(1, 1, 75, 0), 5 << 10);
+    // A window and its lateness after the last call.
+    per_circuit("idle", &weigh(1, 1, 75, 90), 1 << 10);
+}
+
+#[test]
+fn one_more_instance_weighs_what_is_promised() {
+    let (few, many) = (weigh(10, 1, 75, 0), weigh(50, 1, 75, 0));
+    let each = (many.allocated - few.allocated) / (40 * CIRCUITS);
+    // The calls of more instances fill the same buckets more, which is part of this figure.
+    println!("{each} bytes for each more instance of a circuit");
+    assert!(each <= 512, "{each} bytes for each more instance of a circuit");
+}
