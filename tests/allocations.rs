@@ -1,5 +1,7 @@
 //! Reading and windowing spans costs no allocation a span.
 
+mod support;
+
 use std::sync::Arc;
 
 use fuseboard::circuit::{
@@ -7,43 +9,26 @@ use fuseboard::circuit::{
     config::CircuitMetricsConfig,
     inspect::{Rules, inspect},
 };
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceRequest,
-    common::v1::{AnyValue, KeyValue, any_value::Value},
-    resource::v1::Resource,
-    trace::v1::{ResourceSpans, ScopeSpans, Span},
-};
-use prost::Message;
+use support::spans::{SECOND, attribute, bytes, call};
 
-const SECOND: u64 = 1_000_000_000;
 const START: u64 = 1_790_000_000 * SECOND;
-
-fn attribute(key: &str, value: &str) -> KeyValue {
-    let value = AnyValue { value: Some(Value::StringValue(value.to_owned())) };
-    KeyValue { key: key.to_owned(), value: Some(value), ..KeyValue::default() }
-}
 
 /// Calls to ten callees, some of which fail, all within one second.
 fn request(spans: u64, second: u64) -> Vec<u8> {
     let span = |number: u64| {
         let end = START + second * SECOND + number * SECOND / spans;
-        Span {
-            trace_id: (second << 32 | number | 1 << 60).to_be_bytes().repeat(2),
-            span_id: (second << 32 | number | 1 << 60).to_be_bytes().to_vec(),
-            kind: 3,
-            start_time_unix_nano: end - 1_000_000 * (1 + number % 50),
-            end_time_unix_nano: end,
-            attributes: vec![
+        let mut span = call(
+            second << 32 | number,
+            end,
+            vec![
                 attribute("http.url", &format!("http://callee-{}/path?{number}", number % 10)),
                 attribute("http.status_code", if number.is_multiple_of(9) { "503" } else { "200" }),
             ],
-            ..Span::default()
-        }
+        );
+        span.start_time_unix_nano = end - SECOND / 1000 * (1 + number % 50);
+        span
     };
-    let scope_spans = vec![ScopeSpans { spans: (0..spans).map(span).collect(), ..ScopeSpans::default() }];
-    let resource = Resource { attributes: vec![attribute("service.name", "shop"), attribute("service.instance.id", "a")], ..Resource::default() };
-    let resource_spans = vec![ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() }];
-    ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+    bytes(&support::spans::request("shop", "a", (0..spans).map(span).collect()))
 }
 
 #[test]

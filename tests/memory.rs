@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod support;
+
 use std::sync::Arc;
 
 use fuseboard::circuit::{
@@ -9,22 +11,10 @@ use fuseboard::circuit::{
     config::CircuitMetricsConfig,
     inspect::{Rules, inspect},
 };
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceRequest,
-    common::v1::{AnyValue, KeyValue, any_value::Value},
-    resource::v1::Resource,
-    trace::v1::{ResourceSpans, ScopeSpans, Span},
-};
-use prost::Message;
+use support::spans::{SECOND, bytes, call_to};
 
-const SECOND: u64 = 1_000_000_000;
 const START: u64 = 1_790_000_000 * SECOND;
 const CIRCUITS: u64 = 50;
-
-fn attribute(key: &str, value: &str) -> KeyValue {
-    let value = AnyValue { value: Some(Value::StringValue(value.to_owned())) };
-    KeyValue { key: key.to_owned(), value: Some(value), ..KeyValue::default() }
-}
 
 /// Latencies of a usual shape: log-normal around 30 ms, from the sum of twelve uniform numbers.
 struct Latencies(u64);
@@ -49,24 +39,13 @@ fn request(instance: u64, calls: u64, second: u64, latencies: &mut Latencies) ->
         for circuit in 0..CIRCUITS {
             let end = START + second * SECOND + call * SECOND / calls + circuit;
             let id = (second << 40 | call << 20 | circuit << 4 | 1) + (instance << 50);
-            spans.push(Span {
-                trace_id: id.to_be_bytes().repeat(2),
-                span_id: id.to_be_bytes().to_vec(),
-                kind: 3,
-                start_time_unix_nano: end - latencies.next(),
-                end_time_unix_nano: end,
-                attributes: vec![
-                    attribute("server.address", &format!("callee-{circuit}.example.com")),
-                    attribute("http.response.status_code", if call % 50 == 7 { "503" } else { "200" }),
-                ],
-                ..Span::default()
-            });
+            let status = if call % 50 == 7 { "503" } else { "200" };
+            let mut span = call_to(&format!("callee-{circuit}.example.com"), id, end, status);
+            span.start_time_unix_nano = end - latencies.next();
+            spans.push(span);
         }
     }
-    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
-    let attributes = vec![attribute("service.name", "checkout"), attribute("service.instance.id", &format!("7f6d4c9b8-{instance:05}"))];
-    let resource = Some(Resource { attributes, ..Resource::default() });
-    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }] }.encode_to_vec()
+    bytes(&support::spans::request("checkout", &format!("7f6d4c9b8-{instance:05}"), spans))
 }
 
 struct Weighed {
