@@ -75,15 +75,17 @@ const LOG_MAX: usize = 512;
 impl Tally {
     #[inline]
     fn add(&mut self, code: u16, count: u32) {
-        if count == 1 && self.log.len() < LOG_MAX {
-            self.log.push(code);
-        } else {
-            self.add_slowly(code, count);
+        if count != 1 {
+            return self.add_several(code, count);
         }
+        if self.log.len() >= LOG_MAX {
+            self.settle();
+        }
+        self.log.push(code);
     }
 
-    fn add_slowly(&mut self, code: u16, count: u32) {
-        self.settle();
+    /// What is in the log stays there: a code may be in both.
+    fn add_several(&mut self, code: u16, count: u32) {
         match self.sorted.binary_search_by_key(&code, |entry| entry.0) {
             Ok(at) => {
                 if let Some(entry) = self.sorted.get_mut(at) {
@@ -170,7 +172,7 @@ impl MetricsBucket {
         self.duration_min = [self.duration_min, other.duration_min].into_iter().flatten().min();
         self.duration_max = self.duration_max.max(other.duration_max);
         for (code, count) in other.latencies() {
-            self.latencies.add_slowly(*code, *count);
+            self.latencies.add_several(*code, *count);
         }
     }
 

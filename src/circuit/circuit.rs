@@ -15,7 +15,7 @@ use super::{
     sent::Sent,
     sketch::Code,
     state::{Change, Ids, Source, State},
-    totals::Totals,
+    totals::{Histogram, Totals},
     window::{Place, Rolling, Window},
 };
 
@@ -23,15 +23,23 @@ use super::{
 /// unpack them.
 const RARE: u64 = 2;
 
+/// A circuit's series begin so long before it was seen, in nanoseconds: a first point of 0 must not share a
+/// millisecond with what follows, or backends refuse one of them as a duplicate.
+const BEFORE: u64 = 1_000_000;
+
 /// One circuit: its instances, its window, and what it counted since it began.
 #[derive(Debug)]
 pub struct Circuit {
     key: Arc<CircuitKey>,
-    /// When it was seen first, in Unix nanoseconds: the start of its series.
+    /// Just before it was seen first, in Unix nanoseconds: the start of its series.
     since: u64,
     /// When something was heard of it last, by the clock.
     pub(super) last_seen: u64,
     pub(super) members: Slab<Member>,
+    /// Processes that call through it and are too many to be members.
+    pub(super) strangers: u32,
+    /// Moves on when totals begin anew, so that what was told of the old ones is not taken for the new.
+    epoch: u32,
     window: Rolling,
     totals: Totals,
     incident: Option<Incident>,
@@ -71,6 +79,17 @@ pub struct Exemplar {
     pub ids: Ids,
 }
 
+/// What new settings make of a circuit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reshape {
+    /// Windows have another shape.
+    pub(super) windows: bool,
+    /// Histograms have other bounds.
+    pub(super) histograms: bool,
+    /// Deltas are told from now on.
+    pub(super) to_delta: bool,
+}
+
 /// A call, ready to be counted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call<'a> {
@@ -86,10 +105,12 @@ impl Circuit {
     pub(super) fn new(key: Arc<CircuitKey>, now: u64) -> Self {
         Self {
             key,
-            since: now,
+            since: now.saturating_sub(BEFORE),
             last_seen: now,
             // Most circuits have few instances; further ones make room for four.
             members: Slab::with_capacity(1),
+            strangers: 0,
+            epoch: 0,
             window: Rolling::default(),
             totals: Totals::default(),
             incident: None,
@@ -104,9 +125,27 @@ impl Circuit {
         &self.key
     }
 
-    /// When it was seen first, in Unix nanoseconds.
+    /// Just before it was seen first, in Unix nanoseconds.
     pub const fn since(&self) -> u64 {
         self.since
+    }
+
+    /// When a series that begins now was last known to be 0: when the circuit was told of last.
+    const fn born(&self) -> u64 {
+        if self.sent.at > 0 { self.sent.at } else { self.since }
+    }
+
+    /// Moves on when its totals begin anew.
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Notes what was told of it, unless its totals have begun anew since.
+    pub fn told(&mut self, sent: Sent, epoch: u32) {
+        if epoch == self.epoch {
+            self.sent = sent;
+            self.exemplars = None;
+        }
     }
 
     /// Its rolling window.
@@ -124,14 +163,9 @@ impl Circuit {
         &self.totals
     }
 
-    /// Spans that stand for what was counted since the last call of [`forget_exemplars`](Self::forget_exemplars).
+    /// Spans that stand for what was counted since it was [`told`](Self::told) of.
     pub fn exemplars(&self) -> Exemplars {
         self.exemplars.as_deref().copied().unwrap_or_default()
-    }
-
-    /// Begins to look for other exemplars.
-    pub fn forget_exemplars(&mut self) {
-        self.exemplars = None;
     }
 
     /// Puts what is rarely used at rest.
@@ -142,14 +176,22 @@ impl Circuit {
         }
     }
 
-    /// Begins windows or histograms anew, whose old ones do not fit new settings.
-    pub(super) fn reconfigure(&mut self, reshaped: bool, rescaled: bool) {
-        if reshaped {
+    /// Begins windows or histograms anew whose old ones do not fit new settings.
+    pub(super) fn reconfigure(&mut self, change: Reshape) {
+        let Reshape { windows, histograms, to_delta } = change;
+        if windows {
             self.window = Rolling::default();
         }
-        if rescaled {
+        if histograms {
             (self.totals.success_duration, self.totals.failure_duration, self.totals.incident_duration) = Default::default();
-            self.sent.histograms = None;
+            (self.sent.histograms, self.sent.durations, self.sent.incidents) = Default::default();
+            self.epoch = self.epoch.wrapping_add(1);
+        } else if to_delta {
+            // What was told as a cumulative count is what the first delta counts from.
+            let of = |histogram: &Option<Box<Histogram>>| histogram.as_deref().cloned().unwrap_or_default();
+            let (failures, incidents) = (of(&self.totals.failure_duration), of(&self.totals.incident_duration));
+            self.sent.histograms = Some(Box::new([self.totals.success_duration.clone(), failures, incidents]));
+            self.epoch = self.epoch.wrapping_add(1);
         }
         self.changed = true;
     }
@@ -179,18 +221,19 @@ impl Circuit {
         self.last_seen = now;
         let nanos = end - start;
         let code = Code::of(nanos);
+        let born = self.born();
         let kind = match outcome {
             Outcome::Success => {
                 self.totals.successes += u64::from(weight);
-                self.totals.success_duration.add(nanos, code, weight, &config.explicit_bounds);
+                self.totals.success_duration.add(nanos, code, weight, &config.explicit_bounds, born);
                 None
             }
             Outcome::Failure => {
-                self.totals.failure_duration.get_or_insert_default().add(nanos, code, weight, &config.explicit_bounds);
-                Some(self.totals.failure(error, weight, now))
+                self.totals.failure_duration.get_or_insert_default().add(nanos, code, weight, &config.explicit_bounds, born);
+                Some(self.totals.failure(error, weight, born))
             }
             Outcome::Rejected => {
-                self.totals.rejections += u64::from(weight);
+                self.totals.reject(weight, born);
                 None
             }
         };
@@ -207,7 +250,7 @@ impl Circuit {
                 _ => bucket.call(kind, nanos, code, weight),
             }
             if outcome != Outcome::Rejected {
-                window.spend(start, end, config.bucket_size(), config.buckets());
+                window.spend((start, end), weight, config.bucket_size(), config.buckets());
                 self.exemplify(outcome, Exemplar { at: end, nanos, ids: [0; 24] }, ids);
             }
         }
@@ -227,12 +270,12 @@ impl Circuit {
 
     /// Settles everything before this bucket: takes the evidence of all instances in the order in which the spans
     /// ended, and closes buckets.
-    pub(super) fn settle(&mut self, to: u64, config: &CircuitMetricsConfig, now: u64, events: &mut Vec<CircuitEvent>) {
+    pub(super) fn settle(&mut self, to: u64, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
         let due = self.due(to.saturating_mul(config.bucket_size()));
         for (member, evidence) in due {
             let number = evidence.observation.order / config.bucket_size();
             self.window.close_to(number.min(to), config.buckets());
-            self.observe(member, &evidence, config, now, events);
+            self.observe(member, &evidence, config, events);
         }
         if to > self.window.closed_to() {
             self.changed |= !self.window.is_empty();
@@ -254,7 +297,7 @@ impl Circuit {
         due
     }
 
-    fn observe(&mut self, member: usize, evidence: &Evidence, config: &CircuitMetricsConfig, now: u64, events: &mut Vec<CircuitEvent>) {
+    fn observe(&mut self, member: usize, evidence: &Evidence, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
         let observation = &evidence.observation;
         let Some(instance) = self.members.get_mut(member) else { return };
         let changes = instance.observe(evidence);
@@ -262,8 +305,8 @@ impl Circuit {
         for change in changes {
             self.changed = true;
             let number = observation.order / config.bucket_size();
-            let window = (change == Change::Trip).then(|| Box::new(self.window.get_mut().snapshot(number, config.percentiles())));
-            self.count_change(change, number, observation.ids, observation.at, config, now);
+            let window = (change == Change::Trip).then(|| Box::new(self.window.get_mut().snapshot(number, config)));
+            self.count_change(change, number, observation.ids, observation.at, config);
             let (incident, incident_duration) = self.follow_incident(change, observation.at, config);
             events.push(CircuitEvent {
                 at: observation.at,
@@ -279,8 +322,9 @@ impl Circuit {
         }
     }
 
-    fn count_change(&mut self, change: Change, number: u64, ids: Ids, at: u64, config: &CircuitMetricsConfig, now: u64) {
-        let Some(counts) = self.totals.breaker(Source::Reported, now) else { return };
+    fn count_change(&mut self, change: Change, number: u64, ids: Ids, at: u64, config: &CircuitMetricsConfig) {
+        let born = self.born();
+        let Some(counts) = self.totals.breaker(Source::Reported, born) else { return };
         let bucket = match self.window.get_mut().place(number, config.buckets()) {
             Place::Open(bucket) | Place::Late(bucket) => Some(bucket),
             Place::Outside => None,
@@ -312,8 +356,13 @@ impl Circuit {
             return (Some(incident.id), None);
         }
         self.incident = None;
+        // What an operator ended says nothing of how long a recovery takes.
+        if change != Change::Recovery {
+            return (Some(incident.id), None);
+        }
         let nanos = at.saturating_sub(incident.since);
-        self.totals.incident_duration.get_or_insert_default().add(nanos, Code::of(nanos), 1, &config.explicit_bounds);
+        let born = self.born();
+        self.totals.incident_duration.get_or_insert_default().add(nanos, Code::of(nanos), 1, &config.explicit_bounds, born);
         (Some(incident.id), Some(nanos))
     }
 
@@ -341,11 +390,7 @@ impl Circuit {
     pub fn bytes(&self) -> usize {
         let members: usize = self.members.iter().map(|(_, member)| member.heap_bytes()).sum();
         let texts = [&self.key.text, &self.key.caller.service, &self.key.caller.namespace, &self.key.caller.environment].map(|text| text.len());
-        let histograms = self
-            .sent
-            .histograms
-            .as_deref()
-            .map_or(0, |sent| size_of_val(sent) + sent.iter().map(super::totals::Histogram::heap_bytes).sum::<usize>());
+        let histograms = self.sent.histograms.as_deref().map_or(0, |sent| size_of_val(sent) + sent.iter().map(Histogram::heap_bytes).sum::<usize>());
         size_of::<Self>()
             + size_of::<CircuitKey>()
             + texts.iter().sum::<usize>()

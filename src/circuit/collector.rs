@@ -13,7 +13,8 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::{
-    circuit::{Call, Circuit},
+    bucket::Outcome,
+    circuit::{Call, Circuit, Reshape},
     config::CircuitMetricsConfig,
     event::CircuitEvent,
     inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, ResourceRecord, SpanRecord, TargetRecord},
@@ -23,8 +24,12 @@ use super::{
     state::Observation,
 };
 
-/// Processes that a shard tells apart at most. Those beyond it share one instance of no name per caller.
+/// Processes that a shard tells apart at most. Those beyond it share one instance of no name per caller, for as many
+/// callers again; what comes then counts as overflow.
 const PROCESSES_MAX: usize = 50_000;
+
+/// Circuits and processes that one [`Round`] looks at before it lets others to the shard.
+const AT_ONCE: usize = 256;
 
 /// Room for circuits, shared by all collectors.
 #[derive(Debug)]
@@ -118,6 +123,29 @@ pub struct Applied {
     pub evidence_dropped: u64,
     /// Calls by processes that are too many for their circuit to tell apart.
     pub instances_beyond: u64,
+    /// Spans of processes that are too many for the shard to tell apart.
+    pub processes_beyond: u64,
+}
+
+/// One time round a shard, some of it at a time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Round {
+    /// Where it goes on; `None` before it begins.
+    next: Option<Cursor>,
+    /// Circuits that were seen.
+    pub circuits: usize,
+    /// Bytes they and the processes hold.
+    pub bytes: usize,
+    /// How far the slowest circuit's buckets are behind, in nanoseconds; 0 if nothing is open.
+    pub lag: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cursor {
+    circuit: usize,
+    process: usize,
+    /// Whether what nobody has heard of for long is let go of.
+    sweeping: bool,
 }
 
 enum Found {
@@ -146,25 +174,32 @@ impl CircuitBreakerMetricsCollector {
 
     /// Goes over to other settings. Where the shape of the windows changed they begin anew; counters go on.
     pub fn reconfigure(&mut self, config: &Arc<CircuitMetricsConfig>, selection: &Arc<Selection>) {
-        let reshaped = (self.config.window_size(), self.config.bucket_size()) != (config.window_size(), config.bucket_size());
-        let rescaled = self.config.explicit_bounds != config.explicit_bounds;
+        let reshape = Reshape {
+            windows: (self.config.window_size(), self.config.bucket_size()) != (config.window_size(), config.bucket_size()),
+            histograms: self.config.explicit_bounds != config.explicit_bounds,
+            to_delta: config.delta && !self.config.delta,
+        };
         for (_, circuit) in &mut self.circuits {
-            circuit.reconfigure(reshaped, rescaled);
+            circuit.reconfigure(reshape);
         }
         self.config = Arc::clone(config);
         self.selection = Arc::clone(selection);
+        let left_out = |key: &CircuitKey| !key.overflow && !selection.takes(key.caller.service.as_bytes(), key.text.as_bytes());
+        let left_out: Vec<usize> = self.circuits.iter().filter(|(_, circuit)| left_out(circuit.key())).map(|(number, _)| number).collect();
+        left_out.into_iter().for_each(|number| self.remove_circuit(number));
     }
 
     /// Counts the spans of a request whose resources are `mine`. Can't fail.
     pub fn apply(&mut self, request: &[u8], inspection: &Inspection, mine: impl Fn(u32) -> bool, now: u64) -> Applied {
         let mut applied = Applied::default();
-        let mut current: Option<(u32, u32)> = None;
+        let mut current: Option<(u32, Option<u32>)> = None;
         for (index, span) in inspection.spans.iter().enumerate() {
             if !mine(span.resource) {
                 continue;
             }
             let process = self.process_of(request, inspection, span.resource, &mut current, now);
-            match self.seat(process, inspection, request, span.target, now) {
+            applied.processes_beyond += u64::from(process.is_none());
+            match process.map_or(Found::NoRoom, |process| self.seat(process, inspection, request, span.target, now)) {
                 Found::Seat(seat) => self.count(seat, span, request, inspection, now, &mut applied),
                 Found::Excluded => applied.excluded += 1,
                 Found::NoRoom => applied.overflow.extend(u32::try_from(index)),
@@ -172,20 +207,28 @@ impl CircuitBreakerMetricsCollector {
         }
         for observation in inspection.observations.iter().filter(|observation| mine(observation.resource)) {
             let process = self.process_of(request, inspection, observation.resource, &mut current, now);
-            if let Found::Seat(seat) = self.seat(process, inspection, request, observation.target, now) {
-                applied.evidence_dropped += u64::from(!self.observe(seat, observation, request));
-            }
+            let kept = match process.map_or(Found::NoRoom, |process| self.seat(process, inspection, request, observation.target, now)) {
+                Found::Seat(seat) => self.observe(seat, observation, request, now),
+                Found::Excluded => true,
+                Found::NoRoom => false,
+            };
+            applied.evidence_dropped += u64::from(!kept);
         }
         for (index, resource) in (0..).zip(&inspection.resources) {
             if mine(index) {
-                self.heard_of(request, inspection, resource, now);
+                let process = self.process_of(request, inspection, index, &mut current, now);
+                if let Some(process) = process.and_then(|process| self.processes.get_mut(process as usize)) {
+                    process.newest_end = process.newest_end.max(resource.newest_end);
+                    process.last_seen = now;
+                }
             }
         }
         applied
     }
 
-    /// Counts spans in the one circuit of all that found no room.
-    pub fn apply_overflow(&mut self, request: &[u8], inspection: &Inspection, spans: &[u32], now: u64) {
+    /// Counts spans in the one circuit of all that found no room, which tells no outcomes apart but refusals; gives
+    /// how many were late.
+    pub fn apply_overflow(&mut self, request: &[u8], inspection: &Inspection, spans: &[u32], now: u64) -> u64 {
         let circuit = match self.circuits.iter().next() {
             Some((circuit, _)) => circuit,
             None => {
@@ -195,9 +238,12 @@ impl CircuitBreakerMetricsCollector {
             }
         };
         let seat = Seat { circuit: u32::try_from(circuit).unwrap_or(u32::MAX), member: None };
+        let mut applied = Applied::default();
         for span in spans.iter().filter_map(|index| inspection.spans.get(*index as usize)) {
-            self.count(seat, span, request, inspection, now, &mut Applied::default());
+            let outcome = if span.outcome == Outcome::Rejected { Outcome::Rejected } else { Outcome::Success };
+            self.count(seat, &SpanRecord { outcome, ..*span }, request, inspection, now, &mut applied);
         }
+        applied.late
     }
 
     #[inline]
@@ -213,17 +259,25 @@ impl CircuitBreakerMetricsCollector {
         }
     }
 
-    fn observe(&mut self, seat: Seat, record: &ObservationRecord, request: &[u8]) -> bool {
+    fn observe(&mut self, seat: Seat, record: &ObservationRecord, request: &[u8], now: u64) -> bool {
         let Some(circuit) = self.circuits.get_mut(seat.circuit as usize) else { return false };
         circuit.changed = true;
+        circuit.last_seen = now;
         let Some(member) = seat.member.and_then(|member| circuit.members.get_mut(member as usize)) else { return false };
         let observation = Observation { order: record.order, at: record.at, state: record.state, ids: record.ids(request) };
         member.keep(Evidence { observation, step: record.step }, self.config.bucket_size())
     }
 
-    /// The process of a resource; made known if it is not.
+    /// The process of a resource; made known if it is not and there is room.
     #[inline]
-    fn process_of(&mut self, request: &[u8], inspection: &Inspection, resource: u32, current: &mut Option<(u32, u32)>, now: u64) -> u32 {
+    fn process_of(
+        &mut self,
+        request: &[u8],
+        inspection: &Inspection,
+        resource: u32,
+        current: &mut Option<(u32, Option<u32>)>,
+        now: u64,
+    ) -> Option<u32> {
         if let Some((known, process)) = *current
             && known == resource
         {
@@ -231,7 +285,7 @@ impl CircuitBreakerMetricsCollector {
         }
         let record = inspection.resources.get(resource as usize).copied().unwrap_or_default();
         let process = match self.find_process(request, inspection, &record) {
-            Some(process) => process,
+            Some(process) => Some(process),
             None => self.new_process(request, inspection, &record, now),
         };
         *current = Some((resource, process));
@@ -245,11 +299,12 @@ impl CircuitBreakerMetricsCollector {
     }
 
     #[cold]
-    fn new_process(&mut self, request: &[u8], inspection: &Inspection, record: &ResourceRecord, now: u64) -> u32 {
+    fn new_process(&mut self, request: &[u8], inspection: &Inspection, record: &ResourceRecord, now: u64) -> Option<u32> {
         let mut record = *record;
         if self.processes.len() >= PROCESSES_MAX {
             record.instance = super::inspect::Text::default();
-            if let Some(shared) = self.find_process(request, inspection, &record) {
+            let shared = self.find_process(request, inspection, &record);
+            if shared.is_some() || self.processes.len() >= 2 * PROCESSES_MAX {
                 return shared;
             }
         }
@@ -262,15 +317,7 @@ impl CircuitBreakerMetricsCollector {
         self.by_resource.insert_unique(hasher.hash_one(texts), index, |index| {
             processes.get(*index as usize).map_or(0, |process| hasher.hash_one(process.texts()))
         });
-        index
-    }
-
-    /// Moves a process's time on.
-    fn heard_of(&mut self, request: &[u8], inspection: &Inspection, record: &ResourceRecord, now: u64) {
-        if let Some(process) = self.find_process(request, inspection, record).and_then(|index| self.processes.get_mut(index as usize)) {
-            process.newest_end = process.newest_end.max(record.newest_end);
-            process.last_seen = now;
-        }
+        Some(index)
     }
 
     /// The place of a process in the circuit of a target.
@@ -281,14 +328,24 @@ impl CircuitBreakerMetricsCollector {
         let circuits = &self.circuits;
         let is = |seat: &Seat| circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.key().is(&target));
         if let Some(last) = process.last
+            && last.member.is_some()
             && is(&last)
         {
             return Found::Seat(last);
         }
         let hash = self.hasher.hash_one(target);
-        if let Some(seat) = process.seats.find(hash, is).copied() {
-            process.last = Some(seat);
-            return Found::Seat(seat);
+        if let Some(seat) = process.seats.find_mut(hash, is) {
+            if seat.member.is_none() {
+                // A stranger becomes a member when others have left.
+                seat.member = self.circuits.get_mut(seat.circuit as usize).and_then(|circuit| {
+                    let member = join(circuit, index, &process.instance, self.config.max_instances)?;
+                    circuit.strangers = circuit.strangers.saturating_sub(1);
+                    Some(member)
+                });
+                self.instances += usize::from(seat.member.is_some());
+            }
+            process.last = Some(*seat);
+            return Found::Seat(*seat);
         }
         self.take_seat(index, &target, hash, now)
     }
@@ -302,9 +359,9 @@ impl CircuitBreakerMetricsCollector {
         }
         let Some(number) = self.circuit_of(&caller, target, now) else { return Found::NoRoom };
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return Found::NoRoom };
-        let room = circuit.members.len() < self.config.max_instances;
-        let member = room.then(|| u32::try_from(circuit.members.insert(Member::new(index, instance))).unwrap_or(u32::MAX));
-        self.instances += usize::from(room);
+        let member = join(circuit, index, &instance, self.config.max_instances);
+        circuit.strangers += u32::from(member.is_none());
+        self.instances += usize::from(member.is_some());
         let seat = Seat { circuit: number, member };
         let (circuits, hasher) = (&self.circuits, &self.hasher);
         let rehash = |seat: &Seat| circuits.get(seat.circuit as usize).map_or(0, |circuit| hasher.hash_one(target_of(circuit.key())));
@@ -337,78 +394,114 @@ impl CircuitBreakerMetricsCollector {
 
     /// Closes the buckets of every circuit up to its watermark, lets go of what is idle, and hands out what breakers
     /// did, each circuit's events in order.
-    pub fn advance(&mut self, now: u64, events: &mut Vec<CircuitEvent>) {
-        let oldest = now.saturating_sub(self.config.allowed_lateness);
-        for (_, circuit) in &mut self.circuits {
-            if circuit.is_settled() {
-                continue;
+    pub fn advance(&mut self, now: u64, events: &mut Vec<CircuitEvent>) -> Round {
+        let mut round = Round::default();
+        while self.advance_some(&mut round, now, events) {}
+        round
+    }
+
+    /// As [`advance`](Self::advance), for some of the circuits; `false` when the round is complete.
+    pub fn advance_some(&mut self, round: &mut Round, now: u64, events: &mut Vec<CircuitEvent>) -> bool {
+        let mut cursor = round.next.unwrap_or_else(|| self.begin(now));
+        let last = self.circuits.capacity().min(cursor.circuit + AT_ONCE);
+        for number in cursor.circuit..last {
+            self.advance_circuit(number, cursor.sweeping, round, now, events);
+        }
+        cursor.circuit = last;
+        if last == self.circuits.capacity() {
+            let last = self.processes.capacity().min(cursor.process + AT_ONCE);
+            for index in cursor.process..last {
+                self.look_at_process(index, cursor.sweeping, round, now);
             }
+            cursor.process = last;
+        }
+        round.next = Some(cursor);
+        cursor.circuit < self.circuits.capacity() || cursor.process < self.processes.capacity()
+    }
+
+    fn begin(&mut self, now: u64) -> Cursor {
+        let sweeping = now >= self.next_sweep;
+        if sweeping {
+            self.next_sweep = now.saturating_add(self.config.instance_ttl.min(self.config.circuit_ttl) / 30);
+        }
+        Cursor { circuit: 0, process: 0, sweeping }
+    }
+
+    fn advance_circuit(&mut self, number: usize, sweeping: bool, round: &mut Round, now: u64, events: &mut Vec<CircuitEvent>) {
+        let oldest = now.saturating_sub(self.config.allowed_lateness);
+        let Some(circuit) = self.circuits.get_mut(number) else { return };
+        if !circuit.is_settled() {
             let of_process = |member: &Member| {
                 let process = self.processes.get(member.process as usize);
                 process.map_or(oldest, |process| process.newest_end.saturating_sub(self.config.reorder).max(oldest))
             };
             let watermark = circuit.members.iter().map(|(_, member)| of_process(member)).min().unwrap_or(oldest);
-            circuit.settle(watermark / self.config.bucket_size(), &self.config, now, events);
+            circuit.settle(watermark / self.config.bucket_size(), &self.config, events);
         }
-        if now >= self.next_sweep {
-            self.next_sweep = now.saturating_add(self.config.instance_ttl.min(self.config.circuit_ttl) / 30);
-            self.sweep(now);
+        if circuit.is_settled() {
+            if sweeping && is_gone(circuit.last_seen, self.config.circuit_ttl, now) && !circuit.is_tripped() {
+                return self.remove_circuit(number);
+            }
+            circuit.rest();
+        } else {
+            round.lag = round.lag.max(now.saturating_sub(circuit.closed_to() * self.config.bucket_size()));
+        }
+        round.circuits += 1;
+        round.bytes += circuit.bytes();
+    }
+
+    fn look_at_process(&mut self, index: usize, sweeping: bool, round: &mut Round, now: u64) {
+        let Some(process) = self.processes.get(index) else { return };
+        if sweeping && is_gone(process.last_seen, self.config.instance_ttl, now) {
+            self.remove_process(index);
+        } else {
+            round.bytes += process.bytes();
         }
     }
 
     /// Closes everything: there will be no more spans.
     pub fn finish(&mut self, now: u64, events: &mut Vec<CircuitEvent>) {
         for (_, circuit) in &mut self.circuits {
-            circuit.settle(now / self.config.bucket_size() + 1, &self.config, now, events);
+            circuit.settle(now / self.config.bucket_size() + 1, &self.config, events);
         }
     }
 
-    /// Lets go of processes and circuits that nobody has heard of for long.
-    fn sweep(&mut self, now: u64) {
-        let gone = |last_seen: u64, ttl: u64| last_seen.saturating_add(ttl) < now;
-        let ttl = self.config.instance_ttl;
-        let processes: Vec<u32> =
-            self.processes.iter().filter(|(_, process)| gone(process.last_seen, ttl)).filter_map(|(index, _)| u32::try_from(index).ok()).collect();
-        processes.into_iter().for_each(|index| self.remove_process(index));
-        let ttl = self.config.circuit_ttl;
-        let idle = |circuit: &Circuit| gone(circuit.last_seen, ttl) && !circuit.is_tripped() && circuit.is_settled();
-        let circuits: Vec<u32> =
-            self.circuits.iter().filter(|(_, circuit)| idle(circuit)).filter_map(|(index, _)| u32::try_from(index).ok()).collect();
-        circuits.into_iter().for_each(|index| self.remove_circuit(index));
-        for (_, circuit) in &mut self.circuits {
-            if circuit.is_settled() {
-                circuit.rest();
-            }
-        }
-    }
-
-    fn remove_process(&mut self, index: u32) {
-        let Some(process) = self.processes.try_remove(index as usize) else { return };
-        if let Ok(entry) = self.by_resource.find_entry(self.hasher.hash_one(process.texts()), |other| *other == index) {
+    fn remove_process(&mut self, index: usize) {
+        let Some(process) = self.processes.try_remove(index) else { return };
+        if let Ok(entry) = self.by_resource.find_entry(self.hasher.hash_one(process.texts()), |other| *other as usize == index) {
             entry.remove();
         }
         for seat in process.seats {
-            if let (Some(circuit), Some(member)) = (self.circuits.get_mut(seat.circuit as usize), seat.member) {
-                circuit.remove(member as usize);
-                self.instances -= 1;
+            let Some(circuit) = self.circuits.get_mut(seat.circuit as usize) else { continue };
+            match seat.member {
+                Some(member) => {
+                    circuit.remove(member as usize);
+                    self.instances -= 1;
+                }
+                None => circuit.strangers = circuit.strangers.saturating_sub(1),
             }
         }
     }
 
-    fn remove_circuit(&mut self, index: u32) {
-        let Some(circuit) = self.circuits.try_remove(index as usize) else { return };
+    fn remove_circuit(&mut self, number: usize) {
+        let Some(circuit) = self.circuits.try_remove(number) else { return };
         let key = circuit.key();
-        if let Ok(entry) = self.by_key.find_entry(hash_of(&self.hasher, &key.caller, &target_of(key)), |other| *other == index) {
+        if let Ok(entry) = self.by_key.find_entry(hash_of(&self.hasher, &key.caller, &target_of(key)), |other| *other as usize == number) {
             entry.remove();
             self.room.give();
         }
         let hash = self.hasher.hash_one(target_of(key));
-        for (_, process) in &mut self.processes {
-            process.last = process.last.filter(|seat| seat.circuit != index);
-            if let Ok(entry) = process.seats.find_entry(hash, |seat| seat.circuit == index) {
-                self.instances -= usize::from(entry.get().member.is_some());
+        let leave = |process: &mut Process| {
+            process.last = process.last.filter(|seat| seat.circuit as usize != number);
+            if let Ok(entry) = process.seats.find_entry(hash, |seat| seat.circuit as usize == number) {
                 entry.remove();
             }
+        };
+        self.instances -= circuit.members.len();
+        if circuit.strangers > 0 {
+            self.processes.iter_mut().for_each(|(_, process)| leave(process));
+        } else {
+            circuit.members.iter().filter_map(|(_, member)| self.processes.get_mut(member.process as usize).map(leave)).for_each(drop);
         }
         self.ended.push(*circuit);
     }
@@ -428,15 +521,14 @@ impl CircuitBreakerMetricsCollector {
         std::mem::take(&mut self.ended)
     }
 
+    /// Takes circuits back whose end could not be told yet.
+    pub fn put_back(&mut self, ended: Vec<Circuit>) {
+        self.ended.extend(ended);
+    }
+
     /// Instances of all circuits.
     pub const fn instances(&self) -> usize {
         self.instances
-    }
-
-    /// How far the slowest circuit's buckets are behind, in nanoseconds; 0 if nothing is open.
-    pub fn watermark_lag(&self, now: u64) -> u64 {
-        let open = self.circuits.iter().filter(|(_, circuit)| !circuit.is_settled());
-        open.map(|(_, circuit)| now.saturating_sub(circuit.closed_to() * self.config.bucket_size())).max().unwrap_or_default()
     }
 
     /// Bytes it holds.
@@ -464,6 +556,17 @@ impl Process {
             + size_of::<Caller>()
             + self.seats.capacity() * (size_of::<Seat>() + 1)
     }
+}
+
+/// Makes a process a member of a circuit, if there is room; its place among them.
+fn join(circuit: &mut Circuit, process: u32, instance: &Arc<str>, most: usize) -> Option<u32> {
+    let room = circuit.members.len() < most;
+    room.then(|| u32::try_from(circuit.members.insert(Member::new(process, Arc::clone(instance)))).unwrap_or(u32::MAX))
+}
+
+/// Whether nobody has heard of something for longer than its time to live.
+const fn is_gone(last_seen: u64, ttl: u64, now: u64) -> bool {
+    last_seen.saturating_add(ttl) < now
 }
 
 fn resource_texts<'a>(request: &'a [u8], inspection: &'a Inspection, record: &ResourceRecord) -> [&'a [u8]; 4] {

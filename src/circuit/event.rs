@@ -49,8 +49,8 @@ pub struct WindowSnapshot {
     pub failures: u64,
     /// Calls that were refused.
     pub rejections: u64,
-    /// Latencies, in seconds, at the configured percentiles; empty without calls.
-    pub percentiles: Vec<f64>,
+    /// Percentiles and latencies in seconds; empty without calls.
+    pub percentiles: Vec<(f64, f64)>,
 }
 
 impl Change {

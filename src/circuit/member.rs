@@ -33,7 +33,7 @@ pub(super) struct Member {
     breaker: Breaker,
     /// The state as of the newest observation, whether final or not.
     newest: Option<(u64, State)>,
-    /// The earliest end of a call that says nothing of a state.
+    /// The earliest end of a call.
     used_since: u64,
     /// Not final yet.
     evidence: Vec<Evidence>,
@@ -68,9 +68,9 @@ impl Member {
             let alike = |other: &Evidence| {
                 other.step == 0 && other.observation.state == evidence.observation.state && other.observation.order / bucket_size == bucket
             };
-            let found: Vec<usize> = self.evidence.iter().enumerate().filter(|(_, other)| alike(other)).map(|(at, _)| at).collect();
-            if let [first, last] = found[..] {
-                self.widen(first, last, evidence);
+            let mut found = self.evidence.iter().enumerate().filter(|(_, other)| alike(other)).map(|(at, _)| at);
+            if let (Some(one), Some(other)) = (found.next(), found.next()) {
+                self.widen(one, other, evidence);
                 return true;
             }
         }

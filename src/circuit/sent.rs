@@ -7,10 +7,12 @@ use super::{state::State, totals::Histogram};
 pub struct Sent {
     /// When, in Unix nanoseconds; 0 if never.
     pub at: u64,
+    /// When everything was handed out last, changed or not.
+    pub whole_at: u64,
     /// Calls that ended well.
     pub successes: u64,
-    /// Calls that were refused; `None` while the series has not begun.
-    pub rejections: Option<u64>,
+    /// Calls that were refused; 0 while the series has not begun.
+    pub rejections: u64,
     /// Failures, in the order of the totals' error kinds; further ones have not begun.
     pub errors: Vec<u64>,
     /// Trips, recovery attempts, failed ones and recoveries, in the order of the totals' sources.
@@ -21,8 +23,8 @@ pub struct Sent {
     pub durations: [u64; 2],
     /// Incidents whose duration is known.
     pub incidents: u64,
-    /// Whether the window held calls.
-    pub calls_in_window: bool,
+    /// What the gauges of the window said, as a hash; 0 if they said nothing.
+    pub gauges: u64,
     /// The histograms themselves, where deltas are sent: successes, failures, incidents.
     pub histograms: Option<Box<[Histogram; 3]>>,
 }

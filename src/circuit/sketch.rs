@@ -55,18 +55,7 @@ impl Code {
         if nanos > 3_600_000_000_000 {
             return Self::OVERFLOW;
         }
-        let seconds = nanos as f64 * 1e-9;
-        let bits = seconds.to_bits();
-        let exponent = (bits >> MANTISSA_BITS) as i32 - 1023;
-        let mantissa = bits & ((1 << MANTISSA_BITS) - 1);
-        let top = (mantissa >> (MANTISSA_BITS - 8)) as usize;
-        let mut below = GUESS.get(top).copied().unwrap_or_default() as usize;
-        while ENDS.get(below).is_some_and(|end| *end < mantissa) {
-            below += 1;
-        }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "at most 64")]
-        let index = exponent * PER_OCTAVE as i32 + below as i32 - 1;
-        Self::from_index(index)
+        Self::from_index(index_of(nanos))
     }
 
     /// The bucket's index in the metrics data model at [`SCALE`]; `None` outside of the regular buckets.
@@ -92,6 +81,23 @@ impl Code {
     }
 }
 
+/// The bucket of a latency in nanoseconds, as its index in the metrics data model at [`SCALE`].
+#[inline]
+pub fn index_of(nanos: u64) -> i32 {
+    let seconds = nanos as f64 * 1e-9;
+    let bits = seconds.to_bits();
+    let exponent = (bits >> MANTISSA_BITS) as i32 - 1023;
+    let mantissa = bits & ((1 << MANTISSA_BITS) - 1);
+    let top = (mantissa >> (MANTISSA_BITS - 8)) as usize;
+    let mut below = GUESS.get(top).copied().unwrap_or_default() as usize;
+    while ENDS.get(below).is_some_and(|end| *end < mantissa) {
+        below += 1;
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "at most 64")]
+    let index = exponent * PER_OCTAVE as i32 + below as i32 - 1;
+    index
+}
+
 /// The lower bound of a bucket, in seconds.
 pub fn bound(index: i32) -> f64 {
     (f64::from(index) / PER_OCTAVE as f64).exp2()
@@ -113,14 +119,16 @@ enum Width {
     One = 1,
     Two = 2,
     Four = 4,
+    Eight = 8,
 }
 
 impl Width {
-    const fn of(count: u32) -> Self {
+    const fn of(count: u64) -> Self {
         match count {
             0..=0xff => Self::One,
             0x100..=0xffff => Self::Two,
-            _ => Self::Four,
+            0x1_0000..=0xffff_ffff => Self::Four,
+            _ => Self::Eight,
         }
     }
 }
@@ -138,7 +146,7 @@ impl Dense {
     pub fn add(&mut self, code: Code, count: u32) {
         self.cover(code.0);
         let at = usize::from(code.0 - self.first);
-        let sum = self.get(at).saturating_add(count);
+        let sum = self.get(at).saturating_add(u64::from(count));
         if Width::of(sum) > self.width {
             self.rebuild(self.first, self.len(), Width::of(sum));
         }
@@ -148,7 +156,7 @@ impl Dense {
     /// Takes from a code what was added to it before.
     pub fn take(&mut self, code: Code, count: u32) {
         if let Some(at) = code.0.checked_sub(self.first).map(usize::from).filter(|at| *at < self.len()) {
-            self.put(at, self.get(at).saturating_sub(count));
+            self.put(at, self.get(at).saturating_sub(u64::from(count)));
         }
     }
 
@@ -156,13 +164,13 @@ impl Dense {
         self.counts.len() / self.width as usize
     }
 
-    fn get(&self, at: usize) -> u32 {
+    fn get(&self, at: usize) -> u64 {
         let width = self.width as usize;
         let bytes = self.counts.get(at * width..(at + 1) * width).unwrap_or_default();
-        bytes.iter().rev().fold(0, |count, byte| count << 8 | u32::from(*byte))
+        bytes.iter().rev().fold(0, |count, byte| count << 8 | u64::from(*byte))
     }
 
-    fn put(&mut self, at: usize, count: u32) {
+    fn put(&mut self, at: usize, count: u64) {
         let width = self.width as usize;
         if let Some(bytes) = self.counts.get_mut(at * width..(at + 1) * width) {
             bytes.iter_mut().zip(count.to_le_bytes()).for_each(|(byte, new)| *byte = new);
@@ -198,11 +206,11 @@ impl Dense {
 
     /// How many values there are.
     pub fn total(&self) -> u64 {
-        self.iter().map(|(_, count)| u64::from(count)).sum()
+        self.iter().map(|(_, count)| count).sum()
     }
 
     /// Codes and their counts, in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = (Code, u32)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Code, u64)> {
         (0..self.len()).map(|at| self.get(at)).zip(self.first..).filter(|(count, _)| *count > 0).map(|(count, code)| (Code(code), count))
     }
 
@@ -214,7 +222,7 @@ impl Dense {
             return Vec::new();
         }
         let mut values = self.iter();
-        let (mut code, mut seen) = values.next().map_or((Code::UNDERFLOW, 0), |(code, count)| (code, u64::from(count)));
+        let (mut code, mut seen) = values.next().unwrap_or((Code::UNDERFLOW, 0));
         percents
             .iter()
             .map(|percent| {
@@ -224,7 +232,7 @@ impl Dense {
                     && let Some((next, count)) = values.next()
                 {
                     code = next;
-                    seen += u64::from(count);
+                    seen += count;
                 }
                 code.seconds()
             })
@@ -284,10 +292,10 @@ mod tests {
         #[test]
         fn what_was_added_can_be_taken(codes in prop::collection::vec((0_u16..2034, prop_oneof![1_u32..5, 1_u32..100_000]), 0..100)) {
             let mut dense = Dense::default();
-            let mut expected = std::collections::BTreeMap::<u16, u32>::new();
+            let mut expected = std::collections::BTreeMap::<u16, u64>::new();
             for (code, count) in &codes {
                 dense.add(Code(*code), *count);
-                *expected.entry(*code).or_default() += count;
+                *expected.entry(*code).or_default() += u64::from(*count);
             }
             prop_assert!(dense.iter().map(|(code, count)| (code.0, count)).eq(expected));
             codes.iter().for_each(|(code, count)| dense.take(Code(*code), *count));

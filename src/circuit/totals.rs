@@ -2,7 +2,7 @@
 
 use super::{
     bucket::{Kind, get, put},
-    sketch::{Code, SCALE},
+    sketch::{Code, SCALE, index_of},
     state::Source,
 };
 
@@ -19,6 +19,8 @@ pub struct Totals {
     pub successes: u64,
     /// Calls that were refused by an open breaker.
     pub rejections: u64,
+    /// When the first of them was counted, in Unix nanoseconds: the start of their series.
+    pub rejections_since: u64,
     /// Failures by `error.type`, at most [`ERROR_KINDS_MAX`] and `_OTHER`.
     pub errors: Vec<ErrorCount>,
     /// Latencies of calls that ended well.
@@ -38,7 +40,7 @@ pub struct ErrorCount {
     pub kind: Box<str>,
     /// So many.
     pub count: u64,
-    /// When it was seen first, in Unix nanoseconds: the start of its series.
+    /// The start of its series, in Unix nanoseconds: when it is known to have been 0.
     pub since: u64,
 }
 
@@ -55,16 +57,17 @@ pub struct BreakerCounts {
     pub recovery_attempt_failures: u64,
     /// Back to closed.
     pub recoveries: u64,
-    /// When the first was seen, in Unix nanoseconds: the start of the series.
+    /// The start of their series, in Unix nanoseconds: when all are known to have been 0.
     pub since: u64,
 }
 
 impl Totals {
-    /// Counts a failure; gives the index of its `error.type`, which is made known if there is room.
+    /// Counts a failure; gives the index of its `error.type`, which is made known if there is room. If it is new, its
+    /// series starts at `born`.
     #[inline]
-    pub fn failure(&mut self, kind: &str, weight: u32, now: u64) -> Kind {
+    pub fn failure(&mut self, kind: &str, weight: u32, born: u64) -> Kind {
         let found = self.errors.iter().position(|error| &*error.kind == kind);
-        let at = found.unwrap_or_else(|| self.new_kind(kind, now));
+        let at = found.unwrap_or_else(|| self.new_kind(kind, born));
         if let Some(error) = self.errors.get_mut(at) {
             error.count += u64::from(weight);
         }
@@ -72,22 +75,31 @@ impl Totals {
     }
 
     #[cold]
-    fn new_kind(&mut self, kind: &str, now: u64) -> usize {
+    fn new_kind(&mut self, kind: &str, born: u64) -> usize {
         let kind = if self.errors.len() < ERROR_KINDS_MAX { kind } else { "_OTHER" };
         self.errors.iter().position(|error| &*error.kind == kind).unwrap_or_else(|| {
             // Most circuits know one kind, and no breaker.
             self.errors.reserve_exact(1);
-            self.errors.push(ErrorCount { kind: kind.into(), count: 0, since: now });
+            self.errors.push(ErrorCount { kind: kind.into(), count: 0, since: born });
             self.errors.len() - 1
         })
     }
 
-    /// Counts of one source.
-    pub fn breaker(&mut self, source: Source, now: u64) -> Option<&mut BreakerCounts> {
+    /// Counts rejections, whose series starts at `born` if these are the first.
+    #[inline]
+    pub const fn reject(&mut self, weight: u32, born: u64) {
+        if self.rejections == 0 {
+            self.rejections_since = born;
+        }
+        self.rejections += weight as u64;
+    }
+
+    /// Counts of one source; if it is new, its series start at `born`.
+    pub fn breaker(&mut self, source: Source, born: u64) -> Option<&mut BreakerCounts> {
         if !self.breaker.iter().any(|counts| counts.source == source) {
             let (trips, recovery_attempts, recovery_attempt_failures, recoveries) = (0, 0, 0, 0);
             self.breaker.reserve_exact(1);
-            self.breaker.push(BreakerCounts { source, trips, recovery_attempts, recovery_attempt_failures, recoveries, since: now });
+            self.breaker.push(BreakerCounts { source, trips, recovery_attempts, recovery_attempt_failures, recoveries, since: born });
         }
         self.breaker.iter_mut().find(|counts| counts.source == source)
     }
@@ -119,6 +131,8 @@ pub struct Histogram {
     pub range: (u64, u64),
     /// Those below 1 µs (exponential only).
     pub zero_count: u64,
+    /// The start of its series, in Unix nanoseconds: when it is known to have been empty.
+    pub since: u64,
     /// Steps that the scale was halved.
     halvings: u8,
     /// Index of the first bucket at the present scale.
@@ -130,11 +144,15 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Adds a latency; with explicit bounds (in nanoseconds, ascending) it falls into those, upper ends inclusive.
+    /// Adds a latency; with explicit bounds (in nanoseconds, ascending) it falls into those, upper ends inclusive. If
+    /// it is the first, the series starts at `born`.
     #[inline]
-    pub fn add(&mut self, nanos: u64, code: Code, weight: u32, bounds: &[u64]) {
+    pub fn add(&mut self, nanos: u64, code: Code, weight: u32, bounds: &[u64], born: u64) {
         let weight = u64::from(weight);
-        self.range = if self.count == 0 { (nanos, nanos) } else { (self.range.0.min(nanos), self.range.1.max(nanos)) };
+        if self.count == 0 {
+            (self.range, self.since) = ((nanos, nanos), born);
+        }
+        self.range = (self.range.0.min(nanos), self.range.1.max(nanos));
         self.count += weight;
         self.sum += u128::from(nanos) * u128::from(weight);
         if !bounds.is_empty() {
@@ -152,8 +170,7 @@ impl Histogram {
             self.zero_count += weight;
             return;
         }
-        let index = code.index().unwrap_or_else(|| Code::of(3_600_000_000_000).index().unwrap_or_default() + 1);
-        self.add_at(index, weight);
+        self.add_at(code.index().unwrap_or_else(|| index_of(nanos)), weight);
     }
 
     #[inline]
@@ -283,10 +300,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_latency_is_in_the_bucket_its_scale_says(values in prop::collection::vec(1_000_u64..3_600_000_000_000, 1..200), rest in any::<bool>()) {
+        fn every_latency_is_in_the_bucket_its_scale_says(values in prop::collection::vec(1_000_u64..7_200_000_000_000, 1..200), rest in any::<bool>()) {
             let mut histogram = Histogram::default();
             for nanos in &values {
-                histogram.add(*nanos, Code::of(*nanos), 1, &[]);
+                histogram.add(*nanos, Code::of(*nanos), 1, &[], 0);
                 if rest {
                     histogram.rest();
                 }
@@ -298,7 +315,7 @@ mod tests {
             for (at, count) in (first..).zip(&counts) {
                 let (low, high) = (bound(at * step), bound((at + 1) * step));
                 let inside = values.iter().filter(|nanos| {
-                    let index = Code::of(**nanos).index().unwrap();
+                    let index = index_of(**nanos);
                     index >= at * step && index < (at + 1) * step
                 });
                 prop_assert_eq!(inside.count() as u64, *count, "bucket {}..{}", low, high);
@@ -310,7 +327,7 @@ mod tests {
     fn explicit_bounds_include_their_upper_end() {
         let mut histogram = Histogram::default();
         for nanos in [5, 10, 11, 20, 21] {
-            histogram.add(nanos, Code::of(nanos), 1, &[10, 20]);
+            histogram.add(nanos, Code::of(nanos), 1, &[10, 20], 0);
         }
         assert_eq!(histogram.buckets().2, [2, 2, 1]);
     }

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, sync::LazyLock};
 
 use super::{
     bucket::{MetricsBucket, get, put},
+    config::CircuitMetricsConfig,
     event::WindowSnapshot,
     sketch::{Code, Dense},
 };
@@ -175,10 +176,10 @@ impl Window {
         self.late.get_mut(at).map_or(Place::Outside, |(_, bucket)| Place::Late(bucket))
     }
 
-    /// Counts the time a call spent, in the buckets it went through; what lies before a window of `buckets` is left
+    /// Counts the time a call, or as many as its weight says, spent in the buckets it went through; what lies before a window of `buckets` is left
     /// out. Work by the length of the call in buckets, at most the window's.
     #[inline]
-    pub fn spend(&mut self, start: u64, end: u64, bucket_size: u64, buckets: u64) {
+    pub fn spend(&mut self, (start, end): (u64, u64), weight: u32, bucket_size: u64, buckets: u64) {
         let last = end / bucket_size;
         let first = (start / bucket_size).max((last + 1).saturating_sub(buckets));
         // Room for the window and for what may be open beyond it.
@@ -203,7 +204,7 @@ impl Window {
             let from = start.max(number * bucket_size);
             let to = end.min((number + 1) * bucket_size);
             if let Some(slot) = usize::try_from(number % length).ok().and_then(|at| self.busy.get_mut(at)) {
-                *slot = slot.saturating_add(to.saturating_sub(from));
+                *slot = slot.saturating_add(to.saturating_sub(from).saturating_mul(u64::from(weight)));
             }
         }
     }
@@ -339,7 +340,8 @@ impl Window {
     }
 
     /// The window as it is while the bucket of this number is filling: closed buckets and that one.
-    pub fn snapshot(&mut self, number: u64, percentiles: &[f64]) -> WindowSnapshot {
+    pub fn snapshot(&mut self, number: u64, config: &CircuitMetricsConfig) -> WindowSnapshot {
+        self.expire((number + 1).saturating_sub(config.buckets()));
         let mut total = self.total.clone();
         if let Some((_, bucket)) = self.open.iter_mut().find(|(open, _)| *open == number) {
             total.add(bucket);
@@ -348,7 +350,7 @@ impl Window {
             requests: total.requests(),
             failures: total.failures,
             rejections: total.rejections,
-            percentiles: total.latencies.percentiles(percentiles),
+            percentiles: config.percentiles().iter().copied().zip(total.latencies.percentiles(config.percentiles())).collect(),
         }
     }
 
@@ -453,10 +455,10 @@ mod tests {
     #[test]
     fn time_spent_is_split_over_the_buckets_a_call_went_through() {
         let mut window = Window::default();
-        window.spend(950, 2_300, 1_000, 10);
-        window.spend(2_100, 2_200, 1_000, 10);
+        window.spend((950, 2_300), 1, 1_000, 10);
+        window.spend((2_100, 2_200), 1, 1_000, 10);
         assert_eq!([0, 1, 2, 3].map(|number| window.busy(number)), [50, 1_000, 400, 0]);
-        window.spend(100_000, 190_500, 1_000, 10);
+        window.spend((100_000, 190_500), 1, 1_000, 10);
         assert_eq!([180, 181, 190, 2].map(|number| window.busy(number)), [0, 1_000, 500, 0]);
     }
 

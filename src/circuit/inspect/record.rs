@@ -61,7 +61,7 @@ pub struct SpanRecord {
     /// How many spans it stands for, by the sampling its `tracestate` tells of.
     pub weight: u32,
     /// Where its trace id (16 bytes) and its span id (8 bytes) are.
-    pub(super) ids: (u32, u32),
+    pub(in crate::circuit) ids: (u32, u32),
 }
 
 /// A state of a breaker that a span or one of its events reports.

@@ -78,6 +78,11 @@ impl Counts {
         self.limit("max_circuits", applied.overflow.len() as u64);
         self.limit("max_instances", applied.instances_beyond);
         self.limit("evidence", applied.evidence_dropped);
+        self.limit("processes", applied.processes_beyond);
+    }
+
+    pub(super) fn forgotten_early(&self, times: u64) {
+        self.limit("requests_remembered", times);
     }
 
     pub(super) fn event(&self, event: &CircuitEvent) {

@@ -11,13 +11,13 @@ use super::{
     config::Checked,
     counts::Counts,
     logs,
-    metrics::{Page, Settings},
+    metrics::{Page, Settings, is_whole_due},
     seen::Seen,
 };
 use crate::{
     circuit::{
         circuit::Circuit,
-        collector::{CircuitBreakerMetricsCollector, Room},
+        collector::{CircuitBreakerMetricsCollector, Room, Round},
         config::CircuitMetricsConfig,
         event::CircuitEvent,
         inspect::{Inspection, ResourceRecord, inspect},
@@ -26,14 +26,15 @@ use crate::{
     },
     clock::Clock,
     otlp::Malformed,
-    pipeline::{Charge, Part, Setup},
+    pipeline::{Charge, Ledger, OverLimit, Part, Setup},
 };
 
 /// Requests are remembered for a window and this much longer, in nanoseconds.
 const REMEMBERED: u64 = 60_000_000_000;
 
-/// Circuits whose metrics go into one request: well below 1 MiB, even with names of full length.
-const CIRCUITS_A_REQUEST: usize = 32;
+/// Circuits whose metrics go into one request: below 1 MiB, even with names of full length, all error types and 16
+/// percentiles.
+const CIRCUITS_A_REQUEST: usize = 16;
 
 /// Windows of all circuits, split by caller, and what goes in and out of them.
 pub(super) struct Engine {
@@ -43,7 +44,8 @@ pub(super) struct Engine {
     /// All that found no room.
     overflow: Mutex<CircuitBreakerMetricsCollector>,
     room: Arc<Room>,
-    seen: Mutex<Seen>,
+    seen: Seen,
+    ledger: Arc<Ledger>,
     charge: Mutex<Charge>,
     counts: Counts,
 }
@@ -52,14 +54,23 @@ pub(super) struct Engine {
 pub(super) struct Report {
     pub(super) request: ExportMetricsServiceRequest,
     pub(super) points: usize,
-    pub(super) told: Vec<Told>,
+    place: Place,
+    told: Vec<Told>,
+    ended: Vec<Circuit>,
+}
+
+impl Report {
+    /// The circuits whose end it tells.
+    pub(super) fn take_ended(&mut self) -> Vec<Circuit> {
+        std::mem::take(&mut self.ended)
+    }
 }
 
 /// What a report tells of one circuit.
-pub(super) struct Told {
-    place: Place,
+struct Told {
     number: usize,
     key: Arc<CircuitKey>,
+    epoch: u32,
     sent: Sent,
 }
 
@@ -82,7 +93,8 @@ impl Engine {
             shards: (0..shards).map(|_| collector(&room)).collect(),
             overflow: collector(&Arc::new(Room::new(0))),
             room,
-            seen: Mutex::new(Seen::new(config.window_size() + REMEMBERED)),
+            seen: Seen::new(config.window_size() + REMEMBERED),
+            ledger: Arc::clone(&setup.ledger),
             charge: Mutex::new(setup.ledger.open()),
             counts: Counts::new(&setup.meter, &setup.id),
             checked: ArcSwap::from_pointee(checked),
@@ -96,7 +108,7 @@ impl Engine {
             shard.lock().reconfigure(&config, &selection);
         }
         self.room.set_most(config.max_circuits);
-        self.seen.lock().set_lifetime(config.window_size() + REMEMBERED);
+        self.seen.set_lifetime(config.window_size() + REMEMBERED);
         self.checked.store(Arc::new(checked));
     }
 
@@ -114,11 +126,7 @@ impl Engine {
     /// Counts a request, and says how many of its spans were late. Can't fail.
     pub(super) fn apply(&self, request: &Bytes, inspection: &Inspection) -> u64 {
         let now = self.clock.now();
-        let mut seen = self.seen.lock();
-        let hash = seen.hash(request);
-        let first = seen.insert(hash, now);
-        drop(seen);
-        if !first {
+        if !self.seen.insert(request, now) {
             self.counts.repeated();
             return 0;
         }
@@ -127,9 +135,9 @@ impl Engine {
         let shard_of: SmallVec<[usize; 4]> = inspection.resources.iter().map(|resource| self.shard_of(request, inspection, resource)).collect();
         for (index, shard) in self.shards.iter().enumerate().filter(|(index, _)| shard_of.contains(index)) {
             let mine = |resource: u32| shard_of.get(resource as usize) == Some(&index);
-            let applied = shard.lock().apply(request, inspection, mine, now);
+            let mut applied = shard.lock().apply(request, inspection, mine, now);
             if !applied.overflow.is_empty() {
-                self.overflow.lock().apply_overflow(request, inspection, &applied.overflow, now);
+                applied.late += self.overflow.lock().apply_overflow(request, inspection, &applied.overflow, now);
             }
             self.counts.applied(&applied);
             late += applied.late;
@@ -143,21 +151,23 @@ impl Engine {
         usize::try_from(hash % self.shards.len() as u64).unwrap_or_default()
     }
 
-    /// Closes buckets up to the watermarks; gives what breakers did, in order of time.
+    /// Closes buckets up to the watermarks; gives what breakers did, in order of time. Lets requests in between.
     pub(super) fn advance(&self) -> Vec<CircuitEvent> {
         let now = self.clock.now();
         let mut events = Vec::new();
-        let (mut circuits, mut instances, mut bytes, mut lag) = (0, 0, 0, 0);
+        let (mut circuits, mut instances, mut lag) = (0, 0, 0);
+        let mut bytes = self.seen.bytes();
         for shard in self.shards.iter().chain([&self.overflow]) {
-            let mut shard = shard.lock();
-            shard.advance(now, &mut events);
-            circuits += shard.circuits().count();
-            instances += shard.instances();
-            bytes += shard.bytes();
-            lag = lag.max(shard.watermark_lag(now));
+            let mut round = Round::default();
+            while shard.lock().advance_some(&mut round, now, &mut events) {}
+            circuits += round.circuits;
+            bytes += round.bytes;
+            lag = lag.max(round.lag);
+            instances += shard.lock().instances();
         }
         self.charge.lock().set(bytes);
         self.counts.held(circuits as u64, instances as u64, bytes as u64, lag as f64 / 1e9);
+        self.counts.forgotten_early(self.seen.take_early());
         self.sorted(events)
     }
 
@@ -179,37 +189,55 @@ impl Engine {
         events
     }
 
-    /// What is there to tell of circuits whose number leaves this remainder, in requests of bounded size.
+    /// What is there to tell of circuits whose number leaves this remainder, in requests of bounded size. Every report
+    /// is to be [settled](Self::settle).
     pub(super) fn report(&self, interval: usize, remainder: usize) -> Vec<Report> {
-        let checked = self.checked.load();
-        let settings = Settings { circuit: &checked.circuit, exemplars: checked.exemplars, disabled: &checked.disabled_metrics };
-        let now = self.clock.now();
         let mut reports = Vec::new();
-        let places = (0..self.shards.len()).map(Place::Shard).chain([Place::Overflow]);
-        for place in places {
-            let Some(shard) = self.at(place) else { continue };
-            let mut shard = shard.lock();
-            for ended in shard.take_ended().chunks(CIRCUITS_A_REQUEST) {
-                let mut page = Page::new(&settings, now);
-                ended.iter().for_each(|circuit| page.end(circuit));
-                push(&mut reports, page, Vec::new());
-            }
-            let due = |circuit: &Circuit| circuit.changed || now.saturating_sub(circuit.sent.at) >= 60_000_000_000;
-            let numbers: Vec<usize> =
-                shard.circuits().filter(|(number, circuit)| number % interval == remainder && due(circuit)).map(|(number, _)| number).collect();
-            for chunk in numbers.chunks(CIRCUITS_A_REQUEST) {
-                let mut page = Page::new(&settings, now);
-                let mut told = Vec::with_capacity(chunk.len());
-                for number in chunk {
-                    if let Some(circuit) = shard.circuit_mut(*number) {
-                        told.push(Told { place, number: *number, key: Arc::clone(circuit.key()), sent: page.circuit(circuit) });
-                        circuit.changed = false;
-                    }
-                }
-                push(&mut reports, page, told);
-            }
+        for place in self.places() {
+            self.report_ended(place, &mut reports);
+            let now = self.clock.now();
+            let due = |(number, circuit): &(usize, &Circuit)| number % interval == remainder && (circuit.changed || is_whole_due(circuit, now));
+            let numbers: Vec<usize> = self.shard(place).lock().circuits().filter(due).map(|(number, _)| number).collect();
+            // Not all in one go, so that requests are let in between.
+            reports.extend(numbers.chunks(CIRCUITS_A_REQUEST).map(|chunk| self.report_some(place, chunk)));
         }
         reports
+    }
+
+    fn report_ended(&self, place: Place, reports: &mut Vec<Report>) {
+        let checked = self.checked.load();
+        let mut ended = self.shard(place).lock().take_ended();
+        while !ended.is_empty() {
+            let rest = ended.split_off(ended.len().min(CIRCUITS_A_REQUEST));
+            let settings = Settings::of(&checked);
+            let mut page = Page::new(&settings, self.clock.now());
+            ended.iter().for_each(|circuit| page.end(circuit));
+            let (request, points) = page.finish();
+            reports.push(Report { request, points, place, told: Vec::new(), ended });
+            ended = rest;
+        }
+    }
+
+    fn report_some(&self, place: Place, numbers: &[usize]) -> Report {
+        let checked = self.checked.load();
+        let settings = Settings::of(&checked);
+        let mut page = Page::new(&settings, self.clock.now());
+        let mut told = Vec::with_capacity(numbers.len());
+        let mut shard = self.shard(place).lock();
+        for number in numbers {
+            if let Some(circuit) = shard.circuit_mut(*number) {
+                told.push(Told { number: *number, key: Arc::clone(circuit.key()), epoch: circuit.epoch(), sent: page.circuit(circuit) });
+                circuit.changed = false;
+            }
+        }
+        drop(shard);
+        let (request, points) = page.finish();
+        Report { request, points, place, told, ended: Vec::new() }
+    }
+
+    /// Where nobody wants metrics: forgets the circuits that ended, and gives them.
+    pub(super) fn take_ended(&self) -> Vec<Circuit> {
+        self.places().flat_map(|place| self.shard(place).lock().take_ended()).collect()
     }
 
     /// Shows every circuit, in no particular order.
@@ -219,32 +247,48 @@ impl Engine {
         }
     }
 
-    fn at(&self, place: Place) -> Option<&Mutex<CircuitBreakerMetricsCollector>> {
+    fn places(&self) -> impl Iterator<Item = Place> + use<> {
+        (0..self.shards.len()).map(Place::Shard).chain([Place::Overflow])
+    }
+
+    fn shard(&self, place: Place) -> &Mutex<CircuitBreakerMetricsCollector> {
         match place {
-            Place::Shard(index) => self.shards.get(index),
-            Place::Overflow => Some(&self.overflow),
+            Place::Shard(index) => self.shards.get(index).unwrap_or(&self.overflow),
+            Place::Overflow => &self.overflow,
         }
     }
 
     /// Notes that a report is on its way, or that it was refused and is to be told again.
-    pub(super) fn settle(&self, told: Vec<Told>, taken: bool) {
-        for Told { place, number, key, sent } in told {
-            let Some(shard) = self.at(place) else { continue };
-            let mut shard = shard.lock();
+    pub(super) fn settle(&self, report: Report, taken: bool) {
+        let Report { place, told, ended, .. } = report;
+        let mut shard = self.shard(place).lock();
+        for Told { number, key, epoch, sent } in told {
             // Its number may be another circuit's by now.
             let Some(circuit) = shard.circuit_mut(number).filter(|circuit| Arc::ptr_eq(circuit.key(), &key)) else { continue };
             if taken {
-                circuit.sent = sent;
-                circuit.forget_exemplars();
+                circuit.told(sent, epoch);
             } else {
                 circuit.changed = true;
             }
         }
+        if !taken {
+            shard.put_back(ended);
+        }
+    }
+
+    /// Derived data on its way into a pipeline, accounted for as all that is held.
+    ///
+    /// # Errors
+    /// There is no memory for it now.
+    pub(super) fn charged(&self, bytes: Vec<u8>, items: usize) -> Result<Part, OverLimit> {
+        let mut charge = self.ledger.open();
+        charge.grow(bytes.len())?;
+        Ok(Part::charged(bytes.into(), items, charge))
     }
 
     /// Events as one request.
     pub(super) fn logs(&self, events: &[CircuitEvent]) -> ExportLogsServiceRequest {
-        logs::request(events, self.checked.load().circuit.percentiles(), self.clock.now())
+        logs::request(events, self.clock.now())
     }
 
     pub(super) const fn counts(&self) -> &Counts {
@@ -258,9 +302,4 @@ impl Engine {
     pub(super) fn emit_interval(&self) -> u64 {
         self.checked.load().emit_interval
     }
-}
-
-fn push(reports: &mut Vec<Report>, page: Page<'_>, told: Vec<Told>) {
-    let (request, points) = page.finish();
-    reports.push(Report { request, points, told });
 }

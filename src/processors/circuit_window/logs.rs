@@ -15,10 +15,10 @@ use crate::circuit::{
 };
 
 /// Events as log records, one each.
-pub(super) fn request(events: &[CircuitEvent], percentiles: &[f64], now: u64) -> ExportLogsServiceRequest {
+pub(super) fn request(events: &[CircuitEvent], now: u64) -> ExportLogsServiceRequest {
     let mut callers: BTreeMap<&Caller, Vec<LogRecord>> = BTreeMap::new();
     for event in events {
-        callers.entry(&event.circuit.caller).or_default().push(record(event, percentiles, now));
+        callers.entry(&event.circuit.caller).or_default().push(record(event, now));
     }
     let resource_logs = callers.into_iter().map(|(caller, log_records)| ResourceLogs {
         resource: Some(resource(caller)),
@@ -28,7 +28,7 @@ pub(super) fn request(events: &[CircuitEvent], percentiles: &[f64], now: u64) ->
     ExportLogsServiceRequest { resource_logs: resource_logs.collect() }
 }
 
-fn record(event: &CircuitEvent, percentiles: &[f64], now: u64) -> LogRecord {
+fn record(event: &CircuitEvent, now: u64) -> LogRecord {
     let severity = match event.change {
         Change::Trip | Change::RecoveryAttemptFailed => SeverityNumber::Warn,
         _ => SeverityNumber::Info,
@@ -40,7 +40,7 @@ fn record(event: &CircuitEvent, percentiles: &[f64], now: u64) -> LogRecord {
         severity_number: severity.into(),
         severity_text: if severity == SeverityNumber::Warn { "WARN" } else { "INFO" }.to_owned(),
         body: Some(AnyValue { value: Some(Value::StringValue(sentence(event))) }),
-        attributes: attributes(event, percentiles),
+        attributes: attributes(event),
         trace_id: trace_id.to_vec(),
         span_id: span_id.to_vec(),
         event_name: event.change.event_name().to_owned(),
@@ -58,7 +58,7 @@ const fn state_after(change: Change) -> State {
     }
 }
 
-fn attributes(event: &CircuitEvent, percentiles: &[f64]) -> Vec<KeyValue> {
+fn attributes(event: &CircuitEvent) -> Vec<KeyValue> {
     let mut attributes = vec![
         text("circuit_breaker.name", event.circuit.name()),
         text("circuit_breaker.source", event.source.name()),
@@ -80,8 +80,8 @@ fn attributes(event: &CircuitEvent, percentiles: &[f64]) -> Vec<KeyValue> {
             number("circuit_breaker.window.failures", window.failures),
             number("circuit_breaker.window.rejections", window.rejections),
         ]);
-        let latencies = percentiles.iter().zip(&window.percentiles);
-        attributes.extend(latencies.map(|(percent, seconds)| float(&format!("circuit_breaker.window.duration.p{percent}"), *seconds)));
+        attributes
+            .extend(window.percentiles.iter().map(|(percent, seconds)| float(&format!("circuit_breaker.window.duration.p{percent}"), *seconds)));
     }
     attributes
 }

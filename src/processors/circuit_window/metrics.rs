@@ -1,5 +1,6 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, hash::BuildHasher};
 
+use foldhash::quality::FixedState;
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::KeyValue,
@@ -10,7 +11,10 @@ use opentelemetry_proto::tonic::{
     },
 };
 
-use super::attributes::{resource, scope, text, truth};
+use super::{
+    attributes::{resource, scope, text, truth},
+    config::Checked,
+};
 use crate::circuit::{
     bucket::Outcome,
     circuit::{Circuit, Exemplar as Slowest},
@@ -50,14 +54,26 @@ pub(super) const NAMES: [&str; METRICS.len()] = {
     names
 };
 
-/// A circuit whose metrics are this old is sent whole again. Nanoseconds.
-const WHOLE_AFTER: u64 = 60_000_000_000;
+/// A circuit whose metrics were not told whole for so long is told whole again, changed or not. A little less than the
+/// minute that is promised, since ticks come a little early or late. Nanoseconds.
+const WHOLE_AFTER: u64 = 59_500_000_000;
+
+/// Whether everything of a circuit is to be told again.
+pub(super) const fn is_whole_due(circuit: &Circuit, now: u64) -> bool {
+    now.saturating_sub(circuit.sent.whole_at) >= WHOLE_AFTER
+}
 
 /// What to send, and how.
 pub(super) struct Settings<'a> {
     pub(super) circuit: &'a CircuitMetricsConfig,
     pub(super) exemplars: bool,
     pub(super) disabled: &'a [String],
+}
+
+impl<'a> Settings<'a> {
+    pub(super) fn of(checked: &'a Checked) -> Self {
+        Self { circuit: &checked.circuit, exemplars: checked.exemplars, disabled: &checked.disabled_metrics }
+    }
 }
 
 /// Metrics of several circuits on their way into one request.
@@ -85,40 +101,30 @@ impl<'a> Page<'a> {
 
     /// Adds what changed of a circuit since it was sent; everything once a minute. Gives what is sent by this.
     pub(super) fn circuit(&mut self, circuit: &Circuit) -> Sent {
-        let whole = self.now.saturating_sub(circuit.sent.at) >= WHOLE_AFTER;
-        let mut series = Series { base: base(circuit.key()), circuit, whole, page: self, sent: Sent { at: 0, ..Sent::default() } };
-        series.requests();
-        series.durations();
-        if !circuit.key().overflow {
+        let whole = is_whole_due(circuit, self.now);
+        let whole_at = if whole { self.now } else { circuit.sent.whole_at };
+        self.series(circuit, if whole { Extent::Whole } else { Extent::Changed }, Sent { at: self.now, whole_at, ..Sent::default() })
+    }
+
+    /// Ends all series that were ever begun of a circuit.
+    pub(super) fn end(&mut self, circuit: &Circuit) {
+        if circuit.sent.at > 0 {
+            self.series(circuit, Extent::End, Sent::default());
+        }
+    }
+
+    fn series(&mut self, circuit: &Circuit, extent: Extent, sent: Sent) -> Sent {
+        let mut series = Series { base: base(circuit.key()), circuit, extent, page: self, sent };
+        if circuit.key().overflow {
+            series.overflow();
+        } else {
+            series.requests();
+            series.durations();
             series.breaker();
             series.instances();
             series.window();
         }
-        let mut sent = series.sent;
-        sent.at = self.now;
-        sent
-    }
-
-    /// Ends all series of a circuit.
-    pub(super) fn end(&mut self, circuit: &Circuit) {
-        let mut ended = Ended;
-        let settings = Settings { circuit: self.settings.circuit, exemplars: false, disabled: self.settings.disabled };
-        let mut last = Page { settings: &settings, now: self.now, callers: BTreeMap::new(), points: 0 };
-        // All that was ever begun, once more, as points without a value.
-        let mut series = Series { base: base(circuit.key()), circuit, whole: true, page: &mut last, sent: Sent::default() };
-        series.requests();
-        series.durations();
-        series.breaker();
-        series.instances();
-        series.window();
-        for (caller, metrics) in last.callers {
-            for (name, mut metric) in metrics {
-                ended.mark(&mut metric, self.now);
-                let data = metric.data.take();
-                let into = self.callers.entry(caller.clone()).or_default().entry(name).or_insert(metric);
-                self.points += append(&mut into.data, data);
-            }
-        }
+        series.sent
     }
 
     fn metric(&mut self, caller: &Caller, name: &'static str, data: Data) {
@@ -162,52 +168,6 @@ fn append(into: &mut Option<Data>, data: Option<Data>) -> usize {
     points
 }
 
-/// Turns points into the last of their series.
-#[derive(Default)]
-struct Ended;
-
-impl Ended {
-    fn mark(&mut self, metric: &mut Metric, now: u64) {
-        const NOTHING: u32 = DataPointFlags::NoRecordedValueMask as u32;
-        let number = |points: &mut Vec<NumberDataPoint>| {
-            points.retain(|point| point.time_unix_nano == now);
-            for point in points {
-                (point.flags, point.value) = (NOTHING, None);
-                point.exemplars.clear();
-            }
-        };
-        match &mut metric.data {
-            Some(Data::Sum(sum)) => number(&mut sum.data_points),
-            Some(Data::Gauge(gauge)) => number(&mut gauge.data_points),
-            Some(Data::Histogram(histogram)) => {
-                for point in &mut histogram.data_points {
-                    let (attributes, start) = (std::mem::take(&mut point.attributes), point.start_time_unix_nano);
-                    *point = HistogramDataPoint {
-                        attributes,
-                        start_time_unix_nano: start,
-                        time_unix_nano: now,
-                        flags: NOTHING,
-                        ..HistogramDataPoint::default()
-                    };
-                }
-            }
-            Some(Data::ExponentialHistogram(histogram)) => {
-                for point in &mut histogram.data_points {
-                    let (attributes, start) = (std::mem::take(&mut point.attributes), point.start_time_unix_nano);
-                    *point = ExponentialHistogramDataPoint {
-                        attributes,
-                        start_time_unix_nano: start,
-                        time_unix_nano: now,
-                        flags: NOTHING,
-                        ..ExponentialHistogramDataPoint::default()
-                    };
-                }
-            }
-            Some(Data::Summary(_)) | None => {}
-        }
-    }
-}
-
 /// Attributes of every point of a circuit.
 fn base(key: &CircuitKey) -> Vec<KeyValue> {
     if key.overflow {
@@ -217,12 +177,22 @@ fn base(key: &CircuitKey) -> Vec<KeyValue> {
     [text("circuit_breaker.name", key.name())].into_iter().chain(callee).collect()
 }
 
+/// How much is told of a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// What changed.
+    Changed,
+    /// Everything, changed or not.
+    Whole,
+    /// That each series that was begun has ended.
+    End,
+}
+
 /// The series of one circuit.
 struct Series<'a, 'b> {
     base: Vec<KeyValue>,
     circuit: &'a Circuit,
-    /// Whether everything is sent, changed or not.
-    whole: bool,
+    extent: Extent,
     page: &'a mut Page<'b>,
     sent: Sent,
 }
@@ -237,6 +207,21 @@ struct Count {
     since: u64,
 }
 
+/// A histogram as it was told last and as it is.
+struct Latencies<'a> {
+    name: &'static str,
+    attributes: Vec<KeyValue>,
+    histogram: &'a totals::Histogram,
+    /// How many it held when it was told last.
+    told: u64,
+    /// What it held then, where deltas are told.
+    previous: Option<&'a totals::Histogram>,
+    exemplar: Option<Slowest>,
+}
+
+/// Flag of the last point of a series.
+const ENDED: u32 = DataPointFlags::NoRecordedValueMask as u32;
+
 impl Series<'_, '_> {
     fn with(&self, more: impl IntoIterator<Item = KeyValue>) -> Vec<KeyValue> {
         self.base.iter().cloned().chain(more).collect()
@@ -246,6 +231,34 @@ impl Series<'_, '_> {
         self.page.metric(&self.circuit.key().caller, name, data);
     }
 
+    /// Whether a series whose value did not change is told.
+    fn tells_unchanged(&self) -> bool {
+        match self.extent {
+            Extent::Changed => false,
+            // A delta of nothing says nothing.
+            Extent::Whole => !self.page.settings.circuit.delta,
+            Extent::End => true,
+        }
+    }
+
+    /// All that found no room: the only attribute is the one that says so.
+    fn overflow(&mut self) {
+        let (totals, sent) = (self.circuit.totals(), &self.circuit.sent);
+        let before = (sent.at > 0).then_some(sent.successes);
+        let all = Count { before, now: totals.successes + totals.rejections, since: self.circuit.since() };
+        self.counter("circuit_breaker.requests", &[], all, None);
+        self.sent.successes = all.now;
+        self.latencies(Latencies {
+            name: "circuit_breaker.duration",
+            attributes: self.base.clone(),
+            histogram: &totals.success_duration,
+            told: sent.durations.first().copied().unwrap_or_default(),
+            previous: sent.histograms.as_deref().map(|[durations, ..]| durations),
+            exemplar: self.circuit.exemplars().success,
+        });
+        self.note_histograms();
+    }
+
     fn requests(&mut self) {
         let circuit = self.circuit;
         let (totals, before) = (circuit.totals(), &circuit.sent);
@@ -253,9 +266,9 @@ impl Series<'_, '_> {
         let successes = Count { before: (before.at > 0).then_some(before.successes), now: totals.successes, since: circuit.since() };
         self.counter("circuit_breaker.requests", &[outcome(Outcome::Success)], successes, None);
         if totals.rejections > 0 {
-            let rejections = Count { before: before.rejections, now: totals.rejections, since: circuit.since() };
+            let begun = (before.rejections > 0).then_some(before.rejections);
+            let rejections = Count { before: begun, now: totals.rejections, since: totals.rejections_since };
             self.counter("circuit_breaker.requests", &[outcome(Outcome::Rejected)], rejections, None);
-            self.sent.rejections = Some(totals.rejections);
         }
         for (at, error) in totals.errors.iter().enumerate() {
             let attributes = [outcome(Outcome::Failure), text("error.type", &*error.kind)];
@@ -263,132 +276,118 @@ impl Series<'_, '_> {
             self.counter("circuit_breaker.requests", &attributes, failures, None);
             self.sent.errors.push(error.count);
         }
-        self.sent.successes = totals.successes;
+        (self.sent.successes, self.sent.rejections) = (totals.successes, totals.rejections);
     }
 
     /// A monotonic sum. A series that begins has a first point of 0 at its start.
     fn counter(&mut self, name: &'static str, attributes: &[KeyValue], count: Count, exemplar: Option<Slowest>) {
         let delta = self.page.settings.circuit.delta;
-        let same = count.before == Some(count.now);
-        if same && (delta || !self.whole) {
+        let ends = self.extent == Extent::End;
+        if count.before == Some(count.now) && !self.tells_unchanged() || ends && count.before.is_none() {
             return;
         }
         let attributes = self.with(attributes.iter().cloned());
         let start = if delta && count.before.is_some() { self.circuit.sent.at } else { count.since };
-        let point = |time: u64, value: u64| NumberDataPoint {
+        let now = self.page.now;
+        let point = |time: u64, value: Option<u64>| NumberDataPoint {
             attributes: attributes.clone(),
             start_time_unix_nano: start,
             time_unix_nano: time,
-            value: Some(number_data_point::Value::AsInt(i64::try_from(value).unwrap_or(i64::MAX))),
+            value: value.map(|value| number_data_point::Value::AsInt(i64::try_from(value).unwrap_or(i64::MAX))),
+            flags: if value.is_none() { ENDED } else { 0 },
             ..NumberDataPoint::default()
         };
         let mut points = Vec::with_capacity(2);
-        if count.before.is_none() && !delta && start < self.page.now {
-            points.push(point(start, 0));
+        if count.before.is_none() && !delta && start < now {
+            points.push(point(start, Some(0)));
         }
-        let value = if delta { count.now - count.before.unwrap_or_default() } else { count.now };
-        let mut last = point(self.page.now, value);
-        last.exemplars.extend(exemplar.filter(|_| self.page.settings.exemplars).map(|found| exemplar_of(&found, 1.0)));
+        let value = if delta { count.now.saturating_sub(count.before.unwrap_or_default()) } else { count.now };
+        let mut last = point(now, (!ends).then_some(value));
+        let exemplar = exemplar.filter(|_| self.page.settings.exemplars && !ends);
+        last.exemplars.extend(exemplar.map(|found| exemplar_of(&found, 1.0, start, now)));
         points.push(last);
         let aggregation_temporality = self.page.temporality();
         self.send(name, Data::Sum(Sum { data_points: points, aggregation_temporality, is_monotonic: true }));
     }
 
     fn durations(&mut self) {
-        let (totals, exemplars) = (self.circuit.totals(), self.circuit.exemplars());
-        let before = self.circuit.sent.durations;
-        let failed = totals.failure_duration.as_deref();
-        let failed_since = totals.errors.iter().map(|error| error.since).min().unwrap_or(self.circuit.since());
-        let both = [
-            (Outcome::Success, Some(&totals.success_duration), exemplars.success, self.circuit.since()),
-            (Outcome::Failure, failed, exemplars.failure, failed_since),
-        ];
-        for (at, (outcome, histogram, exemplar, since)) in both.into_iter().enumerate() {
-            let Some(histogram) = histogram else { continue };
-            let same = before.get(at) == Some(&histogram.count);
-            if histogram.count > 0 && (!same || self.whole && !self.page.settings.circuit.delta) {
-                let previous = self.circuit.sent.histograms.as_ref().and_then(|sent| sent.get(at));
-                let attributes = self.with([text("circuit_breaker.outcome", outcome.name())]);
-                self.histogram("circuit_breaker.duration", attributes, histogram, previous, since, exemplar);
-            }
-        }
-        self.sent.durations = [totals.success_duration.count, failed.map_or(0, |histogram| histogram.count)];
-        let incidents = totals.incident_duration.as_deref();
-        self.sent.incidents = incidents.map_or(0, |histogram| histogram.count);
-        if let Some(histogram) = incidents
-            && (self.sent.incidents != self.circuit.sent.incidents || self.whole && !self.page.settings.circuit.delta)
-        {
-            let previous = self.circuit.sent.histograms.as_deref().map(|[_, _, incidents]| incidents);
-            let source = totals.breaker.first().map(|counts| text("circuit_breaker.source", counts.source.name()));
-            let attributes = self.with(source);
-            self.histogram("circuit_breaker.incident.duration", attributes, histogram, previous, self.circuit.since(), None);
-        }
+        let (totals, exemplars, sent) = (self.circuit.totals(), self.circuit.exemplars(), &self.circuit.sent);
+        let previous = |at: usize| sent.histograms.as_deref().and_then(|sent| sent.get(at));
+        let outcome = |outcome: Outcome| self.with([text("circuit_breaker.outcome", outcome.name())]);
+        let [told_successes, told_failures] = sent.durations;
+        let successes = Latencies {
+            name: "circuit_breaker.duration",
+            attributes: outcome(Outcome::Success),
+            histogram: &totals.success_duration,
+            told: told_successes,
+            previous: previous(0),
+            exemplar: exemplars.success,
+        };
+        let failures = totals.failure_duration.as_deref().map(|histogram| Latencies {
+            name: "circuit_breaker.duration",
+            attributes: outcome(Outcome::Failure),
+            histogram,
+            told: told_failures,
+            previous: previous(1),
+            exemplar: exemplars.failure,
+        });
+        let source = totals.breaker.first().map(|counts| text("circuit_breaker.source", counts.source.name()));
+        let incidents = totals.incident_duration.as_deref().map(|histogram| Latencies {
+            name: "circuit_breaker.incident.duration",
+            attributes: self.with(source),
+            histogram,
+            told: sent.incidents,
+            previous: previous(2),
+            exemplar: None,
+        });
+        [Some(successes), failures, incidents].into_iter().flatten().for_each(|latencies| self.latencies(latencies));
+        self.note_histograms();
+    }
+
+    fn note_histograms(&mut self) {
+        let totals = self.circuit.totals();
+        let (failed, incidents) = (totals.failure_duration.as_deref(), totals.incident_duration.as_deref());
+        let count = |histogram: Option<&totals::Histogram>| histogram.map_or(0, |histogram| histogram.count);
+        self.sent.durations = [totals.success_duration.count, count(failed)];
+        self.sent.incidents = count(incidents);
         if self.page.settings.circuit.delta {
-            let incidents = incidents.cloned().unwrap_or_default();
-            self.sent.histograms = Some(Box::new([totals.success_duration.clone(), failed.cloned().unwrap_or_default(), incidents]));
+            let of = |histogram: Option<&totals::Histogram>| histogram.cloned().unwrap_or_default();
+            self.sent.histograms = Some(Box::new([totals.success_duration.clone(), of(failed), of(incidents)]));
         }
     }
 
-    fn histogram(
-        &mut self,
-        name: &'static str,
-        attributes: Vec<KeyValue>,
-        histogram: &totals::Histogram,
-        previous: Option<&totals::Histogram>,
-        since: u64,
-        exemplar: Option<Slowest>,
-    ) {
-        let settings = self.page.settings;
-        let delta = settings.circuit.delta;
-        let exemplars: Vec<Exemplar> =
-            exemplar.filter(|_| settings.exemplars).map(|found| exemplar_of(&found, seconds(u128::from(found.nanos)))).into_iter().collect();
-        let previous = previous.filter(|previous| delta && previous.count > 0);
-        let count = histogram.count - previous.map_or(0, |previous| previous.count);
-        let sum = Some(seconds(histogram.sum - previous.map_or(0, |previous| previous.sum)));
-        // The least and the most since the last time are not known: only since the beginning.
-        let range = previous.is_none().then_some(histogram.range);
-        let min = range.map(|(min, _)| seconds(u128::from(min)));
-        let max = range.map(|(_, max)| seconds(u128::from(max)));
-        let start = if previous.is_some() { self.circuit.sent.at } else { since };
-        let aggregation_temporality = self.page.temporality();
-        let time = self.page.now;
-        let (scale, offset, bucket_counts) = histogram.buckets_since(previous);
-        if settings.circuit.explicit_bounds.is_empty() {
-            let zero_count = histogram.zero_count - previous.map_or(0, |previous| previous.zero_count);
-            let point = ExponentialHistogramDataPoint {
-                attributes,
-                start_time_unix_nano: start,
-                time_unix_nano: time,
-                count,
-                sum,
-                scale,
-                zero_count,
-                positive: Some(Buckets { offset, bucket_counts }),
-                exemplars,
-                min,
-                max,
-                // What is shorter than this counts as zero.
-                zero_threshold: 1e-6,
-                ..ExponentialHistogramDataPoint::default()
-            };
-            self.send(name, Data::ExponentialHistogram(ExponentialHistogram { data_points: vec![point], aggregation_temporality }));
-        } else {
-            let explicit_bounds = settings.circuit.explicit_bounds.iter().map(|bound| seconds(u128::from(*bound))).collect();
-            let point = HistogramDataPoint {
-                attributes,
-                start_time_unix_nano: start,
-                time_unix_nano: time,
-                count,
-                sum,
-                bucket_counts,
-                explicit_bounds,
-                exemplars,
-                min,
-                max,
-                ..HistogramDataPoint::default()
-            };
-            self.send(name, Data::Histogram(Histogram { data_points: vec![point], aggregation_temporality }));
+    /// A histogram, if there is anything in it. One that begins has a first point of nothing at its start.
+    fn latencies(&mut self, latencies: Latencies<'_>) {
+        let Latencies { name, attributes, histogram, told, previous, exemplar } = latencies;
+        let (now, ends, delta) = (self.page.now, self.extent == Extent::End, self.page.settings.circuit.delta);
+        if histogram.count == 0 || ends && told == 0 || told == histogram.count && !self.tells_unchanged() {
+            return;
         }
+        let begins = told == 0;
+        let start = if delta && !begins { self.circuit.sent.at } else { histogram.since };
+        let empty = totals::Histogram::default();
+        let exemplar = exemplar.filter(|_| self.page.settings.exemplars);
+        let exemplar = exemplar.map(|found| exemplar_of(&found, seconds(u128::from(found.nanos)), start, now));
+        let mut points = Vec::with_capacity(2);
+        if begins && !delta && start < now {
+            points.push(Drawn { attributes: attributes.clone(), start, time: start, histogram: &empty, previous: None, exemplar: None, ends: false });
+        }
+        let previous = previous.filter(|previous| delta && previous.count > 0);
+        points.push(if ends {
+            Drawn { attributes, start, time: now, histogram: &empty, previous: None, exemplar: None, ends }
+        } else {
+            Drawn { attributes, start, time: now, histogram, previous, exemplar, ends }
+        });
+        let bounds = &self.page.settings.circuit.explicit_bounds;
+        let aggregation_temporality = self.page.temporality();
+        let data = if bounds.is_empty() {
+            let data_points = points.into_iter().map(Drawn::exponential).collect();
+            Data::ExponentialHistogram(ExponentialHistogram { data_points, aggregation_temporality })
+        } else {
+            let data_points = points.into_iter().map(|point| point.explicit(bounds)).collect();
+            Data::Histogram(Histogram { data_points, aggregation_temporality })
+        };
+        self.send(name, data);
     }
 
     fn breaker(&mut self) {
@@ -416,14 +415,16 @@ impl Series<'_, '_> {
         // Where a state was known once, all zeroes are news too.
         let Some(counts) = self.circuit.instances().or_else(|| before.map(|_| [0; State::ALL.len()])) else { return };
         self.sent.instances = Some(counts);
-        if before == Some(counts) && !self.whole {
+        let ends = self.extent == Extent::End;
+        if before == Some(counts) && self.extent == Extent::Changed || ends && before.is_none() {
             return;
         }
         let points = State::ALL.into_iter().zip(counts).map(|(state, count)| NumberDataPoint {
             attributes: self.with([text("circuit_breaker.state", state.name())]),
             start_time_unix_nano: self.circuit.since(),
             time_unix_nano: self.page.now,
-            value: Some(number_data_point::Value::AsInt(i64::from(count))),
+            value: (!ends).then(|| number_data_point::Value::AsInt(i64::from(count))),
+            flags: if ends { ENDED } else { 0 },
             ..NumberDataPoint::default()
         });
         // What stands is told as it stands, whatever the temporality: an instance is no event.
@@ -435,32 +436,45 @@ impl Series<'_, '_> {
     fn window(&mut self) {
         let (config, window) = (self.page.settings.circuit, self.circuit.window());
         let total = window.total();
-        let requests = total.requests();
-        self.sent.calls_in_window = requests > 0;
+        let (requests, calls) = (total.requests(), total.successes + total.failures);
         let ratio = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
         let outcomes = [(Outcome::Success, total.successes), (Outcome::Failure, total.failures), (Outcome::Rejected, total.rejections)];
-        for (outcome, count) in outcomes {
-            self.gauge("circuit_breaker.window.requests", &[text("circuit_breaker.outcome", outcome.name())], Some(count as f64));
-        }
-        self.gauge("circuit_breaker.window.error_ratio", &[], ratio(total.failures, total.successes + total.failures));
-        self.gauge("circuit_breaker.window.rejection_ratio", &[], ratio(total.rejections, requests));
-        self.gauge("circuit_breaker.concurrency", &[], Some(window.concurrency(config.bucket_size(), config.buckets())));
+        let counts = outcomes.map(|(outcome, count)| {
+            let attribute = text("circuit_breaker.outcome", outcome.name());
+            Gauged { name: "circuit_breaker.window.requests", attribute: Some(attribute), value: Some(count as f64), was: true }
+        });
+        let [had_requests, had_calls] = [1, 2].map(|bit| self.circuit.sent.gauges & bit != 0);
+        let plain = |name: &'static str, value: Option<f64>, was: bool| Gauged { name, attribute: None, value, was };
+        let concurrency = window.concurrency(config.bucket_size(), config.buckets());
+        let mut gauges = Vec::from(counts);
+        gauges.extend([
+            plain("circuit_breaker.window.error_ratio", ratio(total.failures, calls), had_calls),
+            plain("circuit_breaker.window.rejection_ratio", ratio(total.rejections, requests), had_requests),
+            plain("circuit_breaker.concurrency", Some(concurrency), true),
+        ]);
         let mut latencies = total.latencies.percentiles(config.percentiles()).into_iter();
-        for percent in config.percentiles() {
-            let attributes = [text("circuit_breaker.percentile", percent.to_string())];
-            self.gauge("circuit_breaker.window.duration", &attributes, latencies.next());
+        gauges.extend(config.percentiles().iter().map(|percent| {
+            let attribute = text("circuit_breaker.percentile", percent.to_string());
+            Gauged { name: "circuit_breaker.window.duration", attribute: Some(attribute), value: latencies.next(), was: had_calls }
+        }));
+        let values: Vec<Option<u64>> = gauges.iter().map(|gauge| gauge.value.map(f64::to_bits)).collect();
+        self.sent.gauges = FixedState::with_seed(0).hash_one(values) << 2 | u64::from(requests > 0) | u64::from(calls > 0) << 1;
+        if self.sent.gauges != self.circuit.sent.gauges || self.extent != Extent::Changed {
+            gauges.into_iter().for_each(|gauge| self.gauge(gauge));
         }
     }
 
     /// A gauge; one without a value ends its series, if there was one.
-    fn gauge(&mut self, name: &'static str, attributes: &[KeyValue], value: Option<f64>) {
-        if value.is_none() && !self.circuit.sent.calls_in_window {
+    fn gauge(&mut self, gauge: Gauged) {
+        let Gauged { name, attribute, value, was } = gauge;
+        let value = value.filter(|_| self.extent != Extent::End);
+        if value.is_none() && !was {
             return;
         }
         let point = NumberDataPoint {
-            attributes: self.with(attributes.iter().cloned()),
+            attributes: self.with(attribute),
             time_unix_nano: self.page.now,
-            flags: if value.is_none() { DataPointFlags::NoRecordedValueMask as u32 } else { 0 },
+            flags: if value.is_none() { ENDED } else { 0 },
             value: value.map(number_data_point::Value::AsDouble),
             ..NumberDataPoint::default()
         };
@@ -468,10 +482,89 @@ impl Series<'_, '_> {
     }
 }
 
-fn exemplar_of(found: &Slowest, value: f64) -> Exemplar {
+/// A gauge of the window.
+struct Gauged {
+    name: &'static str,
+    attribute: Option<KeyValue>,
+    value: Option<f64>,
+    /// Whether it had a value when it was told last.
+    was: bool,
+}
+
+/// A point of a histogram, whatever its kind.
+struct Drawn<'a> {
+    attributes: Vec<KeyValue>,
+    start: u64,
+    time: u64,
+    histogram: &'a totals::Histogram,
+    /// What is not told again.
+    previous: Option<&'a totals::Histogram>,
+    exemplar: Option<Exemplar>,
+    ends: bool,
+}
+
+impl Drawn<'_> {
+    fn count(&self) -> u64 {
+        self.histogram.count.saturating_sub(self.previous.map_or(0, |previous| previous.count))
+    }
+
+    fn sum(&self) -> Option<f64> {
+        (!self.ends).then(|| seconds(self.histogram.sum.saturating_sub(self.previous.map_or(0, |previous| previous.sum))))
+    }
+
+    /// The least and the most since the last time are not known: only since the beginning.
+    fn range(&self) -> (Option<f64>, Option<f64>) {
+        let range = (self.previous.is_none() && self.histogram.count > 0).then_some(self.histogram.range);
+        (range.map(|(min, _)| seconds(u128::from(min))), range.map(|(_, max)| seconds(u128::from(max))))
+    }
+
+    fn exponential(self) -> ExponentialHistogramDataPoint {
+        let (min, max) = self.range();
+        let (scale, offset, bucket_counts) = self.histogram.buckets_since(self.previous);
+        ExponentialHistogramDataPoint {
+            start_time_unix_nano: self.start,
+            time_unix_nano: self.time,
+            count: self.count(),
+            sum: self.sum(),
+            scale,
+            zero_count: self.histogram.zero_count.saturating_sub(self.previous.map_or(0, |previous| previous.zero_count)),
+            positive: Some(Buckets { offset, bucket_counts }),
+            flags: if self.ends { ENDED } else { 0 },
+            min,
+            max,
+            // What is shorter than this counts as zero.
+            zero_threshold: 1e-6,
+            exemplars: self.exemplar.into_iter().collect(),
+            attributes: self.attributes,
+            ..ExponentialHistogramDataPoint::default()
+        }
+    }
+
+    fn explicit(self, bounds: &[u64]) -> HistogramDataPoint {
+        let (min, max) = self.range();
+        let (_, _, mut bucket_counts) = self.histogram.buckets_since(self.previous);
+        bucket_counts.resize(bounds.len() + 1, 0);
+        HistogramDataPoint {
+            start_time_unix_nano: self.start,
+            time_unix_nano: self.time,
+            count: self.count(),
+            sum: self.sum(),
+            bucket_counts,
+            explicit_bounds: bounds.iter().map(|bound| seconds(u128::from(*bound))).collect(),
+            flags: if self.ends { ENDED } else { 0 },
+            min,
+            max,
+            exemplars: self.exemplar.into_iter().collect(),
+            attributes: self.attributes,
+        }
+    }
+}
+
+/// A span that stands for others. Its time is when it was counted, which lies within its point's.
+fn exemplar_of(found: &Slowest, value: f64, start: u64, now: u64) -> Exemplar {
     let (trace_id, span_id) = found.ids.split_at(16);
     Exemplar {
-        time_unix_nano: found.at,
+        time_unix_nano: found.at.max(start.saturating_add(1)).min(now),
         trace_id: trace_id.to_vec(),
         span_id: span_id.to_vec(),
         value: Some(exemplar::Value::AsDouble(value)),

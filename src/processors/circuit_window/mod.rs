@@ -8,26 +8,26 @@ mod logs;
 mod metrics;
 mod replay;
 mod seen;
+mod ticker;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use prost::Message;
 use serde_yaml::Value;
 use smallvec::SmallVec;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::replay::{Decided, Replay, Replayed};
-use self::{config::Config, engine::Engine};
+use self::{config::Config, engine::Engine, ticker::Ticker};
 use crate::{
-    circuit::{event::CircuitEvent, inspect::Inspection},
+    circuit::inspect::Inspection,
     config::schema_of,
     otlp::Signal,
     pipeline::{
-        Admission, Admit, Connector, Consumer, Factory, Future, Instance, Lifecycle, Outlets, Parsed, Part, Payload, Processor, Receiver, Refusal,
-        Role, Section,
+        Admission, Admit, Connector, Consumer, Factory, Future, Instance, Lifecycle, Outlets, Parsed, Payload, Processor, Receiver, Refusal, Role,
+        Section,
     },
 };
 
@@ -85,7 +85,7 @@ impl Processor for CircuitWindow {
 impl Receiver for CircuitWindow {
     fn start(&self, outlets: Outlets) -> Future<'_, Result<(), String>> {
         Box::pin(async move {
-            let ticker = Ticker { id: self.id.clone(), engine: Arc::clone(&self.engine), outlets, events: Vec::new() };
+            let ticker = Arc::new(Ticker::new(self.id.clone(), Arc::clone(&self.engine), outlets));
             self.ticking.lock().spawn(ticker.run(self.stop.clone()));
             Ok(())
         })
@@ -141,82 +141,6 @@ impl Admission for Admitted {
         self.next.commit(payload);
         for (request, inspection) in &self.inspected {
             self.engine.apply(request, inspection);
-        }
-    }
-}
-
-/// Closes buckets once a second, and tells what there is to tell.
-struct Ticker {
-    id: String,
-    engine: Arc<Engine>,
-    outlets: Outlets,
-    /// Told to nobody yet.
-    events: Vec<CircuitEvent>,
-}
-
-/// Events that wait at most, while nobody takes them.
-const EVENTS_MAX: usize = 10_000;
-
-/// Events in one request: well below 1 MiB, even with names of full length.
-const EVENTS_A_REQUEST: usize = 256;
-
-impl Ticker {
-    async fn run(mut self, stop: CancellationToken) {
-        let mut seconds = tokio::time::interval(Duration::from_secs(1));
-        seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut tick: u64 = 0;
-        loop {
-            tokio::select! {
-                _ = seconds.tick() => {}
-                () = stop.cancelled() => break,
-            }
-            let events = self.engine.advance();
-            self.tell(events).await;
-            let interval = (self.engine.emit_interval() / 1_000_000_000).max(1);
-            self.report(interval, tick % interval).await;
-            tick += 1;
-        }
-        let events = self.engine.finish();
-        self.tell(events).await;
-        self.report(1, 0).await;
-    }
-
-    async fn report(&self, interval: u64, remainder: u64) {
-        let (Ok(interval), Ok(remainder)) = (usize::try_from(interval), usize::try_from(remainder)) else { return };
-        for report in self.engine.report(interval, remainder) {
-            let mut taken = true;
-            if report.points > 0 {
-                let part = Part::new(report.request.encode_to_vec().into(), report.points);
-                let refused = self.outlets.metrics.consume(Payload::new(Signal::Metrics, part)).await.err();
-                taken = refused.is_none();
-                if let Some(refusal) = refused {
-                    tracing::warn!(processor = self.id, %refusal, points = report.points, "metrics found no room; they will be told again");
-                }
-            }
-            self.engine.settle(report.told, taken);
-        }
-    }
-
-    async fn tell(&mut self, events: Vec<CircuitEvent>) {
-        if !self.outlets.logs.is_connected() {
-            return;
-        }
-        let room = EVENTS_MAX.saturating_sub(self.events.len());
-        let dropped = events.len().saturating_sub(room);
-        if dropped > 0 {
-            self.engine.counts().events_dropped(dropped as u64);
-            tracing::error!(processor = self.id, dropped, "events dropped: nobody takes those that wait");
-        }
-        self.events.extend(events.into_iter().take(room));
-        while !self.events.is_empty() {
-            let next = self.events.get(..EVENTS_A_REQUEST.min(self.events.len())).unwrap_or_default();
-            let (records, request) = (next.len(), self.engine.logs(next));
-            let part = Part::new(request.encode_to_vec().into(), records);
-            if let Err(refusal) = self.outlets.logs.consume(Payload::new(Signal::Logs, part)).await {
-                tracing::warn!(processor = self.id, %refusal, waiting = self.events.len(), "events found no room; they will be told again");
-                return;
-            }
-            self.events.drain(..records);
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct Replay {
     events: Vec<Decided>,
     metrics: Vec<ExportMetricsServiceRequest>,
     wants_metrics: bool,
+    /// Circuits that nobody called for long.
+    ended: Vec<Circuit>,
 }
 
 /// An event, and when it was final.
@@ -73,6 +75,7 @@ impl Replay {
             events: Vec::new(),
             metrics: Vec::new(),
             wants_metrics,
+            ended: Vec::new(),
         })
     }
 
@@ -91,7 +94,9 @@ impl Replay {
         if second > before {
             let events = self.engine.advance();
             self.note(events);
-            self.report(self.interval, second % self.interval);
+            for second in seconds_since(before, second, self.interval) {
+                self.report(self.interval, second % self.interval);
+            }
         }
         Ok(Replayed { spans: (items + rejected) as u64, invalid_ids: rejected as u64, late, future: inspection.future })
     }
@@ -114,8 +119,9 @@ impl Replay {
         std::mem::take(&mut self.metrics)
     }
 
-    /// Shows every circuit, in no particular order.
+    /// Shows every circuit, those that ended included, in no particular order.
     pub fn visit(&self, visit: &mut dyn FnMut(&Circuit)) {
+        self.ended.iter().for_each(&mut *visit);
         self.engine.visit(visit);
     }
 
@@ -130,14 +136,24 @@ impl Replay {
     }
 
     fn report(&mut self, interval: u64, remainder: u64) {
-        let (true, Ok(interval), Ok(remainder)) = (self.wants_metrics, usize::try_from(interval), usize::try_from(remainder)) else { return };
-        for report in self.engine.report(interval, remainder) {
+        let (Ok(interval), Ok(remainder)) = (usize::try_from(interval), usize::try_from(remainder)) else { return };
+        if !self.wants_metrics {
+            self.ended.extend(self.engine.take_ended());
+            return;
+        }
+        for mut report in self.engine.report(interval, remainder) {
             if report.points > 0 {
-                self.metrics.push(report.request);
+                self.metrics.push(std::mem::take(&mut report.request));
             }
-            self.engine.settle(report.told, true);
+            self.ended.extend(report.take_ended());
+            self.engine.settle(report, true);
         }
     }
+}
+
+/// The seconds that went by, at most as many as an interval has.
+pub(super) fn seconds_since(before: u64, now: u64, interval: u64) -> impl Iterator<Item = u64> {
+    (before + 1).max((now + 1).saturating_sub(interval))..=now
 }
 
 /// In nanoseconds.

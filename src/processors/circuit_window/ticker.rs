@@ -1,0 +1,144 @@
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, Interval, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    engine::{Engine, Report},
+    replay::seconds_since,
+};
+use crate::{
+    circuit::event::CircuitEvent,
+    otlp::Signal,
+    pipeline::{Outlets, Payload},
+};
+
+/// Events that wait at most, while nobody takes them.
+const EVENTS_MAX: usize = 10_000;
+
+/// Events in one request: well below 1 MiB, even with names of full length.
+const EVENTS_A_REQUEST: usize = 256;
+
+/// Closes buckets once a second, and tells what there is to tell; whoever is slow to take it does not hold up the
+/// buckets.
+pub(super) struct Ticker {
+    id: String,
+    engine: Arc<Engine>,
+    outlets: Outlets,
+    /// Told to nobody yet.
+    waiting: Mutex<Vec<CircuitEvent>>,
+}
+
+fn seconds() -> Interval {
+    let mut seconds = interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    seconds
+}
+
+impl Ticker {
+    pub(super) fn new(id: String, engine: Arc<Engine>, outlets: Outlets) -> Self {
+        Self { id, engine, outlets, waiting: Mutex::default() }
+    }
+
+    /// Runs until it is stopped, then closes and tells everything.
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        tokio::join!(self.close_until(&stop), self.tell_until(&stop));
+        self.keep(self.engine.finish());
+        self.tell().await;
+        self.report(1, 0).await;
+    }
+
+    async fn close_until(&self, stop: &CancellationToken) {
+        let mut seconds = seconds();
+        while stop.run_until_cancelled(seconds.tick()).await.is_some() {
+            self.keep(self.engine.advance());
+        }
+    }
+
+    /// Stops between two seconds only: what was begun to be told is told to the end.
+    async fn tell_until(self: &Arc<Self>, stop: &CancellationToken) {
+        let began = Instant::now();
+        let (mut seconds, mut told) = (seconds(), None);
+        while stop.run_until_cancelled(seconds.tick()).await.is_some() {
+            self.tell().await;
+            let interval = (self.engine.emit_interval() / 1_000_000_000).max(1);
+            let now = began.elapsed().as_secs() + 1;
+            // One share of the circuits a second, and all shares of seconds that went by in telling.
+            for second in seconds_since(told.unwrap_or(now - 1), now, interval) {
+                self.report(interval, second % interval).await;
+            }
+            told = Some(now);
+        }
+    }
+
+    /// Keeps events until they are told.
+    fn keep(&self, events: Vec<CircuitEvent>) {
+        if !self.outlets.logs.is_connected() {
+            return;
+        }
+        let mut waiting = self.waiting.lock();
+        let room = EVENTS_MAX.saturating_sub(waiting.len());
+        let dropped = events.len().saturating_sub(room);
+        waiting.extend(events.into_iter().take(room));
+        drop(waiting);
+        if dropped > 0 {
+            self.engine.counts().events_dropped(dropped as u64);
+            tracing::error!(processor = self.id, dropped, "events dropped: nobody takes those that wait");
+        }
+    }
+
+    /// Sends metrics of the circuits that are due, all requests at one time: behind a `batch` processor each would
+    /// wait for the next.
+    async fn report(self: &Arc<Self>, interval: u64, remainder: u64) {
+        if !self.outlets.metrics.is_connected() {
+            drop(self.engine.take_ended());
+            return;
+        }
+        let (Ok(interval), Ok(remainder)) = (usize::try_from(interval), usize::try_from(remainder)) else { return };
+        let mut under_way = JoinSet::new();
+        for report in self.engine.report(interval, remainder) {
+            let ticker = Arc::clone(self);
+            under_way.spawn(async move { ticker.send(report).await });
+        }
+        while under_way.join_next().await.is_some() {}
+    }
+
+    async fn send(&self, report: Report) {
+        if report.points == 0 {
+            return self.engine.settle(report, true);
+        }
+        let refused = match self.engine.charged(report.request.encode_to_vec(), report.points) {
+            Ok(part) => self.outlets.metrics.consume(Payload::new(Signal::Metrics, part)).await.err().map(|refusal| refusal.to_string()),
+            Err(over) => Some(over.to_string()),
+        };
+        if let Some(reason) = &refused {
+            tracing::warn!(processor = self.id, reason, points = report.points, "metrics found no room; they will be told again");
+        }
+        self.engine.settle(report, refused.is_none());
+    }
+
+    /// Sends the events that wait, in order.
+    async fn tell(&self) {
+        loop {
+            let next: Vec<CircuitEvent> = self.waiting.lock().iter().take(EVENTS_A_REQUEST).cloned().collect();
+            if next.is_empty() {
+                return;
+            }
+            let told = match self.engine.charged(self.engine.logs(&next).encode_to_vec(), next.len()) {
+                Ok(part) => self.outlets.logs.consume(Payload::new(Signal::Logs, part)).await.map_err(|refusal| refusal.to_string()),
+                Err(over) => Err(over.to_string()),
+            };
+            let mut waiting = self.waiting.lock();
+            if let Err(reason) = told {
+                return tracing::warn!(processor = self.id, reason, waiting = waiting.len(), "events found no room; they will be told again");
+            }
+            // New ones come behind those that were told.
+            waiting.drain(..next.len());
+        }
+    }
+}
