@@ -35,6 +35,16 @@ impl Signal {
         }
     }
 
+    /// One of three things that there are for each signal, in the order of [`ALL`](Self::ALL).
+    pub const fn of<T>(self, each: &[T; 3]) -> &T {
+        let [traces, metrics, logs] = each;
+        match self {
+            Self::Traces => traces,
+            Self::Metrics => metrics,
+            Self::Logs => logs,
+        }
+    }
+
     /// The signal that a pipeline's name begins with.
     pub fn of_pipeline(id: &str) -> Option<Self> {
         let kind = id.split_once('/').map_or(id, |(kind, _)| kind);

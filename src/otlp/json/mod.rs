@@ -1,0 +1,41 @@
+//! OTLP/JSON to protobuf and back, by a table of the messages and in one go: no tree of the request is built.
+//!
+//! Source: <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding> and
+//! <https://protobuf.dev/programming-guides/json/>.
+
+mod read;
+mod schema;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use super::{Malformed, Signal};
+
+/// What could not be turned from one encoding into the other, for people.
+#[derive(Debug, thiserror::Error)]
+pub enum JsonError {
+    /// The JSON is broken or holds something of the wrong type: where, and what.
+    #[error("invalid OTLP/JSON: {0}")]
+    Json(String),
+    /// The protobuf is broken.
+    #[error(transparent)]
+    Protobuf(#[from] Malformed),
+}
+
+/// The protobuf of a request in JSON. Unknown keys are left out. Nesting stops at 128 objects and arrays.
+///
+/// # Errors
+/// The text is no OTLP/JSON request of this signal.
+pub fn to_protobuf(signal: Signal, json: &[u8]) -> Result<Vec<u8>, JsonError> {
+    read::to_protobuf(schema::request(signal), json).map_err(JsonError::Json)
+}
+
+/// The JSON, on one line, of a request in protobuf. Unknown fields are left out, and what is no UTF-8 in text is
+/// replaced by `U+FFFD`. Nesting stops at 100 values of attributes or bodies within each other.
+///
+/// # Errors
+/// The bytes are no request of this signal.
+pub fn from_protobuf(signal: Signal, request: &[u8]) -> Result<Vec<u8>, JsonError> {
+    Ok(write::from_protobuf(schema::request(signal), request)?)
+}
