@@ -23,6 +23,7 @@ pub(super) fn tell_all(document: &Document, problems: &[Problem]) {
     }
     let errors = sorted.iter().filter(|problem| problem.severity == Severity::Error).count();
     if errors > 0 {
-        tell(&format!("{errors} {} in the configuration", if errors == 1 { "error" } else { "errors" }));
+        let rest = if document.is_complete() { "" } else { "; what else is wrong shows when all of it can be read" };
+        tell(&format!("{errors} {} in the configuration{rest}", if errors == 1 { "error" } else { "errors" }));
     }
 }

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{Failed, print, problems};
 use crate::{
@@ -8,6 +8,9 @@ use crate::{
     telemetry::Running,
 };
 
+/// How long the program waits for writes to files and to the standard output that are under way when it ends.
+const BLOCKED: Duration = Duration::from_secs(1);
+
 /// Threads that serve: one a core.
 fn runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| format!("can't start threads: {error}"))
@@ -15,7 +18,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 
 pub(super) fn plan(sources: &[Source]) -> Result<Plan, Failed> {
     let (document, found) = config::load(sources);
-    let (plan, problems) = service::plan(document.value.clone(), found);
+    let (plan, problems) = service::plan(&document, found);
     problems::tell_all(&document, &problems);
     plan.ok_or(Failed::Told)
 }
@@ -25,16 +28,21 @@ pub(super) fn run(sources: Vec<Source>) -> Result<(), Failed> {
     let plan = plan(&sources)?;
     let reload: Reload = Box::new(move || {
         let (document, found) = config::load(&sources);
-        let (plan, problems) = service::plan(document.value.clone(), found);
-        plan.ok_or_else(|| problems.iter().filter(|problem| problem.severity == Severity::Error).map(|problem| document.describe(problem)).collect())
+        let (plan, problems) = service::plan(&document, found);
+        let of = |severity: Severity| problems.iter().filter(move |problem| problem.severity == severity).map(|problem| document.describe(problem));
+        of(Severity::Warning).for_each(|problem| tracing::warn!(problem, "in the configuration"));
+        plan.ok_or_else(|| of(Severity::Error).collect())
     });
     let runtime = runtime()?;
-    runtime.block_on(async {
+    let ran = runtime.block_on(async {
         let telemetry = Running::start(plan.telemetry())?;
         let ran = service::run(plan, telemetry.meter(), Arc::new(Ledger::default()), reload).await;
-        telemetry.stop();
+        telemetry.stop().await;
         ran.map_err(Failed::Because)
-    })
+    });
+    // Whoever writes to a pipe that nobody reads would never end.
+    runtime.shutdown_timeout(BLOCKED);
+    ran
 }
 
 /// Checks the configuration.

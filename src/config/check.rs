@@ -1,24 +1,37 @@
 //! Holds a value against the JSON Schema of a component's `Config` and reports all that is wrong at once.
 //!
 //! `serde` stops at its first error; a person wants them all. The subset of JSON Schema understood here is what
-//! `schemars` writes for our own structs: types, properties, items, `enum`, `const`, `anyOf`, `oneOf`, `$ref`, bounds.
+//! `schemars` writes for our own structs: types, properties, items, `enum`, `const`, `anyOf`, `oneOf`, `$ref`, bounds;
+//! and of our own `x-unit`, for text with a unit in it, and `writeOnly`, for what must not be shown.
+
+use std::cell::Cell;
 
 use serde_json::Value as Json;
 use serde_yaml::Value;
 
 use super::{
+    expand::scalar,
+    mark::{Mark, Marks},
     problem::{Path, Problem, nearest},
     value::{Size, Span},
 };
 
-/// Checks a value; also turns a bare `key:` into an empty section where a section may stand, so that
-/// `grpc:` means "grpc with its defaults", as it does for the Collector.
-pub fn check(value: &mut Value, schema: &Json, path: &Path, problems: &mut Vec<Problem>) {
-    Checker { root: schema }.value(value, schema, path, problems);
+/// Checks a value and says whether it can be used.
+///
+/// Turns a bare `key:` into an empty section where a section may stand, and gives what is marked as untyped the type
+/// that is wanted. What is marked as failed can't be used, and nothing is said of it.
+pub(super) fn check(value: &mut Value, schema: &Json, path: &Path, marks: &Marks, problems: &mut Vec<Problem>) -> bool {
+    let before = problems.len();
+    let checker = Checker { root: schema, marks, failed: Cell::new(false) };
+    checker.value(value, schema, path, problems);
+    problems.len() == before && !checker.failed.get()
 }
 
 struct Checker<'a> {
     root: &'a Json,
+    marks: &'a Marks,
+    /// Whether something was met that is marked as failed.
+    failed: Cell<bool>,
 }
 
 impl<'a> Checker<'a> {
@@ -28,9 +41,16 @@ impl<'a> Checker<'a> {
     }
 
     fn value(&self, value: &mut Value, schema: &'a Json, path: &Path, problems: &mut Vec<Problem>) {
+        let mark = self.marks.get(path).copied();
+        if mark == Some(Mark::Failed) {
+            return self.failed.set(true);
+        }
         let schema = self.resolve(schema);
         if let Some(choices) = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Json::as_array) {
             return self.choice(value, choices, path, problems);
+        }
+        if mark == Some(Mark::Untyped) {
+            settle(value, schema);
         }
         if value.is_null() && has_type(schema, "object") {
             *value = Value::Mapping(serde_yaml::Mapping::new());
@@ -43,9 +63,10 @@ impl<'a> Checker<'a> {
         }
         let Some(kind) = kind(value) else { return problems.push(Problem::error(path, "YAML tags have no meaning here")) };
         if schema.get("type").is_some() && !has_type(schema, kind) && !(kind == "integer" && has_type(schema, "number")) {
-            return problems.push(Problem::error(path, format!("{}; found {}", expected(schema), shown(value))));
+            return problems.push(Problem::error(path, format!("{}; found {}", expected(schema), shown(value, schema))));
         }
-        let written = match schema.get("format").and_then(Json::as_str) {
+        let written = match unit(schema) {
+            _ if value.is_null() => Ok(()),
             Some("duration") => serde_yaml::from_value::<Span>(value.clone()).map(drop),
             Some("size") => serde_yaml::from_value::<Size>(value.clone()).map(drop),
             _ => Ok(()),
@@ -77,8 +98,12 @@ impl<'a> Checker<'a> {
         if constants.len() == choices.len() {
             return one_of(value, &constants, path, problems);
         }
+        // Text that could be a number is one only where text can't stand.
+        let text = value.is_string()
+            && self.marks.get(path) == Some(&Mark::Untyped)
+            && choices.iter().any(|choice| has_type(self.resolve(choice), "string"));
         let mut best: Option<Vec<Problem>> = None;
-        for choice in choices.iter().filter(|choice| !has_type(choice, "null")) {
+        for choice in choices.iter().filter(|&choice| !has_type(choice, "null") && (!text || has_type(self.resolve(choice), "string"))) {
             let (mut tried, mut found) = (value.clone(), Vec::new());
             self.value(&mut tried, choice, path, &mut found);
             if found.is_empty() {
@@ -99,7 +124,7 @@ impl<'a> Checker<'a> {
         let additional = schema.get("additionalProperties");
         for (key, item) in map.iter_mut() {
             let Some(key) = key.as_str().map(str::to_owned).or_else(|| key.as_i64().map(|number| number.to_string())) else {
-                problems.push(Problem::error(path, format!("a key must be text; found {}", shown(key))));
+                problems.push(Problem::error(path, format!("a key must be text; found {}", shown(key, schema))));
                 continue;
             };
             let at = path.key(&key);
@@ -136,7 +161,31 @@ fn one_of(value: &Value, allowed: &[Json], path: &Path, problems: &mut Vec<Probl
     }
     let names: Vec<&str> = allowed.iter().filter_map(Json::as_str).collect();
     let hint = value.as_str().and_then(|text| nearest(text, names.iter().copied())).map(|near| format!(" (did you mean `{near}`?)"));
-    problems.push(Problem::error(path, format!("must be one of {}; found {}{}", names.join(", "), shown(value), hint.unwrap_or_default())));
+    let found = shown(value, &Json::Null);
+    problems.push(Problem::error(path, format!("must be one of {}; found {found}{}", names.join(", "), hint.unwrap_or_default())));
+}
+
+/// Gives a scalar that nobody said the type of the one that is wanted, if it can have it.
+fn settle(value: &mut Value, schema: &Json) {
+    let text = has_type(schema, "string");
+    match value {
+        Value::String(written) if !text && ["integer", "number", "boolean"].iter().any(|name| has_type(schema, name)) => {
+            if let Some(scalar) = scalar(written) {
+                *value = scalar;
+            }
+        }
+        Value::Number(number) if text && !has_type(schema, "number") && (number.is_f64() || !has_type(schema, "integer")) => {
+            *value = Value::String(number.to_string());
+        }
+        Value::Bool(flag) if text && !has_type(schema, "boolean") => *value = Value::String(flag.to_string()),
+        Value::Null if text && !has_type(schema, "null") => *value = Value::String(String::new()),
+        _ => {}
+    }
+}
+
+/// The unit that text has to have, if any.
+fn unit(schema: &Json) -> Option<&str> {
+    schema.get("x-unit").and_then(Json::as_str)
 }
 
 fn bounds(value: &Value, schema: &Json, path: &Path, problems: &mut Vec<Problem>) {
@@ -171,11 +220,10 @@ fn kind(value: &Value) -> Option<&'static str> {
 }
 
 fn expected(schema: &Json) -> String {
-    if schema.get("format").and_then(Json::as_str) == Some("duration") {
-        return "must be a duration such as 200ms, 10s or 5m".to_owned();
-    }
-    if schema.get("format").and_then(Json::as_str) == Some("size") {
-        return "must be a number of bytes such as 1048576 or 64MiB".to_owned();
+    match unit(schema) {
+        Some("duration") => return "must be a duration such as 200ms, 10s or 5m".to_owned(),
+        Some("size") => return "must be a number of bytes such as 1048576 or 64MiB".to_owned(),
+        _ => {}
     }
     let names: Vec<&str> = match schema.get("type") {
         Some(Json::String(one)) => vec![one],
@@ -196,11 +244,13 @@ fn expected(schema: &Json) -> String {
     format!("must be {}", words.join(" or "))
 }
 
-fn shown(value: &Value) -> String {
+/// What was found, for people; of a secret, only that it is one.
+fn shown(value: &Value, schema: &Json) -> String {
     match value {
         Value::Null => "nothing".to_owned(),
         Value::Sequence(_) => "a list".to_owned(),
         Value::Mapping(_) | Value::Tagged(_) => "a section with keys".to_owned(),
+        _ if schema.get("writeOnly") == Some(&Json::Bool(true)) => "a secret".to_owned(),
         Value::String(text) => format!("`{}`", text.chars().take(60).collect::<String>()),
         Value::Bool(_) | Value::Number(_) => serde_yaml::to_string(value).map(|text| format!("`{}`", text.trim())).unwrap_or_default(),
     }
@@ -208,16 +258,26 @@ fn shown(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::config::Secret;
+
     #[derive(schemars::JsonSchema, serde::Serialize, serde::Deserialize)]
     #[serde(default, deny_unknown_fields)]
     struct Sample {
         endpoint: String,
         timeout: Span,
+        pause: Option<Span>,
+        limit: Size,
         inner: Option<Inner>,
         mode: Mode,
         #[schemars(range(min = 1, max = 10))]
         count: u32,
+        ratio: f64,
+        tls: bool,
+        list: Vec<u32>,
+        headers: BTreeMap<String, Secret>,
     }
 
     #[derive(Default, schemars::JsonSchema, serde::Serialize, serde::Deserialize)]
@@ -236,22 +296,41 @@ mod tests {
 
     impl Default for Sample {
         fn default() -> Self {
-            Self { endpoint: String::new(), timeout: Span::secs(5), inner: None, mode: Mode::Fast, count: 1 }
+            Self {
+                endpoint: String::new(),
+                timeout: Span::secs(5),
+                pause: None,
+                limit: Size::mib(1),
+                inner: None,
+                mode: Mode::Fast,
+                count: 1,
+                ratio: 0.5,
+                tls: false,
+                list: Vec::new(),
+                headers: BTreeMap::new(),
+            }
         }
     }
 
-    fn problems(yaml: &str) -> Vec<String> {
+    /// Checks a text of which everything at the given keys is marked: what it became, what is wrong, and whether it can be used.
+    fn checked(yaml: &str, mark: Mark, keys: &[&str]) -> (Value, Vec<String>, bool) {
         let schema = schemars::schema_for!(Sample).to_value();
+        let path = Path::root("x");
+        let marks: Marks = keys.iter().map(|key| (key.split('.').fold(path.clone(), |at, key| at.key(key)), mark)).collect();
         let mut value: Value = serde_yaml::from_str(yaml).unwrap();
         let mut problems = Vec::new();
-        check(&mut value, &schema, &Path::root("x"), &mut problems);
-        problems.into_iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect()
+        let usable = check(&mut value, &schema, &path, &marks, &mut problems);
+        (value, problems.into_iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect(), usable)
+    }
+
+    fn told(yaml: &str) -> Vec<String> {
+        checked(yaml, Mark::Untyped, &[]).1
     }
 
     #[test]
     fn everything_wrong_is_reported_at_once() {
         assert_eq!(
-            problems("{endpont: a, timeout: [1], inner: {level: high}, mode: sfae, count: 11}"),
+            told("{endpont: a, timeout: [1], inner: {level: high}, mode: sfae, count: 11}"),
             [
                 "x::endpont: unknown key; did you mean `endpoint`?",
                 "x::timeout: must be a duration such as 200ms, 10s or 5m; found a list",
@@ -263,13 +342,70 @@ mod tests {
     }
 
     #[test]
+    fn units_are_checked() {
+        assert_eq!(told("{timeout: 0, pause: null, limit: 10}"), [] as [&str; 0]);
+        assert_eq!(
+            told("{timeout: 5, limit: 1 parsec}"),
+            [
+                "x::timeout: `5` is no duration: write a number with a unit, such as 200ms, 10s or 5m",
+                "x::limit: `1 parsec` is no size: write a whole number of bytes, or one with a unit, such as 64MiB",
+            ]
+        );
+    }
+
+    #[test]
     fn a_bare_key_is_a_section_with_its_defaults() {
-        let schema = schemars::schema_for!(Sample).to_value();
-        let mut value: Value = serde_yaml::from_str("inner:\n").unwrap();
-        let mut problems = Vec::new();
-        check(&mut value, &schema, &Path::root("x"), &mut problems);
-        assert_eq!(problems, []);
+        let (value, problems, usable) = checked("inner:\n", Mark::Untyped, &[]);
+        assert_eq!((problems, usable), (Vec::new(), true));
         let sample: Sample = serde_yaml::from_value(value).unwrap();
         assert!(sample.inner.is_some());
+    }
+
+    #[test]
+    fn what_has_no_type_takes_the_one_that_is_wanted() {
+        let keys = ["endpoint", "timeout", "limit", "inner.level", "count", "ratio", "tls", "list.0", "headers.authorization"];
+        let text = "{endpoint: '1', timeout: '0', limit: '10', inner: {level: '3'}, count: '4', ratio: '1', tls: 'true', list: ['5'], \
+                    headers: {authorization: '4815162342'}}";
+        let (value, problems, usable) = checked(text, Mark::Untyped, &keys);
+        assert_eq!((problems, usable), (Vec::new(), true));
+        let sample: Sample = serde_yaml::from_value(value).unwrap();
+        assert_eq!((sample.endpoint.as_str(), sample.count, sample.list, sample.tls), ("1", 4, vec![5], true));
+        assert_eq!((sample.timeout, sample.limit.bytes(), sample.inner.map(|inner| inner.level)), (Span::default(), 10, Some(3)));
+        assert_eq!(sample.headers.get("authorization").map(Secret::expose), Some("4815162342"));
+        let (value, problems, _) = checked(
+            "{endpoint: 15, headers: {a: true, b: 1.5, c: null}, timeout: 0}",
+            Mark::Untyped,
+            &["endpoint", "headers.a", "headers.b", "headers.c", "timeout"],
+        );
+        assert_eq!(problems, [] as [&str; 0]);
+        assert_eq!(value, serde_yaml::from_str::<Value>("{endpoint: '15', headers: {a: 'true', b: '1.5', c: ''}, timeout: 0}").unwrap());
+        assert_eq!(checked("{count: 'many'}", Mark::Untyped, &["count"]).1, ["x::count: must be a whole number; found `many`"]);
+    }
+
+    #[test]
+    fn what_a_file_says_keeps_its_type() {
+        assert_eq!(told("{endpoint: 15, count: '4'}"), ["x::endpoint: must be text; found `15`", "x::count: must be a whole number; found `4`"]);
+    }
+
+    #[test]
+    fn text_stays_text_where_it_may_be_either() {
+        let schema = serde_json::json!({ "anyOf": [{ "type": "integer" }, { "type": "string" }] });
+        let marks = Marks::from([(Path::root("x"), Mark::Untyped)]);
+        let mut value = Value::from("5");
+        assert!(check(&mut value, &schema, &Path::root("x"), &marks, &mut Vec::new()));
+        assert_eq!(value, Value::from("5"));
+    }
+
+    #[test]
+    fn what_failed_is_not_told_again() {
+        for (text, key) in [("{count: null}", "count"), ("{inner: {level: null}}", "inner.level"), ("{list: [null]}", "list.0")] {
+            let (_, problems, usable) = checked(text, Mark::Failed, &[key]);
+            assert_eq!((problems, usable), (Vec::new(), false), "{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        assert_eq!(told("{headers: {authorization: 4815162342}}"), ["x::headers::authorization: must be text; found a secret"]);
     }
 }

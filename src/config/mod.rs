@@ -6,10 +6,11 @@ mod check;
 mod expand;
 mod load;
 mod locate;
+mod mark;
 mod problem;
+mod read;
 mod value;
 
-pub use check::check;
 pub use load::{Document, Source, load};
 pub use problem::{Path, Problem, Severity, nearest};
 pub use value::{Secret, Size, Span};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_yaml::Value;
+
 /// Where a value stands in the document: the keys from the root down, list positions as numbers.
 ///
 /// Written with `::` between keys, as the Collector writes it, since component ids hold dots and slashes.
@@ -26,6 +28,26 @@ impl Path {
         self.key(&position.to_string())
     }
 
+    /// This path, at a key of a mapping, which need not be text.
+    pub(super) fn entry(&self, key: &Value) -> Self {
+        match key {
+            Value::String(text) => self.key(text),
+            Value::Bool(flag) => self.key(&flag.to_string()),
+            Value::Number(number) => self.key(&number.to_string()),
+            _ => self.key("?"),
+        }
+    }
+
+    /// Whether this is the whole document.
+    pub(super) fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How long it is, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
     /// The path one key up; `None` at the root.
     pub fn parent(&self) -> Option<Self> {
         if self.0.is_empty() {
@@ -39,6 +61,15 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Where something was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The number of the source.
+    pub(super) source: usize,
+    /// The line in it, from 1, where it has lines.
+    pub(super) line: Option<usize>,
 }
 
 /// Whether a problem keeps Fuseboard from starting.
@@ -59,22 +90,30 @@ pub struct Problem {
     pub path: Path,
     /// What is wrong and what would be right, lower case, without a full stop.
     pub message: String,
+    /// Where it was found, if that is not where its key stands in the merged document.
+    pub(super) at: Option<Place>,
 }
 
 impl Problem {
     /// A problem that keeps the configuration from running.
     pub fn error(path: &Path, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, path: path.clone(), message: message.into() }
+        Self { severity: Severity::Error, path: path.clone(), message: message.into(), at: None }
     }
 
     /// A problem worth saying that stops nothing.
     pub fn warning(path: &Path, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, path: path.clone(), message: message.into() }
+        Self { severity: Severity::Warning, path: path.clone(), message: message.into(), at: None }
     }
 }
 
+/// The longest name that is compared, in bytes: the work grows with its length, and no name that there is has more.
+const NAME_BYTES_MAX: usize = 128;
+
 /// The candidate nearest to what was written, if any is near enough to be what was meant.
 pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if written.len() > NAME_BYTES_MAX {
+        return None;
+    }
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(written, candidate), candidate))

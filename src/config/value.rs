@@ -5,6 +5,12 @@ use std::{fmt, time::Duration};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
+/// What a duration looks like, for editors: they can't look into `${…}`.
+const SPAN_PATTERN: &str = r"^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h|d))+|.*\$\{.*)$";
+
+/// What a size looks like, for editors.
+const SIZE_PATTERN: &str = r"^([0-9]+ ?(B|KB|MB|GB|KiB|MiB|GiB)?|.*\$\{.*)$";
+
 /// A span of time as written in YAML: a number with a unit (`200ms`, `10s`, `1m30s`, `1.5h`), or `0`.
 ///
 /// Units: `ns`, `us`, `ms`, `s`, `m`, `h`, `d`. Whole nanoseconds; at most `u64::MAX` of them.
@@ -108,7 +114,8 @@ impl JsonSchema for Span {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["string", "integer"], "format": "duration" })
+        // `format: duration` would mean the notation of ISO 8601 (`PT10S`). A whole number can only be 0.
+        json_schema!({ "type": ["string", "integer"], "pattern": SPAN_PATTERN, "minimum": 0, "maximum": 0, "x-unit": "duration" })
     }
 }
 
@@ -182,13 +189,13 @@ impl JsonSchema for Size {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["string", "integer"], "format": "size" })
+        json_schema!({ "type": ["string", "integer"], "pattern": SIZE_PATTERN, "minimum": 0, "x-unit": "size" })
     }
 }
 
 /// A value that must not be shown: a token, a password, a header that carries one.
 ///
-/// `Debug` and serialisation write `[redacted]`.
+/// `Debug` and serialisation write `[redacted]`; its schema says `writeOnly`, so that no problem shows it either.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -222,7 +229,7 @@ impl JsonSchema for Secret {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string" })
+        json_schema!({ "type": "string", "writeOnly": true })
     }
 }
 
@@ -256,6 +263,15 @@ mod tests {
         for text in ["", "MiB", "1.5MiB", "-1", "1TB", "99999999999999999999"] {
             assert_eq!(Size::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn editors_are_told_of_units_and_secrets() {
+        let (span, size) = (schemars::schema_for!(Span).to_value(), schemars::schema_for!(Size).to_value());
+        assert_eq!((span["x-unit"].as_str(), size["x-unit"].as_str()), (Some("duration"), Some("size")));
+        assert_eq!((span.get("format"), size.get("format")), (None, None));
+        assert_eq!(span["pattern"].as_str(), Some(SPAN_PATTERN));
+        assert_eq!(schemars::schema_for!(Option<Secret>).to_value()["writeOnly"].as_bool(), Some(true));
     }
 
     #[test]

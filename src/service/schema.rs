@@ -8,7 +8,7 @@ pub fn schema() -> Json {
     let mut definitions = Map::new();
     let mut properties = Map::new();
     for section in Section::ALL {
-        let mut patterns = Map::new();
+        let (mut known, mut patterns) = (Map::new(), Map::new());
         for factory in registry::of(section) {
             let name = format!("{}.{}", section.name(), factory.name);
             let mut schema = (factory.schema)();
@@ -16,17 +16,24 @@ pub fn schema() -> Json {
                 schema.insert("description".to_owned(), factory.about.into());
             }
             embed(&mut schema, &name);
+            loosen(&mut schema);
             definitions.insert(name.clone(), schema);
             let names: Vec<&str> = std::iter::once(factory.name).chain(factory.aliases.iter().copied()).collect();
             // A bare `otlp:` means the component with its defaults.
             let reference = json!({ "anyOf": [{ "$ref": format!("#/$defs/{name}") }, { "type": "null" }] });
-            patterns.insert(format!("^({})(/.+)?$", names.join("|")), reference);
+            // By name too, so that editors have something to complete.
+            known.extend(names.iter().map(|name| ((*name).to_owned(), reference.clone())));
+            patterns.insert(format!("^({})/.+$", names.join("|")), reference);
         }
-        let section_schema = json!({ "type": ["object", "null"], "patternProperties": patterns, "additionalProperties": false });
+        let section_schema = json!({ "type": ["object", "null"], "properties": known, "patternProperties": patterns, "additionalProperties": false });
         properties.insert(section.name().to_owned(), section_schema);
     }
     let mut service = schema_of::<Settings>();
     embed(&mut service, "service");
+    loosen(&mut service);
+    if let Some(pipelines) = service.pointer_mut("/properties/pipelines").and_then(Json::as_object_mut) {
+        pipelines.insert("propertyNames".to_owned(), json!({ "pattern": "^(traces|metrics|logs)(/.+)?$" }));
+    }
     definitions.insert("service".to_owned(), service);
     properties.insert("service".to_owned(), json!({ "$ref": "#/$defs/service" }));
     json!({
@@ -38,6 +45,36 @@ pub fn schema() -> Json {
         "additionalProperties": false,
         "$defs": definitions,
     })
+}
+
+/// Accepts what reading accepts before a value gets its type: `${…}` in place of numbers, truth values and choices, and
+/// nothing in place of a section with its defaults.
+fn loosen(schema: &mut Json) {
+    match schema {
+        Json::Object(map) => {
+            map.values_mut().for_each(loosen);
+            for property in map.get_mut("properties").and_then(Json::as_object_mut).into_iter().flat_map(Map::values_mut) {
+                let kind = property.get("type").and_then(Json::as_str).unwrap_or_default();
+                let choice = property.get("oneOf").is_some() || property.get("enum").is_some();
+                let other = if property.get("$ref").is_some() || kind == "object" {
+                    json!({ "type": ["null", "string"], "pattern": "\\$\\{" })
+                } else if choice || matches!(kind, "integer" | "number" | "boolean") {
+                    json!({ "type": "string", "pattern": "\\$\\{" })
+                } else {
+                    continue;
+                };
+                let said: Map<String, Json> =
+                    ["description", "default"].into_iter().filter_map(|key| Some((key.to_owned(), property.get(key)?.clone()))).collect();
+                let mut loose = json!({ "anyOf": [property.clone(), other] });
+                if let Some(loose) = loose.as_object_mut() {
+                    loose.extend(said);
+                }
+                *property = loose;
+            }
+        }
+        Json::Array(items) => items.iter_mut().for_each(loosen),
+        _ => {}
+    }
 }
 
 /// Makes a schema one of many in a document: its references lead to where it will stand.
