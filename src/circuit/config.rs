@@ -22,8 +22,6 @@ pub struct CircuitMetricsConfig {
     pub max_circuits: usize,
     /// Instances of one circuit.
     pub max_instances: usize,
-    /// Whether a sampled span stands for those that were not sent.
-    pub extrapolate: bool,
     /// Upper bounds, in nanoseconds, of the exported histogram's buckets; exponential ones if there are none.
     pub explicit_bounds: Vec<u64>,
     /// Whether what was exported is forgotten (delta temporality).
@@ -34,13 +32,13 @@ pub struct CircuitMetricsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// Buckets are of 1, 2, 5 or 10 seconds.
-    #[error("`bucket_size` must be 1s, 2s, 5s or 10s")]
+    #[error("must be 1s, 2s, 5s or 10s")]
     BucketSize,
     /// A window holds a whole number of buckets.
-    #[error("`window_size` must be a multiple of `bucket_size`, at least 10 buckets and at most 1h")]
+    #[error("must be a multiple of `bucket_size`, at least 10 buckets and at most 1h")]
     WindowSize,
     /// A percentile is a number between 0 and 100.
-    #[error("`percentiles` must be between 0 and 100, without both ends, and at most 16")]
+    #[error("must be between 0 and 100, without both ends, and at most 16")]
     Percentiles,
 }
 
@@ -61,7 +59,6 @@ impl Default for CircuitMetricsConfig {
             circuit_ttl: 3600 * SECOND,
             max_circuits: 10_000,
             max_instances: 1_000,
-            extrapolate: true,
             explicit_bounds: Vec::new(),
             delta: false,
         }

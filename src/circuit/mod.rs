@@ -17,6 +17,6 @@ pub mod sent;
 pub mod sketch;
 pub mod state;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod totals;
 pub mod window;

@@ -8,24 +8,24 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 
-pub(super) const SECOND: u64 = 1_000_000_000;
+pub(crate) const SECOND: u64 = 1_000_000_000;
 /// Some day in 2023.
-pub(super) const START: u64 = 1_700_000_000 * SECOND;
+pub(crate) const START: u64 = 1_700_000_000 * SECOND;
 
-pub(super) fn attribute(key: &str, value: Value) -> KeyValue {
+pub(crate) fn attribute(key: &str, value: Value) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }
 
-pub(super) fn text(key: &str, value: &str) -> KeyValue {
+pub(crate) fn text(key: &str, value: &str) -> KeyValue {
     attribute(key, Value::StringValue(value.to_owned()))
 }
 
-pub(super) fn int(key: &str, value: i64) -> KeyValue {
+pub(crate) fn int(key: &str, value: i64) -> KeyValue {
     attribute(key, Value::IntValue(value))
 }
 
 /// A span of kind CLIENT; `id` makes its ids.
-pub(super) fn call(id: u64, start: u64, end: u64, attributes: Vec<KeyValue>) -> Span {
+pub(crate) fn call(id: u64, start: u64, end: u64, attributes: Vec<KeyValue>) -> Span {
     Span {
         trace_id: [id.to_be_bytes(), id.to_be_bytes()].concat(),
         span_id: id.to_be_bytes().to_vec(),
@@ -37,12 +37,12 @@ pub(super) fn call(id: u64, start: u64, end: u64, attributes: Vec<KeyValue>) -> 
     }
 }
 
-pub(super) fn failed(mut span: Span) -> Span {
+pub(crate) fn failed(mut span: Span) -> Span {
     span.status = Some(Status { code: 2, ..Status::default() });
     span
 }
 
-pub(super) fn transition(at: u64, from: &str, to: &str) -> Event {
+pub(crate) fn transition(at: u64, from: &str, to: &str) -> Event {
     Event {
         time_unix_nano: at,
         name: "circuit_breaker_transition".to_owned(),
@@ -51,7 +51,7 @@ pub(super) fn transition(at: u64, from: &str, to: &str) -> Event {
     }
 }
 
-pub(super) fn request(service: &str, instance: &str, spans: Vec<Span>) -> Vec<u8> {
+pub(crate) fn request(service: &str, instance: &str, spans: Vec<Span>) -> Vec<u8> {
     let resource = Resource { attributes: vec![text("service.name", service), text("service.instance.id", instance)], ..Resource::default() };
     let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
     ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() }] }

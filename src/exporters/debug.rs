@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::schema_of,
     otlp::Signal,
-    pipeline::{Factory, Future, Instance, Parsed, Payload, Role, Section},
+    pipeline::{Factory, Faults, Future, Instance, Parsed, Payload, Role, Section},
 };
 
 /// How much is written.
@@ -52,19 +52,12 @@ pub const FACTORY: Factory = Factory {
     parse,
 };
 
-fn parse(value: Value) -> Result<Parsed, String> {
-    let config: Config = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
-    Ok(Parsed {
-        effective: serde_json::to_value(&config).map_err(|error| error.to_string())?,
-        warnings: Vec::new(),
-        listens_on: Vec::new(),
-        sends_to: Vec::new(),
-        build: Box::new(move |setup| {
-            let queue = SendingQueue { num_consumers: 1, ..SendingQueue::default() };
-            let retry = RetryOnFailure { enabled: false, ..RetryOnFailure::default() };
-            let sender = ToStdout { verbosity: config.verbosity };
-            Ok(Instance::Exporter(Arc::new(Sending::new(&setup.id, &setup.meter, queue, retry, sender))))
-        }),
+fn parse(value: Value) -> Result<Parsed, Faults> {
+    Parsed::new(Parsed::read::<Config>(value)?, |config, setup| {
+        let queue = SendingQueue { num_consumers: 1, ..SendingQueue::default() };
+        let retry = RetryOnFailure { enabled: false, ..RetryOnFailure::default() };
+        let sender = ToStdout { verbosity: config.verbosity };
+        Ok(Instance::Exporter(Arc::new(Sending::new(&setup.id, &setup.meter, queue, retry, sender))))
     })
 }
 
@@ -75,14 +68,16 @@ struct ToStdout {
 impl Sender for ToStdout {
     fn send<'a>(&'a self, batch: &'a Payload) -> Future<'a, Result<Sent, Failure>> {
         Box::pin(async move {
-            let text = render::render(batch.signal, &batch.joined(), self.verbosity).map_err(|error| Failure::Permanent(error.to_string()))?;
+            let (signal, request, verbosity) = (batch.signal, batch.joined(), self.verbosity);
             let written = tokio::task::spawn_blocking(move || {
+                let text = render::render(signal, &request, verbosity).map_err(|error| error.to_string())?;
                 let mut out = io::stdout().lock();
-                out.write_all(text.as_bytes()).and_then(|()| out.flush())
+                let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+                written.map_err(|error| format!("can't write to the standard output: {error}"))
             });
             match written.await {
                 Ok(Ok(())) => Ok(Sent::default()),
-                Ok(Err(error)) => Err(Failure::Permanent(format!("can't write to the standard output: {error}"))),
+                Ok(Err(reason)) => Err(Failure::Permanent(reason)),
                 Err(error) => Err(Failure::Permanent(error.to_string())),
             }
         })

@@ -9,11 +9,16 @@ pub mod otlp_http;
 mod render;
 mod sending;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::config::Secret;
+use crate::config::{Secret, Span};
+
+/// A timeout as a user wrote it: 0 means none.
+const fn limit(written: Span) -> Duration {
+    if written.get().is_zero() { Duration::MAX } else { written.get() }
+}
 
 /// Headers as a user wrote them; a value that can't be one is named by its key only.
 fn headers(written: &BTreeMap<String, Secret>) -> Result<HeaderMap, String> {

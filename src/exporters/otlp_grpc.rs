@@ -17,9 +17,12 @@ use std::sync::Arc;
 use super::sending::{Failure, RetryOnFailure, Sender, Sending, SendingQueue, Sent};
 use crate::{
     config::{Secret, Span, schema_of},
-    net::{ClientTls, Encoding, channel::GrpcClient},
+    net::{
+        ClientTls, Encoding,
+        channel::{Backend, GrpcClient},
+    },
     otlp::Signal,
-    pipeline::{Factory, Future, Instance, Parsed, Payload, Role, Section},
+    pipeline::{Factory, Faults, Future, Instance, Parsed, Payload, Role, Section},
 };
 
 /// What the user may write.
@@ -34,7 +37,7 @@ struct Config {
     headers: BTreeMap<String, Secret>,
     /// `gzip`, `zstd` or `none`.
     compression: Encoding,
-    /// The longest one attempt may take.
+    /// The longest one attempt may take; 0 means no limit.
     timeout: Span,
     /// Queue.
     sending_queue: SendingQueue,
@@ -68,23 +71,20 @@ pub const FACTORY: Factory = Factory {
     parse,
 };
 
-fn parse(value: Value) -> Result<Parsed, String> {
-    let config: Config = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
-    if config.endpoint.is_empty() {
-        return Err("`endpoint` is missing: write the backend's host:port".to_owned());
-    }
-    let headers = super::headers(&config.headers)?;
-    Ok(Parsed {
-        effective: serde_json::to_value(&config).map_err(|error| error.to_string())?,
-        warnings: Vec::new(),
-        listens_on: Vec::new(),
-        sends_to: vec![config.endpoint.clone()],
-        build: Box::new(move |setup| {
-            let client = GrpcClient::new(&config.endpoint, &config.tls, headers, config.compression, config.timeout.get())?;
-            let sending = Sending::new(&setup.id, &setup.meter, config.sending_queue, config.retry_on_failure, OverGrpc(client));
-            Ok(Instance::Exporter(Arc::new(sending)))
-        }),
-    })
+fn parse(value: Value) -> Result<Parsed, Faults> {
+    let config: Config = Parsed::read(value)?;
+    let mut faults = Faults::default();
+    let backend = faults.note("endpoint", Backend::new(&config.endpoint, &config.tls));
+    let headers = faults.note("headers", super::headers(&config.headers));
+    let (Some(backend), Some(headers)) = (backend, headers) else { return Err(faults) };
+    let sends_to = vec![config.endpoint.clone()];
+    let warnings = config.sending_queue.warnings();
+    let parsed = Parsed::new(config, move |config, setup| {
+        let client = GrpcClient::new(backend, headers, config.compression, super::limit(config.timeout))?;
+        let sending = Sending::new(&setup.id, &setup.meter, config.sending_queue, config.retry_on_failure, OverGrpc(client));
+        Ok(Instance::Exporter(Arc::new(sending)))
+    })?;
+    Ok(Parsed { sends_to, warnings, ..parsed })
 }
 
 struct OverGrpc(GrpcClient);

@@ -1,6 +1,10 @@
 //! `otlp_http`: OTLP over HTTP, in protobuf or JSON.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -10,6 +14,7 @@ use serde_yaml::Value;
 
 use super::sending::{Failure, RetryOnFailure, Sender, Sending, SendingQueue, Sent};
 use crate::{
+    clock::Clock,
     config::{Secret, Span, schema_of},
     net::{
         ClientTls, Encoding,
@@ -17,7 +22,7 @@ use crate::{
         web::{Answered, WebClient},
     },
     otlp::{Signal, json},
-    pipeline::{Factory, Future, Instance, Parsed, Payload, Role, Section},
+    pipeline::{Factory, Faults, Future, Instance, Parsed, Payload, Role, Section},
 };
 
 /// How requests are written.
@@ -51,7 +56,7 @@ struct Config {
     headers: BTreeMap<String, Secret>,
     /// `gzip`, `zstd` or `none`.
     compression: Encoding,
-    /// The longest one attempt may take.
+    /// The longest one attempt may take; 0 means no limit.
     timeout: Span,
     /// Queue.
     sending_queue: SendingQueue,
@@ -89,27 +94,43 @@ pub const FACTORY: Factory = Factory {
     parse,
 };
 
-fn parse(value: Value) -> Result<Parsed, String> {
-    let config: Config = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
-    let urls = Urls::of(&config)?;
-    let mut headers = super::headers(&config.headers)?;
+fn parse(value: Value) -> Result<Parsed, Faults> {
+    let config: Config = Parsed::read(value)?;
+    let mut faults = Faults::default();
+    let urls = Urls::of(&config, &mut faults);
+    let headers = faults.note("headers", super::headers(&config.headers));
+    let (Some(urls), Some(mut headers)) = (urls, headers) else { return Err(faults) };
     let media = if config.encoding == Format::Json { MediaType::Json } else { MediaType::Protobuf };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media.name()));
     if let Some(encoding) = config.compression.header() {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
     }
-    Ok(Parsed {
-        effective: serde_json::to_value(&config).map_err(|error| error.to_string())?,
-        warnings: Vec::new(),
-        listens_on: Vec::new(),
-        sends_to: [&urls.traces, &urls.metrics, &urls.logs].into_iter().flatten().map(Uri::to_string).collect(),
-        build: Box::new(move |setup| {
-            let client = WebClient::new(config.timeout.get())?;
-            let sender = OverHttp { client, urls, headers, encoding: config.encoding, compression: config.compression };
-            let sending = Sending::new(&setup.id, &setup.meter, config.sending_queue, config.retry_on_failure, sender);
-            Ok(Instance::Exporter(Arc::new(sending)))
-        }),
-    })
+    let sends_to = [&urls.traces, &urls.metrics, &urls.logs].into_iter().flatten().map(Uri::to_string).collect();
+    let warnings = config.sending_queue.warnings();
+    let parsed = Parsed::new(config, move |config, setup| {
+        let client = WebClient::new(super::limit(config.timeout))?;
+        let clock = Arc::clone(&setup.clock);
+        let sender = OverHttp { client, urls, headers, encoding: config.encoding, compression: config.compression, clock };
+        let sending = Sending::new(&setup.id, &setup.meter, config.sending_queue, config.retry_on_failure, sender);
+        Ok(Instance::Exporter(Arc::new(sending)))
+    })?;
+    Ok(Parsed { sends_to, warnings, ..parsed })
+}
+
+impl Config {
+    /// An endpoint as a URL with scheme and host.
+    fn url(&self, written: &str) -> Result<Uri, String> {
+        let with_scheme = match written.split_once("://") {
+            Some(("http" | "https", _)) => written.to_owned(),
+            Some((other, _)) => return Err(format!("the scheme of an endpoint is http or https, not `{other}`")),
+            None => format!("{}://{written}", if self.tls.insecure { "http" } else { "https" }),
+        };
+        let url: Uri = with_scheme.parse().map_err(|error| format!("`{with_scheme}` is no URL: {error}"))?;
+        if url.host().is_none_or(str::is_empty) {
+            return Err(format!("`{with_scheme}` names no host"));
+        }
+        Ok(url)
+    }
 }
 
 /// Where each signal goes.
@@ -120,29 +141,24 @@ struct Urls {
 }
 
 impl Urls {
-    fn of(config: &Config) -> Result<Self, String> {
+    fn of(config: &Config, faults: &mut Faults) -> Option<Self> {
         let own = [&config.traces_endpoint, &config.metrics_endpoint, &config.logs_endpoint];
         if config.endpoint.is_empty() && own.iter().all(|endpoint| endpoint.is_none()) {
-            return Err("`endpoint` is missing: write the backend's base URL, such as http://localhost:4318".to_owned());
+            return faults.note("endpoint", Err("is missing: write the backend's base URL, such as http://localhost:4318".to_owned()));
         }
-        let url = |whole: Option<&String>, signal: Signal| {
-            let written = match whole {
-                Some(whole) => whole.clone(),
-                None if config.endpoint.is_empty() => return Ok(None),
-                None => format!("{}/v1/{signal}", config.endpoint.trim_end_matches('/')),
-            };
-            let with_scheme = match written.split_once("://") {
-                Some(("http" | "https", _)) => written,
-                Some((other, _)) => return Err(format!("the scheme of an endpoint is http or https, not `{other}`")),
-                None => format!("{}://{written}", if config.tls.insecure { "http" } else { "https" }),
-            };
-            with_scheme.parse::<Uri>().map(Some).map_err(|error| format!("`{with_scheme}` is no URL: {error}"))
+        let base = match config.endpoint.as_str() {
+            "" => Ok(None),
+            base => config.url(base.trim_end_matches('/')).map(Some),
         };
-        Ok(Self {
-            traces: url(config.traces_endpoint.as_ref(), Signal::Traces)?,
-            metrics: url(config.metrics_endpoint.as_ref(), Signal::Metrics)?,
-            logs: url(config.logs_endpoint.as_ref(), Signal::Logs)?,
-        })
+        let base = faults.note("endpoint", base).flatten();
+        let mut url = |key: &str, whole: &Option<String>, signal: Signal| match whole {
+            Some(whole) => faults.note(key, config.url(whole)),
+            None => base.as_ref().and_then(|base| format!("{}/v1/{signal}", base.to_string().trim_end_matches('/')).parse().ok()),
+        };
+        let traces = url("traces_endpoint", &config.traces_endpoint, Signal::Traces);
+        let metrics = url("metrics_endpoint", &config.metrics_endpoint, Signal::Metrics);
+        let logs = url("logs_endpoint", &config.logs_endpoint, Signal::Logs);
+        faults.0.is_empty().then_some(Self { traces, metrics, logs })
     }
 
     const fn of_signal(&self, signal: Signal) -> Option<&Uri> {
@@ -160,7 +176,11 @@ struct OverHttp {
     headers: HeaderMap,
     encoding: Format,
     compression: Encoding,
+    clock: Arc<dyn Clock>,
 }
+
+/// Requests larger than this are written and compressed away from the threads that serve.
+const ASIDE_BYTES: usize = 256 << 10;
 
 impl Sender for OverHttp {
     fn send<'a>(&'a self, batch: &'a Payload) -> Future<'a, Result<Sent, Failure>> {
@@ -168,10 +188,12 @@ impl Sender for OverHttp {
             let Some(url) = self.urls.of_signal(batch.signal) else {
                 return Err(Failure::Permanent(format!("no endpoint for {}", batch.signal)));
             };
-            let body = self.body(batch).map_err(Failure::Permanent)?;
+            let write = || self.body(batch);
+            let body = if batch.len() > ASIDE_BYTES { tokio::task::block_in_place(write) } else { write() };
+            let body = body.map_err(Failure::Permanent)?;
             match self.client.post(url, self.headers.clone(), body).await {
                 Ok(answered) if answered.status.is_success() => Ok(partial_success(batch.signal, &answered)),
-                Ok(answered) => Err(failure(&answered)),
+                Ok(answered) => Err(failure(&answered, self.clock.now())),
                 Err(reason) => Err(Failure::Retryable { reason, after: None }),
             }
         })
@@ -205,14 +227,35 @@ fn partial_success(signal: Signal, answered: &Answered) -> Sent {
 }
 
 /// Which statuses may be tried again: <https://opentelemetry.io/docs/specs/otlp/#failures-1>.
-fn failure(answered: &Answered) -> Failure {
+fn failure(answered: &Answered, now: u64) -> Failure {
     let said: String = String::from_utf8_lossy(&answered.body).chars().filter(|c| !c.is_control()).take(200).collect();
     let reason = format!("HTTP {}: {said}", answered.status);
     match answered.status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-            let seconds = answered.headers.get(header::RETRY_AFTER).and_then(|after| after.to_str().ok()?.trim().parse().ok());
-            Failure::Retryable { reason, after: seconds.map(Duration::from_secs) }
+            let after = answered.headers.get(header::RETRY_AFTER).and_then(|after| retry_after(after.to_str().ok()?.trim(), now));
+            Failure::Retryable { reason, after }
         }
         _ => Failure::Permanent(reason),
+    }
+}
+
+/// `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
+fn retry_after(text: &str, now: u64) -> Option<Duration> {
+    let until = |date: SystemTime| date.duration_since(UNIX_EPOCH + Duration::from_nanos(now)).ok();
+    text.parse().ok().map(Duration::from_secs).or_else(|| until(httpdate::parse_http_date(text).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backends_say_when_to_come_back_in_two_ways() {
+        let now = 784_111_777_000_000_000;
+        assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:50:07 GMT", now), Some(Duration::from_secs(30)));
+        for nothing in ["Sun, 06 Nov 1994 08:49:07 GMT", "-1", "soon", ""] {
+            assert_eq!(retry_after(nothing, now), None, "{nothing}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use super::{
     consumer::{Consumer, Future},
     fan_out::Outlet,
     ledger::Ledger,
+    payload::Payload,
 };
 use crate::{clock::Clock, net::Listeners, otlp::Signal};
 
@@ -62,7 +63,49 @@ pub struct Factory {
     /// JSON Schema of its configuration, with defaults.
     pub schema: fn() -> Json,
     /// Checks what a user wrote (already held against the schema) and fills in the defaults.
-    pub parse: fn(Value) -> Result<Parsed, String>,
+    pub parse: fn(Value) -> Result<Parsed, Faults>,
+}
+
+/// All that is wrong with what a user wrote for a component.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults(pub Vec<Fault>);
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The key within the component, dots between levels; empty for the component itself.
+    pub key: String,
+    /// What is wrong and what would be right, for people.
+    pub message: String,
+}
+
+impl Faults {
+    /// Notes what is wrong, if it is.
+    pub fn note<T>(&mut self, key: &str, found: Result<T, String>) -> Option<T> {
+        found.map_err(|message| self.0.push(Fault { key: key.to_owned(), message })).ok()
+    }
+
+    /// What was made, if nothing was wrong.
+    ///
+    /// # Errors
+    /// What was wrong.
+    pub fn unless_any<T>(self, made: T) -> Result<T, Self> {
+        if self.0.is_empty() { Ok(made) } else { Err(self) }
+    }
+}
+
+impl From<String> for Faults {
+    /// Something wrong with the component as a whole.
+    fn from(message: String) -> Self {
+        Self(vec![Fault { key: String::new(), message }])
+    }
+}
+
+impl std::fmt::Display for Faults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let each = |fault: &Fault| if fault.key.is_empty() { fault.message.clone() } else { format!("{}: {}", fault.key, fault.message) };
+        f.write_str(&self.0.iter().map(each).collect::<Vec<_>>().join("; "))
+    }
 }
 
 /// Makes a component; an error is for people.
@@ -78,8 +121,33 @@ pub struct Parsed {
     pub listens_on: Vec<String>,
     /// Addresses it will send to.
     pub sends_to: Vec<String>,
+    /// The most bytes that the process may hold, where it sets a limit to that.
+    pub memory_limit: Option<usize>,
     /// Makes the component; has no effect outside it yet.
     pub build: Build,
+}
+
+impl Parsed {
+    /// A component that listens nowhere and sends nowhere.
+    ///
+    /// # Errors
+    /// The configuration can't be shown.
+    pub fn new<C: serde::Serialize + Send + 'static>(
+        config: C,
+        build: impl FnOnce(C, &Setup) -> Result<Instance, String> + Send + 'static,
+    ) -> Result<Self, Faults> {
+        let effective = serde_json::to_value(&config).map_err(|error| error.to_string())?;
+        let (warnings, listens_on, sends_to) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { effective, warnings, listens_on, sends_to, memory_limit: None, build: Box::new(|setup| build(config, setup)) })
+    }
+
+    /// From what a user wrote.
+    ///
+    /// # Errors
+    /// It is no such configuration.
+    pub fn read<C: serde::de::DeserializeOwned>(value: Value) -> Result<C, Faults> {
+        serde_yaml::from_value(value).map_err(|error| error.to_string().into())
+    }
 }
 
 /// What a component is given when it is built.
@@ -170,6 +238,12 @@ pub trait Exporter: Lifecycle + Consumer {
     /// # Errors
     /// For people: what keeps it from starting.
     fn start(&self) -> Future<'_, Result<(), String>>;
+
+    /// Ends soon, within this time at the most, and gives what it has not sent: another one takes its place.
+    fn retire(&self, within: Duration) -> Future<'_, Vec<Payload>>;
+
+    /// Takes over what the one before has not sent, though that may be more than there is room for.
+    fn inherit(&self, unsent: Vec<Payload>);
 }
 
 impl Instance {

@@ -5,8 +5,10 @@ use opentelemetry::{
     KeyValue,
     metrics::{Counter, Meter},
 };
+use tracing::Instrument;
 
 use super::{
+    TRACES,
     component::{Outlets, Setup},
     consumer::Refusal,
     ledger::{Charge, Ledger},
@@ -58,10 +60,16 @@ impl Intake {
     /// # Errors
     /// See [`Rejection`]; nobody has taken any of it.
     pub async fn take(&self, signal: Signal, bytes: Bytes, charge: Charge) -> Result<Partial, Rejection> {
-        let outlet = self.outlets.of(signal);
-        if !outlet.is_connected() {
-            return Err(Rejection::NoPipeline);
-        }
+        let [receiver, transport] = &self.counts.attributes;
+        let (receiver, transport) = (receiver.value.as_str(), transport.value.as_str());
+        let span = tracing::trace_span!(target: TRACES, "receive", %receiver, %transport, signal = signal.name(), bytes = bytes.len());
+        let taken = self.taken(signal, bytes, charge);
+        if span.is_disabled() { taken.await } else { taken.instrument(span).await }
+    }
+
+    async fn taken(&self, signal: Signal, bytes: Bytes, mut charge: Charge) -> Result<Partial, Rejection> {
+        // Asked once: a reload may lead the outlet elsewhere, or nowhere, at any moment.
+        let Some(consumer) = self.outlets.of(signal).consumer() else { return Err(Rejection::NoPipeline) };
         let Checked { bytes, items, rejected, message } = check(signal, bytes).map_err(|error| {
             self.malformed();
             Rejection::Malformed(error.to_string())
@@ -71,14 +79,20 @@ impl Intake {
         if items == 0 {
             return Ok(partial);
         }
+        // What was compressed or JSON is gone: the request itself is what is held from now on.
+        charge.set(bytes.len());
         let payload = Payload::new(signal, Part::charged(bytes, items, charge));
-        match outlet.consume(payload).await {
-            Ok(()) => {
+        match consumer.admit(&payload).await {
+            Ok(admission) => {
+                admission.commit(payload);
                 self.counts.accepted(signal, items);
                 Ok(partial)
             }
             Err(refusal) => {
-                self.counts.refused(signal, items);
+                match refusal {
+                    Refusal::Retryable { .. } => self.counts.refused(signal, items),
+                    Refusal::Permanent { .. } => self.counts.failed(signal, items),
+                }
                 Err(Rejection::Refused(refusal))
             }
         }
@@ -87,6 +101,11 @@ impl Intake {
     /// Counts a request that could not be read.
     pub fn malformed(&self) {
         self.counts.malformed.add(1, &self.counts.attributes);
+    }
+
+    /// Counts a request whose sender went away before it had come whole.
+    pub fn broken_off(&self) {
+        self.counts.broken_off.add(1, &self.counts.attributes);
     }
 
     /// Counts a request that passed a limit.
@@ -101,7 +120,9 @@ impl Intake {
 struct Counts {
     accepted: [Counter<u64>; 3],
     refused: [Counter<u64>; 3],
+    failed: [Counter<u64>; 3],
     malformed: Counter<u64>,
+    broken_off: Counter<u64>,
     limit_reached: Counter<u64>,
     attributes: [KeyValue; 2],
 }
@@ -112,28 +133,25 @@ impl Counts {
         Self {
             accepted: by_signal("accepted"),
             refused: by_signal("refused"),
+            failed: by_signal("failed"),
             malformed: meter.u64_counter("fuseboard_receiver_malformed_requests").build(),
+            broken_off: meter.u64_counter("fuseboard_receiver_broken_off_requests").build(),
             limit_reached: meter.u64_counter("fuseboard_limit_reached").build(),
             attributes: [KeyValue::new("receiver", id.to_owned()), KeyValue::new("transport", transport)],
         }
     }
 
     fn accepted(&self, signal: Signal, items: usize) {
-        of(&self.accepted, signal).add(items as u64, &self.attributes);
+        signal.of(&self.accepted).add(items as u64, &self.attributes);
+    }
+
+    fn failed(&self, signal: Signal, items: usize) {
+        signal.of(&self.failed).add(items as u64, &self.attributes);
     }
 
     fn refused(&self, signal: Signal, items: usize) {
         if items > 0 {
-            of(&self.refused, signal).add(items as u64, &self.attributes);
+            signal.of(&self.refused).add(items as u64, &self.attributes);
         }
-    }
-}
-
-const fn of(counters: &[Counter<u64>; 3], signal: Signal) -> &Counter<u64> {
-    let [traces, metrics, logs] = counters;
-    match signal {
-        Signal::Traces => traces,
-        Signal::Metrics => metrics,
-        Signal::Logs => logs,
     }
 }

@@ -10,9 +10,12 @@ mod intake;
 mod ledger;
 mod payload;
 
-pub use component::{Connector, Exporter, Factory, Instance, Lifecycle, Outlets, Parsed, Processor, Receiver, Role, Section, Setup};
+pub use component::{Connector, Exporter, Factory, Fault, Faults, Instance, Lifecycle, Outlets, Parsed, Processor, Receiver, Role, Section, Setup};
 pub use consumer::{Admission, Admit, Consumer, Future, Refusal};
 pub use fan_out::{Discard, FanOut, Outlet};
 pub use intake::{Intake, Partial, Rejection};
 pub use ledger::{Charge, Ledger, OverLimit};
 pub use payload::{Part, Payload};
+
+/// The target of Fuseboard's own spans.
+pub const TRACES: &str = "fuseboard::traces";

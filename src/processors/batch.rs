@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     config::{Span, schema_of},
     otlp::Signal,
-    pipeline::{Admission, Admit, Consumer, Discard, Factory, Future, Instance, Lifecycle, Parsed, Payload, Processor, Refusal, Role, Section},
+    pipeline::{Admission, Admit, Consumer, Factory, Faults, Future, Instance, Lifecycle, Parsed, Payload, Processor, Refusal, Role, Section},
 };
 
 /// What the user may write.
@@ -52,18 +52,14 @@ pub const FACTORY: Factory = Factory {
     parse,
 };
 
-fn parse(value: Value) -> Result<Parsed, String> {
-    let config: Config = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
+fn parse(value: Value) -> Result<Parsed, Faults> {
+    let config: Config = Parsed::read(value)?;
+    let mut faults = Faults::default();
     if config.send_batch_max_size > 0 && config.send_batch_max_size < config.send_batch_size {
-        return Err("`send_batch_max_size` must not be smaller than `send_batch_size`".to_owned());
+        faults.note::<()>("send_batch_max_size", Err("must not be smaller than `send_batch_size`".to_owned()));
     }
-    Ok(Parsed {
-        effective: serde_json::to_value(&config).map_err(|error| error.to_string())?,
-        warnings: Vec::new(),
-        listens_on: Vec::new(),
-        sends_to: Vec::new(),
-        build: Box::new(move |_| Ok(Instance::Processor(Arc::new(Batch { config, batchers: Mutex::default() })))),
-    })
+    faults.unless_any(())?;
+    Parsed::new(config, |config, _| Ok(Instance::Processor(Arc::new(Batch { config, batchers: Mutex::default() }))))
 }
 
 /// Requests that may wait for a batcher at one time; more wait at their sender.
@@ -77,7 +73,54 @@ struct Batch {
 /// A request that waits, and whom to tell.
 struct Waiting {
     payload: Payload,
-    answer: oneshot::Sender<Result<(), Refusal>>,
+    answer: oneshot::Sender<Result<Box<dyn Admission>, Refusal>>,
+}
+
+/// Room for a whole batch. It is handed on when each of its requests was committed or given up, so that a request
+/// which finds no room elsewhere goes nowhere.
+struct Joint(Mutex<Open>);
+
+struct Open {
+    admission: Option<Box<dyn Admission>>,
+    committed: Option<Payload>,
+    /// Requests that have done neither yet.
+    undecided: usize,
+}
+
+/// The part of one request in a [`Joint`].
+struct Share(Arc<Joint>);
+
+impl Joint {
+    /// Shares for so many requests.
+    fn shares(admission: Box<dyn Admission>, requests: usize) -> Vec<Share> {
+        let joint = Arc::new(Self(Mutex::new(Open { admission: Some(admission), committed: None, undecided: requests })));
+        (0..requests).map(|_| Share(Arc::clone(&joint))).collect()
+    }
+}
+
+impl Admission for Share {
+    fn commit(self: Box<Self>, payload: Payload) {
+        let mut open = self.0.0.lock();
+        match &mut open.committed {
+            Some(batch) => batch.parts.extend(payload.parts),
+            none => *none = Some(payload),
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut open = self.0.0.lock();
+        open.undecided -= 1;
+        if open.undecided > 0 {
+            return;
+        }
+        let (admission, committed) = (open.admission.take(), open.committed.take());
+        drop(open);
+        if let (Some(admission), Some(batch)) = (admission, committed) {
+            admission.commit(batch);
+        }
+    }
 }
 
 impl Processor for Batch {
@@ -111,9 +154,7 @@ impl Consumer for Entrance {
             let gone = || Refusal::Retryable { reason: "shutting down".to_owned(), after: None };
             let (answer, answered) = oneshot::channel();
             self.waiting.send(Waiting { payload: payload.clone(), answer }).await.map_err(|_closed| gone())?;
-            answered.await.map_err(|_dropped| gone())??;
-            // The batch has been handed on with this request in it: nothing is left to commit.
-            Ok(Box::new(Discard) as Box<dyn Admission>)
+            answered.await.map_err(|_dropped| gone())?
         })
     }
 }
@@ -129,9 +170,8 @@ async fn run(config: Config, mut requests: mpsc::Receiver<Waiting>, next: Arc<dy
             },
         };
         let due = Instant::now() + config.timeout.get();
-        let mut batch = first.payload;
-        let mut answers = vec![first.answer];
-        let mut items = batch.items();
+        let mut items = first.payload.items();
+        let mut waiting = vec![first];
         while items < config.send_batch_size {
             let more = tokio::select! {
                 more = requests.recv() => more,
@@ -143,19 +183,122 @@ async fn run(config: Config, mut requests: mpsc::Receiver<Waiting>, next: Arc<dy
                 break;
             }
             items += more.payload.items();
-            batch.parts.extend(more.payload.parts);
-            answers.push(more.answer);
+            waiting.push(more);
         }
-        let result = match next.admit(&batch).await {
-            Ok(admission) => {
-                admission.commit(batch);
-                Ok(())
+        answer(waiting, next.as_ref()).await;
+    }
+}
+
+/// Finds room for all of them together. What is too much together is tried one by one.
+async fn answer(waiting: Vec<Waiting>, next: &dyn Consumer) {
+    let signal = waiting.first().map_or(Signal::Traces, |first| first.payload.signal);
+    let batch = Payload { signal, parts: waiting.iter().flat_map(|one| one.payload.parts.iter().cloned()).collect() };
+    let refusal = match next.admit(&batch).await {
+        Ok(admission) => {
+            let shares = Joint::shares(admission, waiting.len());
+            for (one, share) in waiting.into_iter().zip(shares) {
+                tell(one, Ok(Box::new(share)));
             }
-            Err(refusal) => Err(refusal),
-        };
-        for answer in answers {
-            // A sender that went away wants no answer.
-            drop(answer.send(result.clone()));
+            return;
         }
+        Err(refusal) => refusal,
+    };
+    let too_much_together = waiting.len() > 1 && matches!(refusal, Refusal::Permanent { .. });
+    for one in waiting {
+        let answer = if too_much_together { next.admit(&one.payload).await } else { Err(refusal.clone()) };
+        tell(one, answer);
+    }
+}
+
+fn tell(waiting: Waiting, answer: Result<Box<dyn Admission>, Refusal>) {
+    // A sender that went away wants no answer; its room is given back.
+    drop(waiting.answer.send(answer));
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::pipeline::{FanOut, Part};
+
+    /// Takes batches of at most so many items, and keeps their sizes.
+    struct Backend {
+        most: usize,
+        taken: Arc<Mutex<Vec<usize>>>,
+    }
+
+    struct Place(Arc<Mutex<Vec<usize>>>);
+
+    impl Consumer for Backend {
+        fn admit<'a>(&'a self, payload: &'a Payload) -> Admit<'a> {
+            Box::pin(async move {
+                if payload.items() > self.most {
+                    return Err(Refusal::Permanent { reason: "too much".to_owned() });
+                }
+                Ok(Box::new(Place(Arc::clone(&self.taken))) as Box<dyn Admission>)
+            })
+        }
+    }
+
+    impl Admission for Place {
+        fn commit(self: Box<Self>, payload: Payload) {
+            self.0.lock().push(payload.items());
+        }
+    }
+
+    fn backend(most: usize) -> (Arc<dyn Consumer>, Arc<Mutex<Vec<usize>>>) {
+        let taken = Arc::new(Mutex::default());
+        (Arc::new(Backend { most, taken: Arc::clone(&taken) }), taken)
+    }
+
+    /// The processor, which must live on, and its entrance.
+    fn batch(next: Arc<dyn Consumer>, size: usize) -> (Batch, Arc<dyn Consumer>) {
+        let config = Config { timeout: Span::secs(3600), send_batch_size: size, send_batch_max_size: 0 };
+        let batch = Batch { config, batchers: Mutex::default() };
+        let entrance = batch.attach(Signal::Traces, next);
+        (batch, entrance)
+    }
+
+    fn request(items: usize) -> Payload {
+        Payload::new(Signal::Traces, Part::new(Bytes::from_static(b"x"), items))
+    }
+
+    async fn send(to: &dyn Consumer, items: usize) -> bool {
+        let payload = request(items);
+        match to.admit(&payload).await {
+            Ok(admission) => {
+                admission.commit(payload);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_go_on_together() {
+        let (next, taken) = backend(100);
+        let (_processor, batch) = batch(next, 6);
+        let sent = tokio::join!(send(&*batch, 1), send(&*batch, 2), send(&*batch, 3));
+        assert_eq!((sent, &*taken.lock()), ((true, true, true), &vec![6]));
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_too_much_goes_on_in_parts() {
+        let (next, taken) = backend(3);
+        let (_processor, batch) = batch(next, 9);
+        let sent = tokio::join!(send(&*batch, 2), send(&*batch, 3), send(&*batch, 4));
+        let mut taken = taken.lock().clone();
+        taken.sort_unstable();
+        assert_eq!((sent, taken), ((true, true, false), vec![2, 3]));
+    }
+
+    #[tokio::test]
+    async fn what_finds_no_room_elsewhere_goes_nowhere() {
+        let ((next, taken), (small, _)) = (backend(100), backend(2));
+        let (_processor, batch) = batch(next, 6);
+        let both = FanOut::of(vec![batch, small]);
+        let sent = tokio::join!(send(&*both, 1), send(&*both, 2), send(&*both, 3));
+        assert_eq!((sent, &*taken.lock()), ((true, true, false), &vec![3]));
     }
 }

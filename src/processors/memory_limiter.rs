@@ -18,7 +18,7 @@ use serde_yaml::Value;
 use crate::{
     config::{Span, schema_of},
     otlp::Signal,
-    pipeline::{Admit, Consumer, Factory, Future, Instance, Ledger, Lifecycle, Parsed, Payload, Processor, Refusal, Role, Section},
+    pipeline::{Admit, Consumer, Factory, Faults, Future, Instance, Ledger, Lifecycle, Parsed, Payload, Processor, Refusal, Role, Section},
 };
 
 /// What the user may write.
@@ -51,21 +51,16 @@ pub const FACTORY: Factory = Factory {
     parse,
 };
 
-fn parse(value: Value) -> Result<Parsed, String> {
-    let config: Config = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
+fn parse(value: Value) -> Result<Parsed, Faults> {
+    let config: Config = Parsed::read(value)?;
     let limits = config.limits()?;
-    Ok(Parsed {
-        effective: serde_json::to_value(&config).map_err(|error| error.to_string())?,
-        warnings: Vec::new(),
-        listens_on: Vec::new(),
-        sends_to: Vec::new(),
-        build: Box::new(move |setup| {
-            setup.ledger.set_limit(limits.hard);
-            let counts = Arc::new(Counts::new(&setup.meter, &setup.id));
-            let limiter = MemoryLimiter { ledger: Arc::clone(&setup.ledger), limits: Arc::new(Mutex::new(limits)), counts };
-            Ok(Instance::Processor(Arc::new(limiter)))
-        }),
-    })
+    let parsed = Parsed::new(config, move |_, setup| {
+        let counts = Arc::new(Counts::new(&setup.meter, &setup.id));
+        let limiter = MemoryLimiter { ledger: Arc::clone(&setup.ledger), limits: Arc::new(Mutex::new(limits)), counts };
+        Ok(Instance::Processor(Arc::new(limiter)))
+    })?;
+    // The door refuses above it, so the service sets it, when everything that sets one runs.
+    Ok(Parsed { memory_limit: Some(limits.hard), ..parsed })
 }
 
 /// In bytes.
@@ -105,7 +100,7 @@ fn memory_of_this_machine() -> Option<usize> {
 }
 
 struct Counts {
-    refused: Counter<u64>,
+    refused: [Counter<u64>; 3],
     limit_reached: Counter<u64>,
     attributes: [KeyValue; 1],
     reached: [KeyValue; 2],
@@ -115,11 +110,17 @@ impl Counts {
     fn new(meter: &Meter, id: &str) -> Self {
         let processor = KeyValue::new("processor", id.to_owned());
         Self {
-            refused: meter.u64_counter("otelcol_processor_refused_items").build(),
+            refused: Signal::ALL.map(|signal| meter.u64_counter(format!("otelcol_processor_memory_limiter_refused_{}", signal.items())).build()),
             limit_reached: meter.u64_counter("fuseboard_limit_reached").build(),
             reached: [processor.clone(), KeyValue::new("limit", "memory")],
             attributes: [processor],
         }
+    }
+}
+
+impl Counts {
+    const fn of(&self, signal: Signal) -> &Counter<u64> {
+        signal.of(&self.refused)
     }
 }
 
@@ -143,10 +144,7 @@ impl Lifecycle for MemoryLimiter {
 
     fn reconfigure(&self, value: &Value) -> Option<Result<(), String>> {
         let limits = serde_yaml::from_value::<Config>(value.clone()).map_err(|error| error.to_string()).and_then(|config| config.limits());
-        Some(limits.map(|limits| {
-            self.ledger.set_limit(limits.hard);
-            *self.limits.lock() = limits;
-        }))
+        Some(limits.map(|limits| *self.limits.lock() = limits))
     }
 }
 
@@ -164,7 +162,7 @@ impl Consumer for Limited {
         if used <= limits.soft {
             return self.next.admit(payload);
         }
-        self.counts.refused.add(payload.items() as u64, &self.counts.attributes);
+        self.counts.of(payload.signal).add(payload.items() as u64, &self.counts.attributes);
         self.counts.limit_reached.add(1, &self.counts.reached);
         let reason = format!("memory limit reached: {} MiB of {} are in flight, queued or held by windows", used >> 20, limits.hard >> 20);
         Box::pin(async { Err(Refusal::Retryable { reason, after: Some(Duration::from_secs(1)) }) })

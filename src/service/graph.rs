@@ -6,14 +6,20 @@ use std::{
 
 use opentelemetry::metrics::Meter;
 use serde_yaml::Value;
-use tokio::time::Instant;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
-use super::plan::{PipelinePlan, Plan, Planned};
+use super::{
+    counted::Counted,
+    plan::{PipelinePlan, Plan, Planned},
+};
 use crate::{
     clock::Clock,
     net::Listeners,
     otlp::Signal,
-    pipeline::{Consumer, FanOut, Instance, Ledger, Outlets, Section, Setup},
+    pipeline::{Consumer, Exporter, FanOut, Instance, Ledger, Outlets, Section, Setup},
 };
 
 type Key = (Section, String);
@@ -25,6 +31,8 @@ pub(super) struct Shared {
     pub(super) ledger: Arc<Ledger>,
     pub(super) listeners: Arc<Listeners>,
     pub(super) meter: Meter,
+    /// Whether own metrics go anywhere.
+    pub(super) has_own_metrics: bool,
 }
 
 /// A component that runs.
@@ -43,6 +51,8 @@ pub(super) struct Graph {
     running: BTreeMap<Key, Running>,
     pipelines: Vec<PipelinePlan>,
     shutdown_timeout: Duration,
+    /// Exporters that a reload took out and that still send what they have.
+    leaving: JoinSet<()>,
 }
 
 impl Graph {
@@ -51,18 +61,19 @@ impl Graph {
     /// # Errors
     /// For people: what keeps it from starting; everything that had started is stopped again.
     pub(super) async fn start(shared: Shared, plan: Plan) -> Result<Self, String> {
-        let mut graph = Self { shared, running: BTreeMap::new(), pipelines: Vec::new(), shutdown_timeout: Duration::ZERO };
+        let mut graph = Self { shared, running: BTreeMap::new(), pipelines: Vec::new(), shutdown_timeout: Duration::ZERO, leaving: JoinSet::new() };
         graph.change_to(plan).await?;
         Ok(graph)
     }
 
     /// Goes over to another plan while telemetry keeps flowing: what is written the same runs on, what can take its
-    /// changes in place does, and the rest is replaced.
+    /// changes in place does, and the rest is replaced. An exporter that is replaced hands its queue to the new one.
     ///
     /// # Errors
     /// For people: what keeps the new plan from starting; the old one runs on as if nothing had been asked.
     pub(super) async fn change_to(&mut self, plan: Plan) -> Result<(), String> {
         let Plan { components, pipelines, settings, .. } = plan;
+        let memory_limit = components.values().filter_map(|planned| planned.parsed.memory_limit).min();
         let mut fresh = BTreeMap::new();
         let mut changed = Vec::new();
         let wanted: BTreeSet<Key> = components.keys().cloned().collect();
@@ -79,7 +90,8 @@ impl Graph {
         }
         let heads = self.heads(&pipelines, &fresh);
         if let Err(reason) = start_all(&fresh, &heads).await {
-            stop_all(&order(&pipelines, &fresh), &fresh, self.shutdown_timeout).await;
+            stop_all(&order(&pipelines, &fresh), fresh, self.shutdown_timeout).await;
+            self.close_unused_sockets();
             return Err(reason);
         }
         for (key, value) in changed {
@@ -89,6 +101,7 @@ impl Graph {
                 running.value = value;
             }
         }
+        self.shared.ledger.set_limit(memory_limit.unwrap_or(usize::MAX));
         let mut replaced = BTreeMap::new();
         for (key, built) in fresh {
             if let Some(old) = self.running.insert(key.clone(), built) {
@@ -103,14 +116,26 @@ impl Graph {
         drop(heads);
         let old_pipelines = std::mem::replace(&mut self.pipelines, pipelines);
         let within = std::mem::replace(&mut self.shutdown_timeout, settings.shutdown_timeout.get());
-        stop_all(&order(&old_pipelines, &replaced), &replaced, within).await;
-        let kept = self.running.values().flat_map(|running| running.listens_on.iter().map(String::as_str));
-        self.shared.listeners.keep_only(kept);
+        let order = order(&old_pipelines, &replaced);
+        let exporters = stop_sources(&order, replaced, within).await;
+        for (key, old) in exporters {
+            match self.running.get(&key).map(|running| &running.instance) {
+                Some(Instance::Exporter(new)) => new.inherit(old.retire(within).await),
+                // It sends what it has while everything else goes on.
+                _ => drop(self.leaving.spawn(async move { old.shutdown(within).await })),
+            }
+        }
+        self.close_unused_sockets();
         Ok(())
     }
 
+    fn close_unused_sockets(&self) {
+        let used = self.running.values().flat_map(|running| running.listens_on.iter().map(String::as_str));
+        self.shared.listeners.keep_only(used);
+    }
+
     fn build(&self, key: &Key, planned: Planned) -> Result<Running, String> {
-        let Shared { clock, ledger, listeners, meter } = self.shared.clone();
+        let Shared { clock, ledger, listeners, meter, .. } = self.shared.clone();
         let setup = Setup { id: key.1.clone(), clock, ledger, listeners, meter };
         let instance = (planned.parsed.build)(&setup).map_err(|reason| format!("{}::{}: {reason}", key.0.name(), key.1))?;
         Ok(Running { instance, value: planned.value, listens_on: planned.parsed.listens_on, outlets: Outlets::default() })
@@ -126,12 +151,16 @@ impl Graph {
                 _ => None,
             });
             let mut head = FanOut::of(sinks.collect());
-            for instance in pipeline.processors.iter().rev().filter_map(of) {
-                head = match instance {
-                    Instance::Processor(processor) => processor.attach(pipeline.signal, head),
-                    Instance::Connector(connector) => connector.attach(pipeline.signal, head),
+            for key in pipeline.processors.iter().rev() {
+                head = match of(key) {
+                    Some(Instance::Processor(processor)) => processor.attach(pipeline.signal, head),
+                    Some(Instance::Connector(connector)) => connector.attach(pipeline.signal, head),
                     _ => head,
                 };
+                // Where nobody reads own metrics the way is shorter without.
+                if self.shared.has_own_metrics {
+                    head = Counted::around(head, &self.shared.meter, &key.1, pipeline.signal);
+                }
             }
             for receiver in &pipeline.receivers {
                 heads.entry((receiver.clone(), pipeline.signal)).or_default().push(Arc::clone(&head));
@@ -141,8 +170,12 @@ impl Graph {
     }
 
     /// Stops everything, from the sources forward, within the time to shut down.
-    pub(super) async fn stop(self) {
-        stop_all(&order(&self.pipelines, &self.running), &self.running, self.shutdown_timeout).await;
+    pub(super) async fn stop(mut self) {
+        stop_all(&order(&self.pipelines, &self.running), self.running, self.shutdown_timeout).await;
+        let left = async { while self.leaving.join_next().await.is_some() {} };
+        if timeout(self.shutdown_timeout, left).await.is_err() {
+            tracing::warn!("exporters that a reload took out were not done sending");
+        }
     }
 }
 
@@ -177,20 +210,35 @@ async fn start_all(components: &BTreeMap<Key, Running>, heads: &Heads) -> Result
     Ok(())
 }
 
-/// Stops components in this order within the time to shut down. What receives gets half of it, so that there is
-/// time left to send what it took.
-async fn stop_all(order: &[Key], components: &BTreeMap<Key, Running>, within: Duration) {
+/// Stops components within the time to shut down: in this order what receives and works on telemetry, which gets half
+/// of the time, so that there is some left to send what it took; then all exporters at one time.
+async fn stop_all(order: &[Key], components: BTreeMap<Key, Running>, within: Duration) {
     let deadline = Instant::now() + within;
+    let mut sending = JoinSet::new();
+    for (_, exporter) in stop_sources(order, components, within).await {
+        sending.spawn(async move { exporter.shutdown(deadline.saturating_duration_since(Instant::now())).await });
+    }
+    while sending.join_next().await.is_some() {}
+}
+
+/// Stops everything but the exporters, and gives those.
+async fn stop_sources(order: &[Key], mut components: BTreeMap<Key, Running>, within: Duration) -> Vec<(Key, Arc<dyn Exporter>)> {
+    let deadline = Instant::now() + within;
+    let mut exporters = Vec::new();
     for key in order {
-        let Some(running) = components.get(key) else { continue };
+        let Some(running) = components.remove(key) else { continue };
+        if let Instance::Exporter(exporter) = running.instance {
+            exporters.push((key.clone(), exporter));
+            continue;
+        }
         let left = deadline.saturating_duration_since(Instant::now());
-        let share = if matches!(running.instance, Instance::Exporter(_)) { left } else { left / 2 };
-        running.instance.lifecycle().shutdown(share).await;
+        running.instance.lifecycle().shutdown(left / 2).await;
         // Nothing flows from here any more; what waits behind may notice that its senders are gone.
         for signal in Signal::ALL {
             running.outlets.of(signal).lead_to(None);
         }
     }
+    exporters
 }
 
 /// Components from the sources forward: each before all that it hands telemetry to.

@@ -1,6 +1,8 @@
 //! Builds the pipelines from the configuration, starts them from the sinks up, stops them from the sources down,
 //! and reloads them.
 
+mod counted;
+mod effective;
 mod graph;
 mod plan;
 mod registry;

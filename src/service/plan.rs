@@ -1,17 +1,20 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
-use serde_yaml::Value;
+use serde_yaml::{Mapping, Value};
 
 use super::{
+    effective::printable,
     registry,
     settings::{Pipeline, Settings},
 };
 use crate::{
-    config::{Path, Problem, Severity, check, nearest, schema_of},
+    config::{Document, Path, Problem, Severity, nearest, schema_of},
     otlp::Signal,
-    pipeline::{Factory, Parsed, Section},
-    telemetry::Telemetry,
+    pipeline::{Factory, Fault, Faults, Parsed, Section},
+    telemetry::{Telemetry, check_endpoint},
 };
 
 /// Everything that was written, checked: what runs, and how it hangs together.
@@ -58,22 +61,30 @@ impl Plan {
 }
 
 /// Checks a document. All problems are found in one go; there is a plan if none of them is an error.
-pub fn plan(document: Value, found: Vec<Problem>) -> (Option<Plan>, Vec<Problem>) {
-    let mut planner = Planner { problems: found, defined: BTreeMap::new() };
-    let plan = planner.plan(document);
+///
+/// Where a source could not be read, that is all there is to say: the rest would be held against half of what was meant.
+pub fn plan(document: &Document, found: Vec<Problem>) -> (Option<Plan>, Vec<Problem>) {
+    if !document.is_complete() {
+        return (None, found);
+    }
+    let mut planner = Planner { document, problems: found, defined: BTreeMap::new(), unreadable: BTreeSet::new() };
+    let plan = planner.plan(document.value.clone());
     let plan = plan.filter(|_| planner.problems.iter().all(|problem| problem.severity == Severity::Warning));
     (plan, planner.problems)
 }
 
-struct Planner {
+struct Planner<'a> {
+    document: &'a Document,
     problems: Vec<Problem>,
     defined: BTreeMap<(Section, String), Option<Planned>>,
+    /// Pipelines that are written and can't be read.
+    unreadable: BTreeSet<String>,
 }
 
 /// Sections that a document may have.
 const SECTIONS: [&str; 6] = ["receivers", "processors", "analyzers", "exporters", "extensions", "service"];
 
-impl Planner {
+impl Planner<'_> {
     fn error(&mut self, path: &Path, message: impl Into<String>) {
         self.problems.push(Problem::error(path, message));
     }
@@ -105,11 +116,14 @@ impl Planner {
                 self.error(&path, format!("there are no {section} in this version"));
             }
         }
-        let settings = self.settings(document.remove("service").unwrap_or_default())?;
+        let settings = self.settings(document.remove("service").unwrap_or_default());
         let pipelines = self.pipelines(&settings);
         self.connectors(&pipelines);
+        // Whether something is used can't be told where a pipeline can't be read.
+        if self.unreadable.is_empty() {
+            self.unused(&settings);
+        }
         self.addresses(&settings);
-        self.unused(&pipelines);
         Some(self.finish(settings, pipelines))
     }
 
@@ -139,9 +153,7 @@ impl Planner {
     }
 
     fn component(&mut self, factory: &'static Factory, mut value: Value, path: &Path) -> Option<Planned> {
-        let before = self.problems.len();
-        check(&mut value, &(factory.schema)(), path, &mut self.problems);
-        if self.problems.iter().skip(before).any(|problem| problem.severity == Severity::Error) {
+        if !self.document.check(&mut value, &(factory.schema)(), path, &mut self.problems) {
             return None;
         }
         match (factory.parse)(value.clone()) {
@@ -149,35 +161,73 @@ impl Planner {
                 parsed.warnings.iter().for_each(|warning| self.warning(path, warning.clone()));
                 Some(Planned { factory, value, parsed })
             }
-            Err(message) => {
-                self.error(path, message);
+            Err(Faults(faults)) => {
+                for Fault { key, message } in faults {
+                    let at = key.split('.').filter(|key| !key.is_empty()).fold(path.clone(), |at, key| at.key(key));
+                    self.error(&at, message);
+                }
                 None
             }
         }
     }
 
-    fn settings(&mut self, mut written: Value) -> Option<Settings> {
+    /// The section `service`. What is wrong in one part of it hides nothing of the others.
+    fn settings(&mut self, written: Value) -> Settings {
         let path = Path::root("service");
-        let before = self.problems.len();
-        check(&mut written, &schema_of::<Settings>(), &path, &mut self.problems);
-        if self.problems.len() > before {
+        let mut written = match written {
+            Value::Null => Mapping::new(),
+            Value::Mapping(written) => written,
+            _ => {
+                self.error(&path, "must be a section with keys");
+                return Settings::default();
+            }
+        };
+        let pipelines = self.written_pipelines(written.remove("pipelines").unwrap_or_default(), &path.key("pipelines"));
+        let settings = self.read::<Settings>(Value::Mapping(written), &path).unwrap_or_default();
+        for (position, id) in settings.extensions.iter().enumerate() {
+            self.error(&path.key("extensions").index(position), format!("extension `{id}` is not defined under `extensions`"));
+        }
+        for endpoint in settings.telemetry.sends_to() {
+            if let Err(reason) = check_endpoint(endpoint) {
+                self.error(&path.key("telemetry"), reason);
+            }
+        }
+        Settings { pipelines, ..settings }
+    }
+
+    fn written_pipelines(&mut self, written: Value, path: &Path) -> BTreeMap<String, Pipeline> {
+        let written = match written {
+            Value::Mapping(written) if !written.is_empty() => written,
+            Value::Null | Value::Mapping(_) => {
+                self.error(&Path::root("service"), "`pipelines` is missing or empty: nothing would run");
+                return BTreeMap::new();
+            }
+            _ => {
+                self.error(path, "must be a section with pipeline ids as keys");
+                return BTreeMap::new();
+            }
+        };
+        let mut pipelines = BTreeMap::new();
+        for (id, written) in written {
+            let Some(id) = id.as_str() else {
+                self.error(path, "a pipeline's id must be text: `traces`, `metrics/circuits`");
+                continue;
+            };
+            let read = self.read::<Pipeline>(written, &path.key(id));
+            if read.is_none() {
+                self.unreadable.insert(id.to_owned());
+            }
+            pipelines.insert(id.to_owned(), read.unwrap_or_default());
+        }
+        pipelines
+    }
+
+    /// Holds a section against its schema and reads it.
+    fn read<T: JsonSchema + DeserializeOwned>(&mut self, mut written: Value, path: &Path) -> Option<T> {
+        if !self.document.check(&mut written, &schema_of::<T>(), path, &mut self.problems) {
             return None;
         }
-        match serde_yaml::from_value::<Settings>(written) {
-            Ok(settings) => {
-                if settings.pipelines.is_empty() {
-                    self.error(&path, "`pipelines` is missing or empty: nothing would run");
-                }
-                for (position, id) in settings.extensions.iter().enumerate() {
-                    self.error(&path.key("extensions").index(position), format!("extension `{id}` is not defined under `extensions`"));
-                }
-                Some(settings)
-            }
-            Err(error) => {
-                self.error(&path, error.to_string());
-                None
-            }
-        }
+        serde_yaml::from_value(written).map_err(|error| self.error(path, error.to_string())).ok()
     }
 
     fn pipelines(&mut self, settings: &Settings) -> Vec<PipelinePlan> {
@@ -190,6 +240,9 @@ impl Planner {
                 self.error(&path, format!("a pipeline's id begins with traces, metrics or logs{}", hint.unwrap_or_default()));
                 continue;
             };
+            if self.unreadable.contains(id) {
+                continue;
+            }
             pipelines.push(self.pipeline(id, signal, written, &path));
         }
         pipelines
@@ -257,9 +310,19 @@ impl Planner {
     /// Jaeger and Tempo take traces and nothing else.
     fn traces_only(&mut self, path: &Path, signal: Signal, id: &str) {
         let Some(Some(planned)) = self.defined.get(&(Section::Exporters, id.to_owned())) else { return };
-        let named = |text: &str| ["jaeger", "tempo", "zipkin"].into_iter().find(|backend| text.to_ascii_lowercase().contains(backend));
-        let backend = planned.parsed.sends_to.iter().find_map(|endpoint| named(endpoint));
-        if let Some(backend) = backend.or_else(|| named(id)) {
+        let named = |text: &str| {
+            let mut words = text.split(|byte: char| !byte.is_ascii_alphanumeric());
+            words.find_map(|word| ["jaeger", "tempo", "zipkin"].into_iter().find(|backend| word.eq_ignore_ascii_case(backend)))
+        };
+        // The host tells; its address says nothing, then the id may.
+        let hosts: Vec<String> = planned.parsed.sends_to.iter().map(|endpoint| host(endpoint)).collect();
+        let tells_nothing = hosts.iter().all(|host| host == "localhost" || host.parse::<std::net::IpAddr>().is_ok());
+        let backend = match hosts.is_empty() {
+            true => None,
+            false if tells_nothing => named(id),
+            false => hosts.iter().find_map(|host| named(host.split('.').next().unwrap_or_default())),
+        };
+        if let Some(backend) = backend {
             self.warning(path, format!("`{id}` seems to be {backend}, which takes traces only; it will refuse {signal}"));
         }
     }
@@ -310,9 +373,19 @@ impl Planner {
         }
     }
 
-    fn unused(&mut self, pipelines: &[PipelinePlan]) {
-        let used = |key: &(Section, String)| {
-            pipelines.iter().any(|pipeline| pipeline.receivers.contains(key) || pipeline.processors.contains(key) || pipeline.exporters.contains(key))
+    fn unused(&mut self, settings: &Settings) {
+        // What stands where it can't, or in a pipeline that can't be, was complained of already.
+        let mentioned: BTreeSet<(Section, &str)> = settings
+            .pipelines
+            .values()
+            .flat_map(|written| {
+                let lists =
+                    [(Section::Receivers, &written.receivers), (Section::Processors, &written.processors), (Section::Exporters, &written.exporters)];
+                lists.into_iter().flat_map(|(section, ids)| ids.iter().map(move |id| (section, id.as_str())))
+            })
+            .collect();
+        let used = |(section, id): &(Section, String)| {
+            mentioned.contains(&(*section, id.as_str())) || *section == Section::Processors && mentioned.contains(&(Section::Receivers, id.as_str()))
         };
         let unused: Vec<_> = self.defined.iter().filter(|(key, planned)| planned.is_some() && !used(key)).map(|(key, _)| key.clone()).collect();
         for (section, id) in unused {
@@ -331,7 +404,7 @@ impl Planner {
             let written: Map<String, Json> = of_section.map(|((_, id), planned)| (id.clone(), planned.parsed.effective.clone())).collect();
             effective.insert(section.name().to_owned(), written.into());
         }
-        Plan { components, pipelines, settings, effective: effective.into() }
+        Plan { components, pipelines, settings, effective: printable(effective.into()) }
     }
 }
 
@@ -359,13 +432,20 @@ fn unknown_component(section: Section, id: &str) -> String {
     )
 }
 
+/// The host of an endpoint or URL.
+fn host(endpoint: &str) -> String {
+    let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or(rest);
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host).trim_matches(['[', ']']).to_owned()
+}
+
 /// `host:port` of an endpoint or URL, with the names of this machine made one.
 fn address(endpoint: &str) -> String {
     let rest = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
     let authority = rest.split('/').next().unwrap_or(rest);
     let Some((host, port)) = authority.rsplit_once(':') else { return authority.to_owned() };
     let host = match host {
-        "localhost" | "0.0.0.0" | "[::]" | "[::1]" | "" => "127.0.0.1",
+        "localhost" | "0.0.0.0" | "[::]" | "" => "127.0.0.1",
         host => host,
     };
     format!("{host}:{port}")

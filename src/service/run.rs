@@ -7,7 +7,7 @@ use super::{
     graph::{Graph, Shared},
     plan::Plan,
 };
-use crate::{clock::Wall, net::Listeners, pipeline::Ledger};
+use crate::{clock::Wall, net::Listeners, pipeline::Ledger, telemetry::Telemetry};
 
 /// Reads the configuration again; an error is what is wrong with it, for the log.
 pub type Reload = Box<dyn Fn() -> Result<Plan, Vec<String>> + Send>;
@@ -19,26 +19,30 @@ pub type Reload = Box<dyn Fn() -> Result<Plan, Vec<String>> + Send>;
 pub async fn run(plan: Plan, meter: Meter, ledger: Arc<Ledger>, reload: Reload) -> Result<(), String> {
     let catch = |kind| signal(kind).map_err(|error| format!("can't listen for signals: {error}"));
     let (mut terminate, mut interrupt, mut hangup) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?, catch(SignalKind::hangup())?);
-    let shared = Shared { clock: Arc::new(Wall), ledger, listeners: Arc::new(Listeners::default()), meter };
+    let telemetry = plan.telemetry().clone();
+    let (listeners, has_own_metrics) = (Arc::new(Listeners::default()), telemetry.has_metrics());
+    let shared = Shared { clock: Arc::new(Wall), ledger, listeners, meter, has_own_metrics };
     let mut graph = Graph::start(shared, plan).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "everything is running");
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => change(&mut graph, &reload).await,
+            _ = hangup.recv() => change(&mut graph, &telemetry, &reload).await,
         }
     }
     tracing::info!("stopping; a second signal stops at once");
     tokio::select! {
         () = graph.stop() => tracing::info!("stopped"),
-        _ = terminate.recv() => tracing::warn!("stopped at once; what was in flight is lost"),
-        _ = interrupt.recv() => tracing::warn!("stopped at once; what was in flight is lost"),
+        _ = terminate.recv() => return Err(AT_ONCE.to_owned()),
+        _ = interrupt.recv() => return Err(AT_ONCE.to_owned()),
     }
     Ok(())
 }
 
-async fn change(graph: &mut Graph, reload: &Reload) {
+const AT_ONCE: &str = "stopped at once by a second signal; what was in flight is lost";
+
+async fn change(graph: &mut Graph, telemetry: &Telemetry, reload: &Reload) {
     let plan = match reload() {
         Ok(plan) => plan,
         Err(problems) => {
@@ -48,6 +52,9 @@ async fn change(graph: &mut Graph, reload: &Reload) {
             return tracing::error!("the configuration was not reloaded; the old one runs on");
         }
     };
+    if plan.telemetry() != telemetry {
+        tracing::warn!("what changed in service::telemetry takes effect at the next start only");
+    }
     match graph.change_to(plan).await {
         Ok(()) => tracing::info!("the configuration was reloaded"),
         Err(reason) => tracing::error!(reason, "the configuration was not reloaded; the old one runs on"),

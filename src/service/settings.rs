@@ -26,7 +26,7 @@ impl Default for Settings {
 }
 
 /// One way from receivers to exporters.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Pipeline {
     /// Where telemetry comes from; at least one.

@@ -20,6 +20,8 @@ pub(in crate::exporters) enum Sizer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::exporters) struct SendingQueue {
+    /// Accepted as the Collector has it; there is always a queue, since nothing is acknowledged before it is in one.
+    pub(in crate::exporters) enabled: bool,
     /// The most that is held, in units of `sizer`, what is being sent included.
     #[schemars(range(min = 1))]
     pub(in crate::exporters) queue_size: usize,
@@ -36,7 +38,15 @@ pub(in crate::exporters) struct SendingQueue {
 
 impl Default for SendingQueue {
     fn default() -> Self {
-        Self { queue_size: 1000, sizer: Sizer::Requests, num_consumers: 10, block_on_overflow: false, batch: None }
+        Self { enabled: true, queue_size: 1000, sizer: Sizer::Requests, num_consumers: 10, block_on_overflow: false, batch: None }
+    }
+}
+
+impl SendingQueue {
+    /// What is accepted and has no effect.
+    pub(in crate::exporters) fn warnings(&self) -> Vec<String> {
+        let off = "`sending_queue.enabled: false` has no effect: there is always a queue".to_owned();
+        if self.enabled { Vec::new() } else { vec![off] }
     }
 }
 

@@ -24,6 +24,8 @@ struct State {
     batchable: usize,
     /// Reserved, waiting and being sent, in the queue's unit.
     held: usize,
+    /// Payloads that room was found for and that have not come yet.
+    reserved: usize,
     closed: bool,
 }
 
@@ -46,9 +48,35 @@ impl Queue {
         self.state.lock().held
     }
 
-    /// Items that nobody has begun to send.
-    pub(super) fn waiting_items(&self) -> usize {
-        self.state.lock().waiting.iter().map(|(payload, _)| payload.items()).sum()
+    /// Takes everything out that waits; who has room reserved, or sends, still holds that.
+    pub(super) fn take_all(&self) -> Vec<Payload> {
+        let mut state = self.state.lock();
+        let all: Vec<Payload> = std::mem::take(&mut state.waiting).into_iter().map(|(payload, _)| payload).collect();
+        state.held -= all.iter().map(|payload| self.size(payload)).sum::<usize>();
+        state.batchable = 0;
+        drop(state);
+        self.left.notify_waiters();
+        all
+    }
+
+    /// Puts in what another queue held, room or not.
+    pub(super) fn inherit(&self, unsent: Vec<Payload>) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        for payload in unsent {
+            state.held += self.size(&payload);
+            state.batchable += self.batch_size(&payload);
+            state.waiting.push_back((payload, now));
+        }
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// Puts a batch back whose sending was cut off, before all others.
+    pub(super) fn put_back(&self, batch: Payload) {
+        let mut state = self.state.lock();
+        state.batchable += self.batch_size(&batch);
+        state.waiting.push_front((batch, Instant::now()));
     }
 
     fn size(&self, payload: &Payload) -> usize {
@@ -83,7 +111,8 @@ impl Queue {
                 }
                 if state.held + size <= self.config.queue_size {
                     state.held += size;
-                    return Ok(Box::new(Room { queue: Arc::clone(self), size }));
+                    state.reserved += 1;
+                    return Ok(Box::new(Room { queue: Arc::clone(self), size: Some(size) }));
                 }
             }
             if !self.config.block_on_overflow {
@@ -121,7 +150,8 @@ impl Queue {
     fn take(&self) -> Next {
         let mut state = self.state.lock();
         let Some((_, since)) = state.waiting.front() else {
-            return if state.closed { Next::Closed } else { Next::Wait(None) };
+            // Room that was found is still filled after the queue is closed.
+            return if state.closed && state.reserved == 0 { Next::Closed } else { Next::Wait(None) };
         };
         let Some(batch) = &self.config.batch else {
             let first = state.waiting.pop_front().map(|(payload, _)| payload);
@@ -154,8 +184,15 @@ impl Queue {
 
     /// Gives back the room of what was sent or given up.
     pub(super) fn done(&self, size: usize) {
-        self.state.lock().held -= size;
+        let mut state = self.state.lock();
+        state.held -= size;
+        let closed = state.closed;
+        drop(state);
         self.left.notify_waiters();
+        if closed {
+            // Consumers may be waiting for the last room to be filled or given back.
+            self.arrived.notify_waiters();
+        }
     }
 
     /// The room a batch takes.
@@ -173,7 +210,8 @@ impl Queue {
 
 struct Room {
     queue: Arc<Queue>,
-    size: usize,
+    /// `None` once it was filled.
+    size: Option<usize>,
 }
 
 impl Admission for Room {
@@ -182,7 +220,8 @@ impl Admission for Room {
         let room = self.queue.size(&payload);
         let mut state = self.queue.state.lock();
         // A processor may have changed the payload since room was found for it.
-        state.held = state.held + room - std::mem::take(&mut self.size);
+        state.held = state.held + room - self.size.take().unwrap_or_default();
+        state.reserved -= 1;
         state.batchable += more;
         state.waiting.push_back((payload, Instant::now()));
         drop(state);
@@ -192,8 +231,9 @@ impl Admission for Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        if self.size > 0 {
-            self.queue.done(self.size);
+        if let Some(size) = self.size {
+            self.queue.state.lock().reserved -= 1;
+            self.queue.done(size);
         }
     }
 }
@@ -227,6 +267,35 @@ mod tests {
         assert!(put(&queue, 1).await.is_err(), "what is being sent still takes room");
         queue.done(queue.room_of(&batch));
         put(&queue, 1).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn room_that_was_found_is_filled_after_the_queue_is_closed() {
+        let queue = Arc::new(Queue::new(SendingQueue::default()));
+        let reserved = queue.reserve(&payload(1)).await.unwrap();
+        queue.close();
+        let next = tokio::spawn({
+            let queue = Arc::clone(&queue);
+            async move { queue.next().await.map(|batch| batch.items()) }
+        });
+        tokio::task::yield_now().await;
+        reserved.commit(payload(1));
+        assert_eq!(next.await.unwrap(), Some(1));
+        queue.done(1);
+        assert!(queue.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_out_can_be_taken_over() {
+        let (old, new) =
+            (Arc::new(Queue::new(SendingQueue::default())), Arc::new(Queue::new(SendingQueue { queue_size: 1, ..SendingQueue::default() })));
+        put(&old, 1).await.unwrap();
+        put(&old, 2).await.unwrap();
+        let cut = old.next().await.unwrap();
+        old.put_back(cut);
+        new.inherit(old.take_all());
+        assert_eq!((old.held(), new.held()), (0, 2));
+        assert_eq!(new.next().await.unwrap().items(), 1, "in the order in which they came");
     }
 
     #[tokio::test]

@@ -6,6 +6,8 @@ use opentelemetry::{
 };
 use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     config::{RetryOnFailure, SendingQueue},
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::{
     otlp::Signal,
-    pipeline::{Admit, Consumer, Exporter, Future, Lifecycle, Payload},
+    pipeline::{Admit, Consumer, Exporter, Future, Lifecycle, Payload, TRACES},
 };
 
 /// The longest wait a backend can ask for.
@@ -44,9 +46,30 @@ pub(in crate::exporters) enum Failure {
 
 /// Sends one batch to one backend, once.
 pub(in crate::exporters) trait Sender: Send + Sync + 'static {
+    /// Makes ready; an error is what keeps it from ever sending.
+    fn start(&self) -> Future<'_, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Sends.
     fn send<'a>(&'a self, batch: &'a Payload) -> Future<'a, Result<Sent, Failure>>;
 }
+
+/// Why sending ended without success.
+enum Ended {
+    /// The backend will never take it.
+    Refused(String),
+    /// It was tried for long enough.
+    GivenUp(String),
+    /// The exporter ends.
+    Cut,
+}
+
+/// How long a request that is under way when its exporter ends may still take.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// The shortest wait before another try: less would be no wait at all.
+const WAIT_MIN: Duration = Duration::from_millis(10);
 
 /// An exporter: a sender behind a queue.
 pub(in crate::exporters) struct Sending<S> {
@@ -63,6 +86,8 @@ struct Shared<S> {
     num_consumers: usize,
     retry: RetryOnFailure,
     counts: Counts,
+    /// Cuts off what is being sent and waited for.
+    cut: CancellationToken,
 }
 
 struct Counts {
@@ -86,12 +111,7 @@ impl Counts {
     }
 
     fn of(&self, signal: Signal) -> &SignalCounts {
-        let [traces, metrics, logs] = &self.of;
-        match signal {
-            Signal::Traces => traces,
-            Signal::Metrics => metrics,
-            Signal::Logs => logs,
-        }
+        signal.of(&self.of)
     }
 }
 
@@ -110,7 +130,7 @@ impl<S: Sender> Sending<S> {
         };
         let gauges = [gauge("size", Queue::held), gauge("capacity", Queue::capacity)];
         let counts = Counts::new(meter, id);
-        let shared = Arc::new(Shared { id: id.to_owned(), sender, queue, num_consumers, retry, counts });
+        let shared = Arc::new(Shared { id: id.to_owned(), sender, queue, num_consumers, retry, counts, cut: CancellationToken::new() });
         Self { shared, consumers: Mutex::default(), _gauges: gauges }
     }
 }
@@ -131,6 +151,7 @@ impl<S: Sender> Consumer for Sending<S> {
 impl<S: Sender> Exporter for Sending<S> {
     fn start(&self) -> Future<'_, Result<(), String>> {
         Box::pin(async {
+            self.shared.sender.start().await?;
             let mut consumers = self.consumers.lock();
             for _ in 0..self.shared.num_consumers {
                 consumers.spawn(Arc::clone(&self.shared).consume());
@@ -138,20 +159,35 @@ impl<S: Sender> Exporter for Sending<S> {
             Ok(())
         })
     }
+
+    fn retire(&self, within: Duration) -> Future<'_, Vec<Payload>> {
+        Box::pin(async move {
+            self.shared.cut.cancel();
+            self.end(within).await;
+            self.shared.queue.take_all()
+        })
+    }
+
+    fn inherit(&self, unsent: Vec<Payload>) {
+        self.shared.queue.inherit(unsent);
+    }
 }
 
 impl<S: Sender> Lifecycle for Sending<S> {
     fn shutdown(&self, within: Duration) -> Future<'_, ()> {
         Box::pin(async move {
-            self.shared.queue.close();
-            let mut consumers = std::mem::take(&mut *self.consumers.lock());
-            let drained = async { while consumers.join_next().await.is_some() {} };
-            if tokio::time::timeout(within, drained).await.is_err() {
-                let (held, waiting) = (self.shared.queue.held(), self.shared.queue.waiting_items());
+            if !self.end(within.saturating_sub(GRACE)).await {
+                self.shared.cut.cancel();
+                self.end(within.min(2 * GRACE)).await;
+            }
+            let lost = self.shared.queue.take_all();
+            if !lost.is_empty() {
+                lost.iter().for_each(|batch| self.shared.count_failed(batch));
+                let items: usize = lost.iter().map(Payload::items).sum();
                 tracing::error!(
                     exporter = self.shared.id,
-                    held,
-                    waiting_items = waiting,
+                    items,
+                    requests = lost.len(),
                     "not everything could be sent before the shutdown timeout; what is left is lost"
                 );
             }
@@ -159,59 +195,115 @@ impl<S: Sender> Lifecycle for Sending<S> {
     }
 }
 
+impl<S: Sender> Sending<S> {
+    /// Takes nothing new and lets the consumers end; `false` if they have not by then.
+    async fn end(&self, within: Duration) -> bool {
+        self.shared.queue.close();
+        let mut consumers = std::mem::take(&mut *self.consumers.lock());
+        let ended = async { while consumers.join_next().await.is_some() {} };
+        let ended = tokio::time::timeout(within, ended).await.is_ok();
+        *self.consumers.lock() = consumers;
+        ended
+    }
+}
+
 impl<S: Sender> Shared<S> {
     async fn consume(self: Arc<Self>) {
-        while let Some(batch) = self.queue.next().await {
+        while !self.cut.is_cancelled()
+            && let Some(batch) = self.queue.next().await
+        {
             let room = self.queue.room_of(&batch);
-            self.deliver(&batch).await;
-            self.queue.done(room);
+            match self.deliver(&batch).await {
+                Ok(()) => self.queue.done(room),
+                Err(left) => {
+                    let sent = room - self.queue.room_of(&left);
+                    self.queue.put_back(left);
+                    self.queue.done(sent);
+                }
+            }
         }
     }
 
     /// Sends a batch. One that is refused for good is taken apart: each request in it is sent alone once, so that
-    /// one sender's bad span costs nobody else's.
-    async fn deliver(&self, batch: &Payload) {
-        match self.attempt(batch).await {
-            Ok(sent) => self.sent(batch, &sent),
-            Err(reason) if batch.parts.len() > 1 => {
-                tracing::debug!(exporter = self.id, reason, requests = batch.parts.len(), "batch refused; sending its requests one by one");
-                for part in &batch.parts {
-                    let alone = Payload::new(batch.signal, part.clone());
-                    match self.attempt(&alone).await {
-                        Ok(sent) => self.sent(&alone, &sent),
-                        Err(reason) => self.dropped(&alone, &reason),
-                    }
+    /// one sender's bad span costs nobody else's. What was cut off is given back.
+    async fn deliver(&self, batch: &Payload) -> Result<(), Payload> {
+        let refused = match self.attempt(batch).await {
+            Ok(sent) => {
+                self.sent(batch, &sent);
+                return Ok(());
+            }
+            Err(Ended::Cut) => return Err(batch.clone()),
+            Err(Ended::GivenUp(reason)) => {
+                self.dropped(batch, &reason);
+                return Ok(());
+            }
+            Err(Ended::Refused(reason)) => reason,
+        };
+        if batch.parts.len() == 1 {
+            self.dropped(batch, &refused);
+            return Ok(());
+        }
+        tracing::debug!(exporter = self.id, reason = refused, requests = batch.parts.len(), "batch refused; sending its requests one by one");
+        for (number, part) in batch.parts.iter().enumerate() {
+            let alone = Payload::new(batch.signal, part.clone());
+            match self.attempt(&alone).await {
+                Ok(sent) => self.sent(&alone, &sent),
+                Err(Ended::Refused(reason) | Ended::GivenUp(reason)) => self.dropped(&alone, &reason),
+                Err(Ended::Cut) => {
+                    let left = batch.parts.iter().skip(number).cloned().collect();
+                    return Err(Payload { signal: batch.signal, parts: left });
                 }
             }
-            Err(reason) => self.dropped(batch, &reason),
         }
+        Ok(())
     }
 
-    /// Tries until the batch is taken, refused for good or given up; the error says which.
-    async fn attempt(&self, batch: &Payload) -> Result<Sent, String> {
+    /// Tries until the batch is taken, refused for good or given up, or the exporter ends.
+    async fn attempt(&self, batch: &Payload) -> Result<Sent, Ended> {
         let mut interval = self.retry.initial_interval.get();
         let mut first_failure = None;
         loop {
-            let (reason, after) = match self.sender.send(batch).await {
+            let (reason, after) = match self.send(batch).await? {
                 Ok(sent) => return Ok(sent),
-                Err(Failure::Permanent(reason)) => return Err(reason),
+                Err(Failure::Permanent(reason)) => return Err(Ended::Refused(reason)),
                 Err(Failure::Retryable { reason, after }) => (reason, after),
             };
             if !self.retry.enabled {
-                return Err(format!("{reason} (retry_on_failure is off)"));
+                return Err(Ended::GivenUp(format!("{reason} (retry_on_failure is off)")));
             }
-            let spread = 1.0 + self.retry.randomization_factor * (2.0 * fastrand::f64() - 1.0);
-            // The backend's own wish is a lower bound, never a reason to come back earlier.
-            let wait = interval.mul_f64(spread).max(after.unwrap_or_default().min(WAIT_MAX));
+            let wait = self.wait(interval, after);
             let given_up = self.retry.max_elapsed_time.get();
             let since: Instant = *first_failure.get_or_insert_with(Instant::now);
             if !given_up.is_zero() && since.elapsed() + wait > given_up {
-                return Err(format!("{reason} (given up after {:?}, retry_on_failure.max_elapsed_time)", since.elapsed()));
+                let tried = since.elapsed();
+                return Err(Ended::GivenUp(format!("{reason} (given up after {tried:.1?}, retry_on_failure.max_elapsed_time)")));
             }
             tracing::warn!(exporter = self.id, reason, wait = ?wait, items = batch.items(), "export failed; will try again");
-            tokio::time::sleep(wait).await;
+            self.cut.run_until_cancelled(tokio::time::sleep(wait)).await.ok_or(Ended::Cut)?;
             interval = interval.mul_f64(self.retry.multiplier).min(self.retry.max_interval.get());
         }
+    }
+
+    /// Sends once. When the exporter ends, what is under way has a little time left.
+    async fn send(&self, batch: &Payload) -> Result<Result<Sent, Failure>, Ended> {
+        let ended = async {
+            self.cut.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        let span = tracing::trace_span!(target: TRACES, "export", exporter = self.id, signal = batch.signal.name(), items = batch.items());
+        tokio::select! {
+            answered = self.sender.send(batch).instrument(span) => Ok(answered),
+            () = ended => Err(Ended::Cut),
+        }
+    }
+
+    /// How long to wait before the next try. The backend's own wish is a lower bound, never a reason to come back
+    /// earlier; all are spread, so that they don't come back at once.
+    fn wait(&self, interval: Duration, after: Option<Duration>) -> Duration {
+        let factor = self.retry.randomization_factor;
+        let spread = interval.mul_f64(1.0 + factor * (2.0 * fastrand::f64() - 1.0));
+        let asked = after.map(|after| after.min(WAIT_MAX) + interval.mul_f64(factor * fastrand::f64()));
+        spread.max(asked.unwrap_or_default()).max(WAIT_MIN)
     }
 
     fn sent(&self, batch: &Payload, sent: &Sent) {
@@ -222,12 +314,16 @@ impl<S: Sender> Shared<S> {
             counts.failed.add(rejected as u64, &self.counts.attributes);
         }
         if rejected > 0 || !sent.message.is_empty() {
-            tracing::warn!(exporter = self.id, rejected, message = sent.message, "the backend took a request in part");
+            tracing::warn!(exporter = self.id, rejected, said = sent.message, "the backend took a request in part");
         }
     }
 
-    fn dropped(&self, batch: &Payload, reason: &str) {
+    fn count_failed(&self, batch: &Payload) {
         self.counts.of(batch.signal).failed.add(batch.items() as u64, &self.counts.attributes);
+    }
+
+    fn dropped(&self, batch: &Payload, reason: &str) {
+        self.count_failed(batch);
         tracing::error!(exporter = self.id, signal = batch.signal.name(), items = batch.items(), reason, "dropped");
     }
 }

@@ -3,12 +3,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     circuit::{
-        config::CircuitMetricsConfig,
+        config::{CircuitMetricsConfig, ConfigError},
         inspect::{FailureOverride, FailureRule, GRPC_STATUSES, Rules, RulesText},
         pattern::Pattern,
         selection::{self, Selection},
     },
     config::Span,
+    pipeline::Faults,
 };
 
 /// What the user may write.
@@ -279,9 +280,42 @@ pub(super) struct Checked {
 }
 
 impl Config {
-    pub(super) fn check(&self) -> Result<Checked, String> {
+    /// What no schema can say; everything that is wrong at once.
+    pub(super) fn check(&self) -> Result<Checked, Faults> {
+        let mut faults = Faults::default();
+        let circuit = self.circuit(&mut faults);
+        self.check_times(&mut faults);
+        for unknown in self.disabled_metrics.iter().filter(|name| !super::metrics::NAMES.contains(&name.as_str())) {
+            let near = crate::config::nearest(unknown, super::metrics::NAMES).map(|near| format!("; did you mean `{near}`?"));
+            faults.note::<()>("disabled_metrics", Err(format!("there is no metric `{unknown}`{}", near.unwrap_or_default())));
+        }
+        let rules = self.rules(&mut faults);
+        let choices = |choices: &[Choice]| {
+            let pattern = |text: &Option<String>| text.as_deref().map(Pattern::new);
+            choices.iter().map(|choice| selection::Choice { service: pattern(&choice.service), target: pattern(&choice.target) }).collect()
+        };
+        let selection = Selection { include: choices(&self.include), exclude: choices(&self.exclude) };
+        let (Some(circuit), Some(rules), true) = (circuit, rules, faults.0.is_empty()) else { return Err(faults) };
+        Ok(Checked {
+            circuit,
+            rules,
+            selection,
+            emit_interval: self.emit_interval.nanos(),
+            exemplars: self.exemplars.enabled,
+            disabled_metrics: self.disabled_metrics.clone(),
+        })
+    }
+
+    fn circuit(&self, faults: &mut Faults) -> Option<CircuitMetricsConfig> {
         let circuit = CircuitMetricsConfig::default().with_window(self.window_size.nanos(), self.bucket_size.nanos(), &self.percentiles);
-        let mut circuit = circuit.map_err(|error| error.to_string())?;
+        let circuit = match circuit {
+            Err(error @ ConfigError::BucketSize) => faults.note("bucket_size", Err(error.to_string())),
+            Err(error @ ConfigError::WindowSize) => faults.note("window_size", Err(error.to_string())),
+            Err(error @ ConfigError::Percentiles) => faults.note("percentiles", Err(error.to_string())),
+            Ok(circuit) => Some(circuit),
+        };
+        let explicit_bounds = faults.note("histogram.explicit.buckets", self.bounds());
+        let (mut circuit, explicit_bounds) = (circuit?, explicit_bounds?);
         circuit.allowed_lateness = self.allowed_lateness.nanos();
         circuit.reorder = self.reorder.nanos();
         circuit.max_clock_skew = self.max_clock_skew.nanos();
@@ -290,44 +324,37 @@ impl Config {
         circuit.max_circuits = self.max_circuits;
         circuit.max_instances = self.max_instances;
         circuit.delta = self.temporality == Temporality::Delta;
-        circuit.explicit_bounds = self.bounds()?;
-        if self.reorder.nanos() > self.allowed_lateness.nanos() {
-            return Err("`reorder` must not be longer than `allowed_lateness`".to_owned());
-        }
-        if self.allowed_lateness.nanos() > self.window_size.nanos() {
-            return Err("`allowed_lateness` must not be longer than `window_size`: what comes later would be in no window".to_owned());
-        }
-        if self.emit_interval.nanos() < 1_000_000_000 {
-            return Err("`emit_interval` must be at least 1s".to_owned());
-        }
-        if let Some(unknown) = self.disabled_metrics.iter().find(|name| !super::metrics::NAMES.contains(&name.as_str())) {
-            let near = crate::config::nearest(unknown, super::metrics::NAMES).map(|near| format!("; did you mean `{near}`?"));
-            return Err(format!("`disabled_metrics`: there is no metric `{unknown}`{}", near.unwrap_or_default()));
-        }
-        let choices = |choices: &[Choice]| {
-            let pattern = |text: &Option<String>| text.as_deref().map(Pattern::new);
-            choices.iter().map(|choice| selection::Choice { service: pattern(&choice.service), target: pattern(&choice.target) }).collect()
+        circuit.explicit_bounds = explicit_bounds;
+        Some(circuit)
+    }
+
+    fn check_times(&self, faults: &mut Faults) {
+        let mut must = |key: &str, holds: bool, what: &str| {
+            if !holds {
+                faults.note::<()>(key, Err(what.to_owned()));
+            }
         };
-        Ok(Checked {
-            circuit,
-            rules: self.rules()?,
-            selection: Selection { include: choices(&self.include), exclude: choices(&self.exclude) },
-            emit_interval: self.emit_interval.nanos(),
-            exemplars: self.exemplars.enabled,
-            disabled_metrics: self.disabled_metrics.clone(),
-        })
+        must("reorder", self.reorder.nanos() <= self.allowed_lateness.nanos(), "must not be longer than `allowed_lateness`");
+        let fits = self.allowed_lateness.nanos() <= self.window_size.nanos();
+        must("allowed_lateness", fits, "must not be longer than `window_size`: what comes later would be in no window");
+        let lives = self.instance_ttl.nanos() >= self.allowed_lateness.nanos().max(SECOND);
+        must("instance_ttl", lives, "must be at least `allowed_lateness` and 1s: a process whose spans are still awaited is not gone");
+        let lives = self.circuit_ttl.nanos() >= self.window_size.nanos();
+        must("circuit_ttl", lives, "must be at least `window_size`: a circuit with calls in its window has not ended");
+        let whole = self.emit_interval.nanos() >= SECOND && self.emit_interval.nanos().is_multiple_of(SECOND);
+        must("emit_interval", whole, "must be whole seconds, at least 1s");
     }
 
     fn bounds(&self) -> Result<Vec<u64>, String> {
         let Some(explicit) = &self.histogram.explicit else { return Ok(Vec::new()) };
         let bounds: Vec<u64> = explicit.buckets.iter().map(|bound| bound.nanos()).collect();
         if bounds.is_empty() || bounds.len() > 200 || !bounds.is_sorted_by(|one, next| one < next) {
-            return Err("`histogram.explicit.buckets` must be 1 to 200 bounds in ascending order".to_owned());
+            return Err("must be 1 to 200 bounds in ascending order".to_owned());
         }
         Ok(bounds)
     }
 
-    fn rules(&self) -> Result<Rules, String> {
+    fn rules(&self, faults: &mut Faults) -> Option<Rules> {
         let text = RulesText {
             breaker_names: self.breaker.name_attributes.clone(),
             breaker_states: self.breaker.state_attributes.clone(),
@@ -338,21 +365,25 @@ impl Config {
             targets: self.target.attributes.clone(),
             span_kinds: self.target.span_kinds.iter().map(|kind| *kind as u8 + 1).collect(),
         };
-        let mut rules = Rules::new(&text).map_err(|error| error.to_string())?;
+        let rules = faults.note("target.attributes", Rules::new(&text).map_err(|error| error.to_string()));
         let general = &self.failure;
-        rules.failure = rule(&general.http_status_codes, &general.grpc_status_codes, general.span_status)?;
+        let failure = rule("failure", &general.http_status_codes, &general.grpc_status_codes, general.span_status, faults);
+        let mut overrides = Vec::new();
         for one in &general.overrides {
             let http = one.http_status_codes.as_ref().unwrap_or(&general.http_status_codes);
             let grpc = one.grpc_status_codes.as_ref().unwrap_or(&general.grpc_status_codes);
-            let rule = rule(http, grpc, one.span_status.unwrap_or(general.span_status))?;
-            rules.overrides.push(FailureOverride { target: Pattern::new(&one.target), rule });
+            let rule = rule("failure.overrides", http, grpc, one.span_status.unwrap_or(general.span_status), faults);
+            overrides.push(FailureOverride { target: Pattern::new(&one.target), rule });
         }
+        let mut rules = rules?;
+        (rules.failure, rules.overrides) = (failure, overrides);
         rules.extrapolate = self.sampling == Sampling::Extrapolate;
-        Ok(rules)
+        Some(rules)
     }
 }
 
-fn rule(http: &[String], grpc: &[String], span_status: bool) -> Result<FailureRule, String> {
+/// A rule from what was written under this key; what is wrong in it is left out and noted.
+fn rule(key: &str, http: &[String], grpc: &[String], span_status: bool, faults: &mut Faults) -> FailureRule {
     let mut rule = FailureRule::empty();
     rule.span_status = span_status;
     for text in http {
@@ -363,13 +394,17 @@ fn rule(http: &[String], grpc: &[String], span_status: bool) -> Result<FailureRu
             }
             _ => text.parse::<u16>().ok().filter(|status| (100..1_000).contains(status)).map(|status| status..status + 1),
         };
-        let range = range.ok_or_else(|| format!("`failure.http_status_codes`: `{text}` is no HTTP status; write such as \"503\" or \"5xx\""))?;
-        range.for_each(|status| rule.add_http(status));
+        let range = range.ok_or_else(|| format!("`{text}` is no HTTP status; write such as \"503\" or \"5xx\""));
+        faults.note(&format!("{key}.http_status_codes"), range).into_iter().flatten().for_each(|status| rule.add_http(status));
     }
     for text in grpc {
         let known = GRPC_STATUSES.iter().position(|name| name == text).and_then(|at| u8::try_from(at).ok());
         let hint = || crate::config::nearest(text, GRPC_STATUSES).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        rule.add_grpc(known.ok_or_else(|| format!("`failure.grpc_status_codes`: there is no gRPC status `{text}`{}", hint()))?);
+        let known = known.ok_or_else(|| format!("there is no gRPC status `{text}`{}", hint()));
+        faults.note(&format!("{key}.grpc_status_codes"), known).into_iter().for_each(|status| rule.add_grpc(status));
     }
-    Ok(rule)
+    rule
 }
+
+/// In nanoseconds.
+const SECOND: u64 = 1_000_000_000;

@@ -26,8 +26,8 @@ use crate::{
     config::schema_of,
     otlp::Signal,
     pipeline::{
-        Admission, Admit, Connector, Consumer, Factory, Future, Instance, Lifecycle, Outlets, Parsed, Payload, Processor, Receiver, Refusal, Role,
-        Section,
+        Admission, Admit, Connector, Consumer, Factory, Faults, Future, Instance, Lifecycle, Outlets, Parsed, Payload, Processor, Receiver, Refusal,
+        Role, Section,
     },
 };
 
@@ -46,24 +46,13 @@ pub const FACTORY: Factory = Factory {
     parse,
 };
 
-fn parse(value: Value) -> Result<Parsed, String> {
-    let config: Config = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
+fn parse(value: Value) -> Result<Parsed, Faults> {
+    let config: Config = Parsed::read(value)?;
     let checked = config.check()?;
-    Ok(Parsed {
-        effective: serde_json::to_value(&config).map_err(|error| error.to_string())?,
-        warnings: Vec::new(),
-        listens_on: Vec::new(),
-        sends_to: Vec::new(),
-        build: Box::new(move |setup| {
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            let engine = Arc::new(Engine::new(checked, setup, cores.next_power_of_two().min(64)));
-            Ok(Instance::Connector(Arc::new(CircuitWindow {
-                id: setup.id.clone(),
-                engine,
-                stop: CancellationToken::new(),
-                ticking: Mutex::default(),
-            })))
-        }),
+    Parsed::new(config, move |_, setup| {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let engine = Arc::new(Engine::new(checked, setup, cores.next_power_of_two().min(64)));
+        Ok(Instance::Connector(Arc::new(CircuitWindow { id: setup.id.clone(), engine, stop: CancellationToken::new(), ticking: Mutex::default() })))
     })
 }
 
@@ -105,8 +94,8 @@ impl Lifecycle for CircuitWindow {
     }
 
     fn reconfigure(&self, value: &Value) -> Option<Result<(), String>> {
-        let checked = serde_yaml::from_value::<Config>(value.clone()).map_err(|error| error.to_string()).and_then(|config| config.check());
-        Some(checked.map(|checked| self.engine.reconfigure(checked)))
+        let checked = Parsed::read::<Config>(value.clone()).and_then(|config| config.check());
+        Some(checked.map(|checked| self.engine.reconfigure(checked)).map_err(|faults| faults.to_string()))
     }
 }
 
@@ -138,9 +127,17 @@ struct Admitted {
 
 impl Admission for Admitted {
     fn commit(self: Box<Self>, payload: Payload) {
+        let inspected = self.inspected.iter().filter(|(request, _)| self.inspected.len() == payload.parts.len() || is_part(request, &payload));
+        // Of a batch, what found no room elsewhere is not committed and does not count.
+        let committed: SmallVec<[&(Bytes, Inspection); 1]> = inspected.collect();
         self.next.commit(payload);
-        for (request, inspection) in &self.inspected {
+        for (request, inspection) in committed {
             self.engine.apply(request, inspection);
         }
     }
+}
+
+/// Whether a payload has this very request among its parts.
+fn is_part(request: &Bytes, payload: &Payload) -> bool {
+    payload.parts.iter().any(|part| part.bytes.as_ptr() == request.as_ptr())
 }

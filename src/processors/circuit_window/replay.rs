@@ -57,7 +57,7 @@ impl Replay {
     /// For people: what is wrong with it.
     pub fn new(value: Value, meter: Meter, wants_metrics: bool) -> Result<Self, String> {
         let config: Config = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
-        let checked = config.check()?;
+        let checked = config.check().map_err(|faults| faults.to_string())?;
         let clock = Arc::new(Manual::default());
         let setup = Setup {
             id: "circuit_window".to_owned(),

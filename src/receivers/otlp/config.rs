@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -5,6 +7,7 @@ use crate::{
     config::{Size, Span},
     net::{ConnectionLimits, Limits},
     otlp::Signal,
+    pipeline::Faults,
 };
 
 /// What the user may write.
@@ -69,11 +72,11 @@ struct Keepalive {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct ServerParameters {
-    /// Close a connection without a request for so long.
+    /// Close a connection without a request for so long; 0 means never.
     max_connection_idle: Span,
     /// Ask a connection this old to go, so that clients spread over new replicas; 0 means never.
     max_connection_age: Span,
-    /// Ping after so long a silence. The Collector waits 2h, too long to notice a dead client.
+    /// Ping after so long a silence; 0 means never. The Collector waits 2h, too long to notice a dead client.
     time: Span,
     /// Close when the ping is not answered within this.
     timeout: Span,
@@ -126,14 +129,16 @@ const FIRST_BYTES: Span = Span::secs(10);
 
 impl Config {
     /// What no schema can say.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), Faults> {
+        let mut faults = Faults::default();
         if self.protocols.grpc.is_none() && self.protocols.http.is_none() {
-            return Err("`protocols` names none: write `grpc:` or `http:` under it".to_owned());
+            faults.note::<()>("protocols", Err("names none: write `grpc:` or `http:` under it".to_owned()));
         }
-        if let Some((_, wrong)) = self.endpoints().find(|(_, endpoint)| !is_host_and_port(endpoint)) {
-            return Err(format!("endpoint `{wrong}` is not host:port, such as 127.0.0.1:4317"));
+        for (protocol, endpoint) in self.endpoints().filter(|(_, endpoint)| !is_host_and_port(endpoint)) {
+            let wrong = format!("`{endpoint}` is not host:port, such as 127.0.0.1:4317 or [::1]:4317");
+            faults.note::<()>(&format!("protocols.{protocol}.endpoint"), Err(wrong));
         }
-        Ok(())
+        faults.unless_any(())
     }
 
     /// Protocol and endpoint of each.
@@ -145,7 +150,16 @@ impl Config {
 }
 
 fn is_host_and_port(endpoint: &str) -> bool {
-    endpoint.rsplit_once(':').is_some_and(|(host, port)| port.parse::<u16>().is_ok() && !host.contains('/'))
+    let host_is_one = |host: &str| match host.strip_prefix('[') {
+        Some(address) => address.ends_with(']'),
+        None => !host.contains(['/', ':', ' ']),
+    };
+    endpoint.rsplit_once(':').is_some_and(|(host, port)| port.parse::<u16>().is_ok() && host_is_one(host))
+}
+
+/// A time as a user wrote it: 0 means never.
+const fn unless_zero(written: Span) -> Option<Duration> {
+    if written.get().is_zero() { None } else { Some(written.get()) }
 }
 
 impl Grpc {
@@ -159,9 +173,9 @@ impl Grpc {
             connections: self.max_connections,
             first_bytes: FIRST_BYTES.get(),
             header: FIRST_BYTES.get(),
-            idle: keepalive.max_connection_idle.get(),
+            idle: unless_zero(keepalive.max_connection_idle),
             age: keepalive.max_connection_age.get(),
-            ping: keepalive.time.get(),
+            ping: unless_zero(keepalive.time),
             ping_timeout: keepalive.timeout.get(),
             streams: self.max_concurrent_streams,
         }
@@ -178,14 +192,13 @@ impl Http {
     }
 
     pub(super) const fn connection_limits(&self) -> ConnectionLimits {
-        let keepalive = Span::secs(60).get();
         ConnectionLimits {
             connections: self.max_connections,
             first_bytes: FIRST_BYTES.get(),
             header: self.read_header_timeout.get(),
-            idle: Span::secs(3600).get(),
+            idle: unless_zero(Span::secs(3600)),
             age: Span::secs(0).get(),
-            ping: keepalive,
+            ping: unless_zero(Span::secs(60)),
             ping_timeout: Span::secs(20).get(),
             streams: 200,
         }

@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 
 use super::http::response_message;
 use crate::{
-    net::{Answer, Limits, grpc},
+    net::{Answer, Limits, drain, grpc},
     otlp::Signal,
     pipeline::{Intake, OverLimit, Refusal, Rejection},
 };
@@ -19,19 +19,21 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
+        if !grpc::is_grpc(&request) {
+            self.intake.malformed();
+            drain(&mut request.into_body(), self.limits).await;
+            return grpc::not_grpc();
+        }
         match self.export(request).await {
             Ok(message) => grpc::answer(&message),
             Err(status) => {
-                tracing::debug!(code = ?status.code(), message = status.message(), "refused a gRPC request");
+                tracing::debug!(code = ?status.code(), reason = status.message(), "refused a gRPC request");
                 grpc::refuse(status)
             }
         }
     }
 
     async fn export(&self, request: Request<Incoming>) -> Result<Vec<u8>, Status> {
-        if !grpc::is_grpc(&request) {
-            return Err(Status::invalid_argument("this port speaks gRPC; OTLP/HTTP usually listens on 4318"));
-        }
         let signal = match request.uri().path() {
             "/opentelemetry.proto.collector.trace.v1.TraceService/Export" => Signal::Traces,
             "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export" => Signal::Metrics,
@@ -49,6 +51,8 @@ impl Service {
         match status.code() {
             Code::ResourceExhausted => self.intake.limit_reached("max_recv_msg_size_mib"),
             Code::Unavailable => self.intake.limit_reached("memory"),
+            Code::DeadlineExceeded => self.intake.limit_reached("request_time"),
+            Code::Cancelled => self.intake.broken_off(),
             _ => self.intake.malformed(),
         }
     }

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use opentelemetry_proto::tonic::collector::{
     logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse},
@@ -14,7 +14,7 @@ use tonic::Code;
 
 use crate::{
     net::{
-        Answer, Encoding, Inflate, Limits, TooMuch,
+        Answer, Encoding, Inflate, Limits, TooMuch, drain,
         http::{MediaType, body_kind, status_body},
         read,
     },
@@ -22,8 +22,10 @@ use crate::{
     pipeline::{Intake, OverLimit, Partial, Refusal, Rejection},
 };
 
-/// Bodies larger than this are decompressed and translated away from the threads that serve.
+/// JSON larger than this is translated away from the threads that serve.
 const ASIDE_BYTES: usize = 256 << 10;
+/// Compressed bodies larger than this are, too: they may become much larger.
+const COMPRESSED_ASIDE_BYTES: usize = 4 << 10;
 
 /// Answers OTLP/HTTP.
 pub(super) struct Service {
@@ -50,36 +52,43 @@ impl Service {
         // Errors before the type of the body is known are told in JSON: whoever made them reads text.
         let media =
             request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).and_then(MediaType::named).unwrap_or(MediaType::Json);
-        match self.export(request).await {
+        let (head, mut body) = request.into_parts();
+        match self.export(&head, &mut body).await {
             Ok((signal, partial)) => success(media, signal, &partial),
             Err(wrong) => {
-                tracing::debug!(status = wrong.status.as_u16(), message = wrong.message, "refused an HTTP request");
+                tracing::debug!(status = wrong.status.as_u16(), reason = wrong.message, "refused an HTTP request");
+                // Closed on a sender that still sends, the connection would be reset before the answer is read.
+                drain(&mut body, self.limits).await;
                 failure(media, &wrong)
             }
         }
     }
 
-    async fn export(&self, request: Request<Incoming>) -> Result<(Signal, Partial), Wrong> {
-        let path = request.uri().path();
+    async fn export(&self, head: &Parts, body: &mut Incoming) -> Result<(Signal, Partial), Wrong> {
+        let path = head.uri.path();
         let Some((signal, _)) = self.paths.iter().find(|(_, known)| known == path) else {
             let known: Vec<&str> = self.paths.iter().map(|(_, path)| path.as_str()).collect();
             return Err(Wrong::new(StatusCode::NOT_FOUND, format!("nothing here; OTLP is posted to {}", known.join(", "))));
         };
-        if request.method() != Method::POST {
+        if head.method != Method::POST {
             return Err(Wrong::new(StatusCode::METHOD_NOT_ALLOWED, "OTLP is sent with POST"));
         }
-        let (media, encoding) = body_kind(request.headers()).map_err(|(status, reason)| {
+        let (media, encoding) = body_kind(&head.headers).map_err(|(status, reason)| {
             self.intake.malformed();
             Wrong::new(status, reason)
         })?;
         let mut charge = self.intake.charge();
         let mut grow = |bytes| charge.grow(bytes).map_err(|over: OverLimit| over.to_string());
-        let body = read(request.into_body(), self.limits, &mut grow).await.map_err(|why| self.too_much(why))?;
+        let body = read(body, self.limits, &mut grow).await.map_err(|why| self.too_much(why))?;
         let mut translate = || {
             let body = encoding.inflate(&body, self.limits, &mut grow).map_err(|why| self.broken(encoding, why))?;
             self.translated(*signal, media, body)
         };
-        let aside = body.len() > ASIDE_BYTES && (encoding != Encoding::None || media == MediaType::Json);
+        let aside = match (encoding, media) {
+            (Encoding::None, MediaType::Protobuf) => false,
+            (Encoding::None, MediaType::Json) => body.len() > ASIDE_BYTES,
+            _ => body.len() > COMPRESSED_ASIDE_BYTES,
+        };
         let message = if aside { tokio::task::block_in_place(translate) } else { translate() }?;
         match self.intake.take(*signal, message, charge).await {
             Ok(partial) => Ok((*signal, partial)),
@@ -112,8 +121,12 @@ impl Service {
                 self.intake.limit_reached("memory");
                 Wrong { status: StatusCode::SERVICE_UNAVAILABLE, message: reason, after: Some(Duration::from_secs(1)) }
             }
+            TooMuch::Slow => {
+                self.intake.limit_reached("request_time");
+                Wrong::new(StatusCode::REQUEST_TIMEOUT, "the request comes too slowly")
+            }
             TooMuch::BrokenOff(reason) => {
-                self.intake.malformed();
+                self.intake.broken_off();
                 Wrong::new(StatusCode::BAD_REQUEST, reason)
             }
         }
@@ -172,6 +185,7 @@ fn failure(media: MediaType, wrong: &Wrong) -> Response<Answer> {
         StatusCode::METHOD_NOT_ALLOWED => Code::Unimplemented,
         StatusCode::PAYLOAD_TOO_LARGE => Code::ResourceExhausted,
         StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+        StatusCode::REQUEST_TIMEOUT => Code::DeadlineExceeded,
         _ => Code::InvalidArgument,
     };
     let mut response = response(wrong.status, media, status_body(media, code, &wrong.message));

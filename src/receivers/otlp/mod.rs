@@ -16,7 +16,7 @@ use crate::{
     config::schema_of,
     net::serve,
     otlp::Signal,
-    pipeline::{Factory, Future, Instance, Intake, Lifecycle, Outlets, Parsed, Receiver, Role, Section, Setup},
+    pipeline::{Factory, Faults, Future, Instance, Intake, Lifecycle, Outlets, Parsed, Receiver, Role, Section, Setup},
 };
 
 /// What is known of `otlp` before one is built.
@@ -31,17 +31,12 @@ pub const FACTORY: Factory = Factory {
     parse,
 };
 
-fn parse(value: Value) -> Result<Parsed, String> {
-    let config: Config = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
+fn parse(value: Value) -> Result<Parsed, Faults> {
+    let config: Config = Parsed::read(value)?;
     config.check()?;
     let listens_on = config.endpoints().map(|(_, endpoint)| endpoint.to_owned()).collect();
-    Ok(Parsed {
-        effective: serde_json::to_value(&config).map_err(|error| error.to_string())?,
-        warnings: Vec::new(),
-        listens_on,
-        sends_to: Vec::new(),
-        build: Box::new(move |setup| Ok(Instance::Receiver(Arc::new(Otlp::new(config, setup))))),
-    })
+    let parsed = Parsed::new(config, |config, setup| Ok(Instance::Receiver(Arc::new(Otlp::new(config, setup)))))?;
+    Ok(Parsed { listens_on, ..parsed })
 }
 
 struct Otlp {

@@ -1,12 +1,14 @@
 //! `otlp_file`: reads what the Collector's `file` exporter, or ours, wrote, and follows it as it grows.
 
 mod follow;
+mod handover;
+mod place;
 mod requests;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use glob::Pattern;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
@@ -19,7 +21,7 @@ use crate::{
     config::{Size, Span, schema_of},
     net::Limits,
     otlp::Signal,
-    pipeline::{Factory, Future, Instance, Intake, Lifecycle, Outlets, Parsed, Receiver, Refusal, Rejection, Role, Section, Setup},
+    pipeline::{Factory, Faults, Future, Instance, Intake, Lifecycle, Outlets, Parsed, Receiver, Refusal, Rejection, Role, Section, Setup},
 };
 
 /// What is known of `otlp_file` before one is built.
@@ -38,7 +40,8 @@ pub const FACTORY: Factory = Factory {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    /// Patterns of the files to read (`*`, `?`, `[…]`, `**`).
+    /// Patterns of the files to read (`*`, `?`, `[…]`, `**`). A file that is renamed is read to its end; where several
+    /// may be within one `poll_interval`, let the patterns match their new names too: none is read twice.
     include: Vec<String>,
     /// Patterns of files to leave out.
     exclude: Vec<String>,
@@ -110,18 +113,12 @@ impl Config {
     }
 }
 
-fn parse(value: Value) -> Result<Parsed, String> {
-    let config: Config = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
+fn parse(value: Value) -> Result<Parsed, Faults> {
+    let config: Config = Parsed::read(value)?;
     let files = config.check()?;
-    Ok(Parsed {
-        effective: serde_json::to_value(&config).map_err(|error| error.to_string())?,
-        warnings: Vec::new(),
-        listens_on: Vec::new(),
-        sends_to: Vec::new(),
-        build: Box::new(move |setup| {
-            let setup = setup.clone();
-            Ok(Instance::Receiver(Arc::new(OtlpFile { config, files, setup, stop: CancellationToken::new(), reading: Mutex::default() })))
-        }),
+    Parsed::new(config, move |config, setup| {
+        let (setup, stop) = (setup.clone(), CancellationToken::new());
+        Ok(Instance::Receiver(Arc::new(OtlpFile { config, files, setup, stop, reading: Mutex::default() })))
     })
 }
 
@@ -143,12 +140,13 @@ impl Receiver for OtlpFile {
                 stop: self.stop.clone(),
             };
             let (files, every, from_end) = (self.files.clone(), self.config.poll_interval.get(), self.config.start_at == StartAt::End);
+            // Asked for while the receiver that this one replaces still runs: what it read is forgotten when it ends.
+            let progress = handover::progress_of(&self.setup.id);
             // Files are read by a thread of their own, which waits while nobody takes what it read.
             self.reading.lock().spawn_blocking(move || {
-                let mut progress = Progress::default();
-                if from_end {
-                    files.skip_to_end(&mut progress);
-                }
+                // If a reload fails, this one is stopped before its turn comes, and the old one never noticed.
+                let Some(mut progress) = offering.turn(&progress) else { return };
+                files.take_over(&mut progress, from_end);
                 while !offering.stop.is_cancelled() {
                     files.poll(&mut progress, &mut |path, found| offering.offer(path, found));
                     offering.wait(every);
@@ -182,8 +180,20 @@ struct Offering {
 
 /// How long to wait where nobody says.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often one that waits for its turn looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(50);
 
 impl Offering {
+    /// Waits until the receiver before this one reads no more; `None` if this one is stopped first.
+    fn turn<'a>(&self, progress: &'a Mutex<Progress>) -> Option<MutexGuard<'a, Progress>> {
+        while !self.stop.is_cancelled() {
+            if let Some(turn) = progress.try_lock_for(LOOK) {
+                return Some(turn);
+            }
+        }
+        None
+    }
+
     fn offer(&self, path: &Path, found: Found) -> After {
         let request = match found {
             Found::Request(request) => request,
@@ -221,5 +231,101 @@ impl Offering {
     fn wait(&self, how_long: Duration) {
         // Running out of time is what is expected.
         drop(self.runtime.block_on(tokio::time::timeout(how_long, self.stop.cancelled())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, OpenOptions},
+        io::Write,
+    };
+
+    use opentelemetry::metrics::{MeterProvider, noop::NoopMeterProvider};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        clock::Wall,
+        net::Listeners,
+        pipeline::{Admission, Admit, Consumer, Ledger, Payload},
+    };
+
+    /// Says what it was given.
+    struct Sink(mpsc::Sender<String>);
+
+    impl Consumer for Sink {
+        fn admit<'a>(&'a self, _: &'a Payload) -> Admit<'a> {
+            Box::pin(async { Ok(Box::new(Self(self.0.clone())) as Box<dyn Admission>) })
+        }
+    }
+
+    impl Admission for Sink {
+        fn commit(self: Box<Self>, payload: Payload) {
+            self.0.try_send(String::from_utf8_lossy(&payload.joined()).into_owned()).unwrap();
+        }
+    }
+
+    /// Stops with the test, whatever comes of it: the runtime waits for the threads that read.
+    struct Running(OtlpFile);
+
+    impl Running {
+        async fn start(config: &str, sink: &mpsc::Sender<String>) -> Self {
+            let setup = Setup {
+                id: "otlp_file/handed_over".to_owned(),
+                clock: Arc::new(Wall),
+                ledger: Arc::new(Ledger::default()),
+                listeners: Arc::new(Listeners::default()),
+                meter: NoopMeterProvider::new().meter("test"),
+            };
+            let config: Config = serde_yaml::from_str(config).unwrap();
+            let files = config.check().unwrap();
+            let receiver = Self(OtlpFile { config, files, setup, stop: CancellationToken::new(), reading: Mutex::default() });
+            let outlets = Outlets::default();
+            outlets.traces.lead_to(Some(Arc::new(Sink(sink.clone()))));
+            receiver.0.start(outlets).await.unwrap();
+            receiver
+        }
+
+        async fn stop(&self) {
+            self.0.shutdown(Duration::from_secs(60)).await;
+        }
+    }
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.0.stop.cancel();
+        }
+    }
+
+    async fn arrives(arrived: &mut mpsc::Receiver<String>, name: &str) {
+        let next = tokio::time::timeout(Duration::from_secs(60), arrived.recv()).await.unwrap().unwrap();
+        assert!(next.contains(name), "{name} and not {next}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_receiver_goes_on_where_the_one_before_it_stopped() {
+        let path = std::env::temp_dir().join(format!("fuseboard-handed-over-{}.jsonl", std::process::id()));
+        fs::write(&path, "").unwrap();
+        let write = |name: &str| {
+            let span = format!(r#"{{"traceId":"0102030405060708090a0b0c0d0e0f10","spanId":"0102030405060708","name":"{name}"}}"#);
+            let line = format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{span}]}}]}}]}}"#);
+            OpenOptions::new().append(true).open(&path).unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+        };
+        let config = |interval: &str| format!("{{ include: ['{}'], start_at: beginning, poll_interval: {interval} }}", path.display());
+        let (sink, mut arrived) = mpsc::channel(100);
+        write("first");
+        let old = Running::start(&config("10ms"), &sink).await;
+        arrives(&mut arrived, "first").await;
+        // The new one has started and waits for its turn.
+        let new = Running::start(&config("20ms"), &sink).await;
+        write("second");
+        arrives(&mut arrived, "second").await;
+        old.stop().await;
+        write("third");
+        arrives(&mut arrived, "third").await;
+        new.stop().await;
+        assert!(arrived.try_recv().is_err());
+        fs::remove_file(&path).unwrap();
     }
 }

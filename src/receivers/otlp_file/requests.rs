@@ -16,6 +16,7 @@ pub struct Requests<R> {
     /// What protobuf is taken for: unlike JSON, it does not say.
     protobuf: Signal,
     layout: Option<Layout>,
+    passing: Passing,
     consumed: u64,
 }
 
@@ -39,14 +40,28 @@ pub enum Next {
     End,
 }
 
+/// How requests stand in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layout {
+pub(super) enum Layout {
     Lines,
     Records,
 }
 
-/// Bytes of the length before a record.
-const PREFIX: u64 = 4;
+/// What stands before the next request and is to be passed over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Passing {
+    #[default]
+    Nothing,
+    /// The rest of a line.
+    Line,
+    /// So many bytes.
+    Bytes(u64),
+}
+
+/// Bytes of the length before a record; no request is shorter than that.
+pub(super) const PREFIX: u64 = 4;
+/// A longer record can't be meant: text that was taken for a length gives more than this.
+const LENGTH_MAX: u64 = 512 << 20;
 /// Bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -80,15 +95,36 @@ impl Content {
     }
 }
 
+impl Layout {
+    /// By the first byte of a file.
+    pub(super) const fn of(first: u8) -> Self {
+        match first {
+            // As the first of the four bytes of a length, each of these would mean more than any limit allows.
+            b'{' | b' ' | b'\t' | b'\r' | b'\n' => Self::Lines,
+            _ => Self::Records,
+        }
+    }
+}
+
 impl<R: BufRead> Requests<R> {
-    /// Reads on from where the source stands. No request may be longer than the limit.
+    /// Reads a source from its beginning. A request that is longer than the limit is passed over.
     pub const fn new(source: R, limits: Limits, protobuf: Signal) -> Self {
-        Self { source, limits, protobuf, layout: None, consumed: 0 }
+        Self { source, limits, protobuf, layout: None, passing: Passing::Nothing, consumed: 0 }
     }
 
-    /// Bytes of whole requests that were read.
+    /// Reads on from where the source stands, in the layout its file begins with.
+    pub(super) const fn resume(source: R, limits: Limits, protobuf: Signal, layout: Layout, passing: Passing) -> Self {
+        Self { source, limits, protobuf, layout: Some(layout), passing, consumed: 0 }
+    }
+
+    /// Bytes that are done with: whole requests, and what was passed over.
     pub const fn consumed(&self) -> u64 {
         self.consumed
+    }
+
+    /// What is still to be passed over where reading goes on.
+    pub(super) const fn passing(&self) -> Passing {
+        self.passing
     }
 
     /// Reads what comes next. Where a file still grows, a last line without an end is left for later; else it is a
@@ -97,20 +133,70 @@ impl<R: BufRead> Requests<R> {
     /// # Errors
     /// The source can't be read, or what stands there is in neither layout: nothing that follows can be read.
     pub fn next(&mut self, grows: bool) -> io::Result<Next> {
-        let layout = match self.layout {
-            Some(layout) => layout,
-            None => match self.source.fill_buf()?.first() {
-                None => return Ok(Next::End),
-                // As the first of four bytes of a length it would mean 2 GiB.
-                Some(b'{' | b' ' | b'\t' | b'\r' | b'\n') => Layout::Lines,
-                Some(_) => Layout::Records,
-            },
-        };
-        self.layout = Some(layout);
-        match layout {
-            Layout::Lines => self.line(grows),
-            Layout::Records => self.record(grows),
+        if !self.pass()? {
+            return if grows || self.passing == Passing::Line { Ok(Next::End) } else { Err(cut_off()) };
         }
+        match self.layout()? {
+            None => Ok(Next::End),
+            Some(Layout::Lines) => self.line(grows),
+            Some(Layout::Records) => self.record(grows),
+        }
+    }
+
+    /// Takes all that is there as read; the rest of what has not been written to its end is passed over later.
+    pub(super) fn pass_all(&mut self) -> io::Result<()> {
+        while self.pass()? {
+            match self.layout()? {
+                None => return Ok(()),
+                Some(Layout::Lines) => {
+                    if self.source.fill_buf()?.is_empty() {
+                        return Ok(());
+                    }
+                    self.passing = Passing::Line;
+                }
+                Some(Layout::Records) => {
+                    let Some(length) = self.prefix(true)? else { return Ok(()) };
+                    self.consumed += PREFIX;
+                    self.passing = Passing::Bytes(length);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes over what is to be passed over, holding nothing of it; says whether its end was there.
+    fn pass(&mut self) -> io::Result<bool> {
+        loop {
+            if matches!(self.passing, Passing::Nothing | Passing::Bytes(0)) {
+                self.passing = Passing::Nothing;
+                return Ok(true);
+            }
+            let there = self.source.fill_buf()?;
+            if there.is_empty() {
+                return Ok(false);
+            }
+            let (used, left) = match self.passing {
+                Passing::Nothing => (0, Passing::Nothing),
+                Passing::Line => {
+                    let end = there.iter().position(|byte| *byte == b'\n');
+                    end.map_or((there.len(), Passing::Line), |end| (end + 1, Passing::Nothing))
+                }
+                Passing::Bytes(bytes) => {
+                    let used = usize::try_from(bytes).map_or(there.len(), |bytes| bytes.min(there.len()));
+                    (used, Passing::Bytes(bytes - used as u64))
+                }
+            };
+            self.source.consume(used);
+            self.consumed += used as u64;
+            self.passing = left;
+        }
+    }
+
+    fn layout(&mut self) -> io::Result<Option<Layout>> {
+        if self.layout.is_none() {
+            self.layout = self.source.fill_buf()?.first().copied().map(Layout::of);
+        }
+        Ok(self.layout)
     }
 
     fn line(&mut self, grows: bool) -> io::Result<Next> {
@@ -120,7 +206,9 @@ impl<R: BufRead> Requests<R> {
             let read = self.source.by_ref().take(limit + 1).read_until(b'\n', &mut line)? as u64;
             let ended = line.last() == Some(&b'\n');
             if !ended && read > limit {
-                return self.skip_line(read);
+                self.consumed += read;
+                self.passing = Passing::Line;
+                return Ok(Next::Broken(format!("a line of more than {limit} bytes, the limit")));
             }
             if read == 0 || (grows && !ended) {
                 return Ok(Next::End);
@@ -132,29 +220,15 @@ impl<R: BufRead> Requests<R> {
         }
     }
 
-    /// Passes the rest of a line that is too long.
-    fn skip_line(&mut self, mut length: u64) -> io::Result<Next> {
-        loop {
-            let rest = self.source.fill_buf()?;
-            let end = rest.iter().position(|byte| *byte == b'\n');
-            let used = end.map_or(rest.len(), |end| end + 1);
-            length += used as u64;
-            self.source.consume(used);
-            if end.is_some() || used == 0 {
-                self.consumed += length;
-                return Ok(Next::Broken(format!("a line of {length} bytes; the limit is {}", self.limits.request_bytes)));
-            }
-        }
-    }
-
-    fn record(&mut self, grows: bool) -> io::Result<Next> {
+    /// The length before a record; `None` at the end.
+    fn prefix(&mut self, grows: bool) -> io::Result<Option<u64>> {
         let mut prefix = Vec::new();
         self.source.by_ref().take(PREFIX).read_to_end(&mut prefix)?;
         let Ok(length) = <[u8; 4]>::try_from(prefix.as_slice()) else {
-            return if grows || prefix.is_empty() { Ok(Next::End) } else { Err(cut_off()) };
+            return if grows || prefix.is_empty() { Ok(None) } else { Err(cut_off()) };
         };
         let length = u64::from(u32::from_be_bytes(length));
-        if length > self.limits.request_bytes as u64 {
+        if length > LENGTH_MAX {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
@@ -162,6 +236,17 @@ impl<R: BufRead> Requests<R> {
                     self.limits.request_bytes
                 ),
             ));
+        }
+        Ok(Some(length))
+    }
+
+    fn record(&mut self, grows: bool) -> io::Result<Next> {
+        let Some(length) = self.prefix(grows)? else { return Ok(Next::End) };
+        let limit = self.limits.request_bytes;
+        if length > limit as u64 {
+            self.consumed += PREFIX;
+            self.passing = Passing::Bytes(length);
+            return Ok(Next::Broken(format!("a record of {length} bytes; the limit is {limit}")));
         }
         let mut record = Vec::new();
         let read = self.source.by_ref().take(length).read_to_end(&mut record)? as u64;
@@ -180,6 +265,7 @@ impl<R: BufRead> Requests<R> {
         };
         let record = encoding.inflate(record, self.limits, &mut |_| Ok(())).map_err(|why| match why {
             Inflate::TooMuch(TooMuch::Memory(reason) | TooMuch::BrokenOff(reason)) => reason,
+            Inflate::TooMuch(why @ TooMuch::Slow) => format!("{why:?}"),
             Inflate::TooMuch(TooMuch::Request(limit)) => format!("a record of more than {limit} bytes"),
             Inflate::Broken(error) => format!("broken {} data: {error}", encoding.header().unwrap_or_default()),
         })?;
@@ -271,7 +357,37 @@ mod tests {
         assert_eq!([&found[1], &found[3], &found[5]], [traces; 3]);
         assert_eq!(found[0], "JSON without `resourceSpans`, `resourceMetrics` or `resourceLogs`");
         assert!(found[2].starts_with("invalid OTLP/JSON"), "{}", found[2]);
-        assert_eq!(found[4], "a line of 1001 bytes; the limit is 200");
+        assert_eq!(found[4], "a line of more than 200 bytes, the limit");
+    }
+
+    #[test]
+    fn what_is_too_long_is_passed_over() {
+        let traces = "traces 28";
+        let line = [&vec![b'x'; 4 << 20][..], b"\n", LINE.as_bytes()].concat();
+        assert_eq!(all([LINE.as_bytes(), b"\n", &line].concat()), [traces, "a line of more than 200 bytes, the limit", traces]);
+        let long = vec![b'x'; 4 << 20];
+        let found = all(records(&[LINE.as_bytes(), &long, LINE.as_bytes()]));
+        assert_eq!(found, [traces, "a record of 4194304 bytes; the limit is 200", traces]);
+        // One whose end is not there.
+        let found = all(records(&[LINE.as_bytes(), &long])[..1000].to_vec());
+        assert_eq!(found, [traces, "a record of 4194304 bytes; the limit is 200", "the last request is cut off"]);
+    }
+
+    #[test]
+    fn what_is_there_can_be_taken_as_read() {
+        let lines = format!("{LINE}\n{LINE}");
+        let records = records(&[LINE.as_bytes(), LINE.as_bytes()]);
+        let half = records.len() - 10;
+        for (file, layout, passing) in [
+            (lines.as_bytes(), Layout::Lines, Passing::Line),
+            (format!("{lines}\n").as_bytes(), Layout::Lines, Passing::Nothing),
+            (&records[..half], Layout::Records, Passing::Bytes(10)),
+            (&records[..], Layout::Records, Passing::Nothing),
+        ] {
+            let mut requests = Requests::resume(io::Cursor::new(file), LIMITS, Signal::Traces, layout, Passing::Nothing);
+            requests.pass_all().unwrap();
+            assert_eq!((requests.consumed(), requests.passing()), (file.len() as u64, passing));
+        }
     }
 
     #[test]

@@ -1,172 +1,26 @@
-use std::{collections::BTreeMap, hash::BuildHasher};
+use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
 use opentelemetry_proto::tonic::{
-    collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::KeyValue,
     metrics::v1::{
-        AggregationTemporality, DataPointFlags, Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint,
-        Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, exemplar, exponential_histogram_data_point::Buckets, metric::Data,
-        number_data_point,
+        AggregationTemporality, DataPointFlags, ExponentialHistogram, Gauge, Histogram, NumberDataPoint, Sum, metric::Data, number_data_point,
     },
 };
 
 use super::{
-    attributes::{resource, scope, text, truth},
-    config::Checked,
+    super::attributes::{text, truth},
+    Page,
+    point::{Drawn, exemplar_of, seconds},
 };
 use crate::circuit::{
     bucket::Outcome,
     circuit::{Circuit, Exemplar as Slowest},
-    config::CircuitMetricsConfig,
-    key::{Caller, CircuitKey},
+    key::CircuitKey,
     sent::Sent,
     state::State,
     totals,
 };
-
-/// Every metric that goes out: name, unit, what it is.
-const METRICS: [(&str, &str, &str); 13] = [
-    ("circuit_breaker.requests", "{request}", "Calls through the circuit, by outcome."),
-    ("circuit_breaker.duration", "s", "Latency of calls that were sent."),
-    ("circuit_breaker.trips", "{trip}", "Changes from closed to open."),
-    ("circuit_breaker.recovery_attempts", "{attempt}", "Probes that were let through."),
-    ("circuit_breaker.recovery_attempt_failures", "{attempt}", "Probes that failed."),
-    ("circuit_breaker.recoveries", "{recovery}", "Changes back to closed."),
-    ("circuit_breaker.incident.duration", "s", "From the first instance's trip to the last one's recovery."),
-    ("circuit_breaker.instances", "{instance}", "Instances by the state of their breaker."),
-    ("circuit_breaker.concurrency", "{request}", "Mean number of calls under way at a time, over the window."),
-    ("circuit_breaker.window.requests", "{request}", "Calls in the rolling window."),
-    ("circuit_breaker.window.error_ratio", "1", "Share of the sent calls in the window that failed."),
-    ("circuit_breaker.window.rejection_ratio", "1", "Share of the calls in the window that were refused."),
-    ("circuit_breaker.window.duration", "s", "Latency percentiles of the window."),
-];
-
-/// The names of all metrics.
-#[expect(clippy::indexing_slicing, reason = "checked when it is compiled")]
-pub(super) const NAMES: [&str; METRICS.len()] = {
-    let mut names = [""; METRICS.len()];
-    let mut at = 0;
-    while at < METRICS.len() {
-        names[at] = METRICS[at].0;
-        at += 1;
-    }
-    names
-};
-
-/// A circuit whose metrics were not told whole for so long is told whole again, changed or not. A little less than the
-/// minute that is promised, since ticks come a little early or late. Nanoseconds.
-const WHOLE_AFTER: u64 = 59_500_000_000;
-
-/// Whether everything of a circuit is to be told again.
-pub(super) const fn is_whole_due(circuit: &Circuit, now: u64) -> bool {
-    now.saturating_sub(circuit.sent.whole_at) >= WHOLE_AFTER
-}
-
-/// What to send, and how.
-pub(super) struct Settings<'a> {
-    pub(super) circuit: &'a CircuitMetricsConfig,
-    pub(super) exemplars: bool,
-    pub(super) disabled: &'a [String],
-}
-
-impl<'a> Settings<'a> {
-    pub(super) fn of(checked: &'a Checked) -> Self {
-        Self { circuit: &checked.circuit, exemplars: checked.exemplars, disabled: &checked.disabled_metrics }
-    }
-}
-
-/// Metrics of several circuits on their way into one request.
-pub(super) struct Page<'a> {
-    settings: &'a Settings<'a>,
-    now: u64,
-    callers: BTreeMap<Caller, BTreeMap<&'static str, Metric>>,
-    points: usize,
-}
-
-impl<'a> Page<'a> {
-    pub(super) const fn new(settings: &'a Settings<'a>, now: u64) -> Self {
-        Self { settings, now, callers: BTreeMap::new(), points: 0 }
-    }
-
-    /// The request, and how many points it has.
-    pub(super) fn finish(self) -> (ExportMetricsServiceRequest, usize) {
-        let resource_metrics = self.callers.into_iter().map(|(caller, metrics)| ResourceMetrics {
-            resource: Some(resource(&caller)),
-            scope_metrics: vec![ScopeMetrics { scope: Some(scope()), metrics: metrics.into_values().collect(), ..ScopeMetrics::default() }],
-            ..ResourceMetrics::default()
-        });
-        (ExportMetricsServiceRequest { resource_metrics: resource_metrics.collect() }, self.points)
-    }
-
-    /// Adds what changed of a circuit since it was sent; everything once a minute. Gives what is sent by this.
-    pub(super) fn circuit(&mut self, circuit: &Circuit) -> Sent {
-        let whole = is_whole_due(circuit, self.now);
-        let whole_at = if whole { self.now } else { circuit.sent.whole_at };
-        self.series(circuit, if whole { Extent::Whole } else { Extent::Changed }, Sent { at: self.now, whole_at, ..Sent::default() })
-    }
-
-    /// Ends all series that were ever begun of a circuit.
-    pub(super) fn end(&mut self, circuit: &Circuit) {
-        if circuit.sent.at > 0 {
-            self.series(circuit, Extent::End, Sent::default());
-        }
-    }
-
-    fn series(&mut self, circuit: &Circuit, extent: Extent, sent: Sent) -> Sent {
-        let mut series = Series { base: base(circuit.key()), circuit, extent, page: self, sent };
-        if circuit.key().overflow {
-            series.overflow();
-        } else {
-            series.requests();
-            series.durations();
-            series.breaker();
-            series.instances();
-            series.window();
-        }
-        series.sent
-    }
-
-    fn metric(&mut self, caller: &Caller, name: &'static str, data: Data) {
-        if self.settings.disabled.iter().any(|disabled| disabled == name) {
-            return;
-        }
-        if !self.callers.contains_key(caller) {
-            self.callers.insert(caller.clone(), BTreeMap::new());
-        }
-        let Some(metrics) = self.callers.get_mut(caller) else { return };
-        let metric = metrics.entry(name).or_insert_with(|| {
-            let (unit, description) =
-                METRICS.iter().find(|(known, ..)| *known == name).map_or(("", ""), |(_, unit, description)| (*unit, *description));
-            Metric { name: name.to_owned(), unit: unit.to_owned(), description: description.to_owned(), ..Metric::default() }
-        });
-        self.points += append(&mut metric.data, Some(data));
-    }
-
-    const fn temporality(&self) -> i32 {
-        if self.settings.circuit.delta { AggregationTemporality::Delta as i32 } else { AggregationTemporality::Cumulative as i32 }
-    }
-}
-
-/// Adds the points of one to the other, which is of the same kind; gives how many.
-fn append(into: &mut Option<Data>, data: Option<Data>) -> usize {
-    let Some(data) = data else { return 0 };
-    let points = match &data {
-        Data::Sum(sum) => sum.data_points.len(),
-        Data::Gauge(gauge) => gauge.data_points.len(),
-        Data::Histogram(histogram) => histogram.data_points.len(),
-        Data::ExponentialHistogram(histogram) => histogram.data_points.len(),
-        Data::Summary(summary) => summary.data_points.len(),
-    };
-    match (into.as_mut(), data) {
-        (Some(Data::Sum(into)), Data::Sum(sum)) => into.data_points.extend(sum.data_points),
-        (Some(Data::Gauge(into)), Data::Gauge(gauge)) => into.data_points.extend(gauge.data_points),
-        (Some(Data::Histogram(into)), Data::Histogram(histogram)) => into.data_points.extend(histogram.data_points),
-        (Some(Data::ExponentialHistogram(into)), Data::ExponentialHistogram(histogram)) => into.data_points.extend(histogram.data_points),
-        (_, data) => *into = Some(data),
-    }
-    points
-}
 
 /// Attributes of every point of a circuit.
 fn base(key: &CircuitKey) -> Vec<KeyValue> {
@@ -179,7 +33,7 @@ fn base(key: &CircuitKey) -> Vec<KeyValue> {
 
 /// How much is told of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Extent {
+pub(super) enum Extent {
     /// What changed.
     Changed,
     /// Everything, changed or not.
@@ -189,7 +43,7 @@ enum Extent {
 }
 
 /// The series of one circuit.
-struct Series<'a, 'b> {
+pub(super) struct Series<'a, 'b> {
     base: Vec<KeyValue>,
     circuit: &'a Circuit,
     extent: Extent,
@@ -220,9 +74,28 @@ struct Latencies<'a> {
 }
 
 /// Flag of the last point of a series.
-const ENDED: u32 = DataPointFlags::NoRecordedValueMask as u32;
+pub(super) const ENDED: u32 = DataPointFlags::NoRecordedValueMask as u32;
 
-impl Series<'_, '_> {
+impl<'a, 'b> Series<'a, 'b> {
+    /// What is told of a circuit by this is noted in `sent`.
+    pub(super) fn new(circuit: &'a Circuit, extent: Extent, page: &'a mut Page<'b>, sent: Sent) -> Self {
+        Self { base: base(circuit.key()), circuit, extent, page, sent }
+    }
+
+    /// Tells what there is to tell; gives what was noted.
+    pub(super) fn tell(mut self) -> Sent {
+        if self.circuit.key().overflow {
+            self.overflow();
+        } else {
+            self.requests();
+            self.durations();
+            self.breaker();
+            self.instances();
+            self.window();
+        }
+        self.sent
+    }
+
     fn with(&self, more: impl IntoIterator<Item = KeyValue>) -> Vec<KeyValue> {
         self.base.iter().cloned().chain(more).collect()
     }
@@ -489,89 +362,4 @@ struct Gauged {
     value: Option<f64>,
     /// Whether it had a value when it was told last.
     was: bool,
-}
-
-/// A point of a histogram, whatever its kind.
-struct Drawn<'a> {
-    attributes: Vec<KeyValue>,
-    start: u64,
-    time: u64,
-    histogram: &'a totals::Histogram,
-    /// What is not told again.
-    previous: Option<&'a totals::Histogram>,
-    exemplar: Option<Exemplar>,
-    ends: bool,
-}
-
-impl Drawn<'_> {
-    fn count(&self) -> u64 {
-        self.histogram.count.saturating_sub(self.previous.map_or(0, |previous| previous.count))
-    }
-
-    fn sum(&self) -> Option<f64> {
-        (!self.ends).then(|| seconds(self.histogram.sum.saturating_sub(self.previous.map_or(0, |previous| previous.sum))))
-    }
-
-    /// The least and the most since the last time are not known: only since the beginning.
-    fn range(&self) -> (Option<f64>, Option<f64>) {
-        let range = (self.previous.is_none() && self.histogram.count > 0).then_some(self.histogram.range);
-        (range.map(|(min, _)| seconds(u128::from(min))), range.map(|(_, max)| seconds(u128::from(max))))
-    }
-
-    fn exponential(self) -> ExponentialHistogramDataPoint {
-        let (min, max) = self.range();
-        let (scale, offset, bucket_counts) = self.histogram.buckets_since(self.previous);
-        ExponentialHistogramDataPoint {
-            start_time_unix_nano: self.start,
-            time_unix_nano: self.time,
-            count: self.count(),
-            sum: self.sum(),
-            scale,
-            zero_count: self.histogram.zero_count.saturating_sub(self.previous.map_or(0, |previous| previous.zero_count)),
-            positive: Some(Buckets { offset, bucket_counts }),
-            flags: if self.ends { ENDED } else { 0 },
-            min,
-            max,
-            // What is shorter than this counts as zero.
-            zero_threshold: 1e-6,
-            exemplars: self.exemplar.into_iter().collect(),
-            attributes: self.attributes,
-            ..ExponentialHistogramDataPoint::default()
-        }
-    }
-
-    fn explicit(self, bounds: &[u64]) -> HistogramDataPoint {
-        let (min, max) = self.range();
-        let (_, _, mut bucket_counts) = self.histogram.buckets_since(self.previous);
-        bucket_counts.resize(bounds.len() + 1, 0);
-        HistogramDataPoint {
-            start_time_unix_nano: self.start,
-            time_unix_nano: self.time,
-            count: self.count(),
-            sum: self.sum(),
-            bucket_counts,
-            explicit_bounds: bounds.iter().map(|bound| seconds(u128::from(*bound))).collect(),
-            flags: if self.ends { ENDED } else { 0 },
-            min,
-            max,
-            exemplars: self.exemplar.into_iter().collect(),
-            attributes: self.attributes,
-        }
-    }
-}
-
-/// A span that stands for others. Its time is when it was counted, which lies within its point's.
-fn exemplar_of(found: &Slowest, value: f64, start: u64, now: u64) -> Exemplar {
-    let (trace_id, span_id) = found.ids.split_at(16);
-    Exemplar {
-        time_unix_nano: found.at.max(start.saturating_add(1)).min(now),
-        trace_id: trace_id.to_vec(),
-        span_id: span_id.to_vec(),
-        value: Some(exemplar::Value::AsDouble(value)),
-        ..Exemplar::default()
-    }
-}
-
-fn seconds(nanos: u128) -> f64 {
-    nanos as f64 / 1e9
 }
