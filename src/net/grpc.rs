@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -26,11 +26,21 @@ const PREFIX: usize = 5;
 /// Longer messages would pass the client's header limit and arrive as a bare HTTP/2 error.
 const MESSAGE_CHARS_MAX: usize = 1024;
 /// Compressed requests larger than this are decompressed away from the threads that serve.
-const INFLATE_ASIDE: usize = 256 << 10;
+const INFLATE_ASIDE: usize = 4 << 10;
 
-/// Whether a request speaks gRPC at all.
+/// Whether a request speaks gRPC with messages in protobuf.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
-    request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    matches!(kind, "application/grpc" | "application/grpc+proto")
+}
+
+/// The answer to what is no gRPC: a plain HTTP error, since who asked knows no gRPC status.
+pub fn not_grpc() -> Response<Answer> {
+    let mut response = Response::new(Answer::bytes("this port speaks gRPC (application/grpc); OTLP/HTTP usually listens on 4318\n"));
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
 }
 
 /// Reads the one message of a request.
@@ -38,9 +48,9 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
 /// # Errors
 /// The status to answer.
 pub async fn message(request: Request<Incoming>, limits: Limits, grow: Grow<'_>) -> Result<Bytes, Status> {
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
     let framed = Limits { request_bytes: limits.request_bytes.saturating_add(PREFIX) };
-    let framed = read(body, framed, grow).await.map_err(|why| status(why, limits))?;
+    let framed = read(&mut body, framed, grow).await.map_err(|why| status(why, limits))?;
     let Some((prefix, rest)) = framed.split_first_chunk::<PREFIX>() else {
         return Err(Status::invalid_argument("the request holds no gRPC message"));
     };
@@ -81,6 +91,7 @@ fn status(why: TooMuch, limits: Limits) -> Status {
         // Without RetryInfo, so that clients take it as final: it will be too large the next time as well.
         TooMuch::Request(_) => Status::resource_exhausted(format!("the request is larger than {} bytes", limits.request_bytes)),
         TooMuch::Memory(reason) => unavailable(reason, Some(Duration::from_secs(1))),
+        TooMuch::Slow => Status::deadline_exceeded("the request comes too slowly"),
         TooMuch::BrokenOff(reason) => Status::cancelled(reason),
     }
 }

@@ -23,19 +23,31 @@ impl Listeners {
             Some(socket) => socket,
             None => {
                 let socket = open(endpoint).await.and_then(TcpListener::into_std);
-                let socket = socket.map_err(|error| refusal(endpoint, &error))?;
+                let socket = socket.map_err(|error| self.refusal(endpoint, &error))?;
                 let clone = socket.try_clone();
                 self.open.lock().insert(key, socket);
                 clone
             }
         };
-        socket.and_then(TcpListener::from_std).map_err(|error| refusal(endpoint, &error))
+        socket.and_then(TcpListener::from_std).map_err(|error| self.refusal(endpoint, &error))
+    }
+
+    fn refusal(&self, endpoint: &str, error: &std::io::Error) -> String {
+        if error.kind() != std::io::ErrorKind::AddrInUse {
+            return format!("can't listen on {endpoint}: {error}");
+        }
+        let port = |endpoint: &str| endpoint.rsplit_once(':').map(|(_, port)| port.to_owned());
+        let own = self.open.lock().keys().find(|own| port(own) == port(endpoint)).cloned();
+        match own {
+            Some(own) => format!("can't listen on {endpoint}: Fuseboard itself listens on {own}; to listen elsewhere on a port takes a restart"),
+            None => format!("can't listen on {endpoint}: another program does already (a Collector, perhaps?); stop it or set another endpoint"),
+        }
     }
 
     /// Closes the sockets on all other addresses than these.
     pub fn keep_only<'a>(&self, endpoints: impl IntoIterator<Item = &'a str>) {
         let wanted: Vec<&str> = endpoints.into_iter().collect();
-        self.open.lock().retain(|key, _| wanted.iter().any(|endpoint| key.ends_with(endpoint)));
+        self.open.lock().retain(|key, _| wanted.contains(&key.rsplit(' ').next().unwrap_or(key)));
     }
 
     fn key(owner: &str, endpoint: &str) -> String {
@@ -54,13 +66,4 @@ async fn open(endpoint: &str) -> std::io::Result<TcpListener> {
         }
     }
     Err(last.unwrap_or_else(|| std::io::Error::other("the host has no address")))
-}
-
-fn refusal(endpoint: &str, error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            format!("can't listen on {endpoint}: another program does already (a Collector, perhaps?); stop it or set another endpoint")
-        }
-        _ => format!("can't listen on {endpoint}: {error}"),
-    }
 }

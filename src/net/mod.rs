@@ -14,7 +14,7 @@ mod tls;
 pub mod web;
 
 pub use compression::{Encoding, Inflate};
-pub use door::{Answer, Grow, Limits, TooMuch, read};
+pub use door::{Answer, Grow, Limits, TooMuch, drain, read};
 pub use listeners::Listeners;
 pub use serve::{ConnectionLimits, serve};
 pub use tls::ClientTls;

@@ -30,12 +30,12 @@ pub struct ConnectionLimits {
     pub first_bytes: Duration,
     /// For the head of an HTTP/1 request, and between two of them.
     pub header: Duration,
-    /// A connection without a request for so long is closed.
-    pub idle: Duration,
+    /// A connection without a request for so long is closed; `None` means never.
+    pub idle: Option<Duration>,
     /// A connection as old as that is asked to go; zero means never.
     pub age: Duration,
-    /// HTTP/2 pings after so long a silence …
-    pub ping: Duration,
+    /// HTTP/2 pings after so long a silence, if at all …
+    pub ping: Option<Duration>,
     /// … and closes when no answer comes within this.
     pub ping_timeout: Duration,
     /// Requests at one time on one HTTP/2 connection.
@@ -197,12 +197,12 @@ async fn first_bytes(stream: &mut TcpStream) -> Option<BytesMut> {
 
 /// Waits until a connection should end: the server stops, or the connection is idle or old.
 async fn end(activity: &Activity, limits: ConnectionLimits, stop: &CancellationToken) {
-    let look = limits.idle.min(Duration::from_secs(10)).max(Duration::from_millis(10));
+    let look = limits.idle.unwrap_or(Duration::MAX).min(Duration::from_secs(10)).max(Duration::from_millis(10));
     let ripe = async {
         loop {
             tokio::time::sleep(look).await;
             let old = !limits.age.is_zero() && activity.since.elapsed() > limits.age;
-            if old || activity.idle_for() > limits.idle {
+            if old || limits.idle.is_some_and(|idle| activity.idle_for() > idle) {
                 return;
             }
         }

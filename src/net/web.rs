@@ -10,6 +10,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use tokio::time::timeout;
 
 use super::{
     door::{Limits, read},
@@ -58,17 +59,14 @@ impl WebClient {
     /// # Errors
     /// For people: why there is no answer.
     pub async fn post(&self, uri: &Uri, headers: HeaderMap, body: Bytes) -> Result<Answered, String> {
-        let answered = async {
-            let mut request = Request::post(uri.clone()).body(Full::new(body)).map_err(|error| error.to_string())?;
-            *request.headers_mut() = headers;
-            let (head, body) = self.client.request(request).await.map_err(|error| with_causes(&error))?.into_parts();
-            // Whatever it says beyond the limit, the status stands.
-            let body = read(body, Limits { request_bytes: ANSWER_BYTES_MAX }, &mut |_| Ok(())).await.unwrap_or_default();
-            Ok(Answered { status: head.status, headers: head.headers, body })
-        };
-        match tokio::time::timeout(self.timeout, answered).await {
-            Ok(answered) => answered,
-            Err(_elapsed) => Err(format!("no answer within {:?}", self.timeout)),
-        }
+        let mut request = Request::post(uri.clone()).body(Full::new(body)).map_err(|error| error.to_string())?;
+        *request.headers_mut() = headers;
+        let answered = timeout(self.timeout, self.client.request(request)).await;
+        let answered = answered.map_err(|_elapsed| format!("no answer within {:?}", self.timeout))?;
+        let (head, mut body) = answered.map_err(|error| with_causes(&error))?.into_parts();
+        // Whatever it says beyond the limits, the status stands: to send again what was taken would double it.
+        let mut free = |_| Ok(());
+        let body = timeout(self.timeout, read(&mut body, Limits { request_bytes: ANSWER_BYTES_MAX }, &mut free)).await;
+        Ok(Answered { status: head.status, headers: head.headers, body: body.ok().and_then(Result::ok).unwrap_or_default() })
     }
 }
