@@ -1,4 +1,3 @@
-use opentelemetry::KeyValue;
 use opentelemetry_otlp::{MetricExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
@@ -8,16 +7,10 @@ use opentelemetry_sdk::{
 use super::settings::Telemetry;
 
 /// The provider of own metrics; `None` where nobody asked for them.
-pub(super) fn provider(settings: &Telemetry) -> Result<Option<SdkMeterProvider>, String> {
+pub(super) fn provider(settings: &Telemetry, resource: Resource) -> Result<Option<SdkMeterProvider>, String> {
     if settings.metrics.readers.is_empty() {
         return Ok(None);
     }
-    let own = settings.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
-    let resource = Resource::builder()
-        .with_service_name("fuseboard")
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .with_attributes(own)
-        .build();
     let mut builder = SdkMeterProvider::builder().with_resource(resource);
     for reader in &settings.metrics.readers {
         let endpoint = &reader.periodic.exporter.otlp.endpoint;

@@ -1,33 +1,42 @@
-//! What Fuseboard tells of itself: metrics over OTLP, logs on the standard error output.
+//! What Fuseboard tells of itself: metrics and traces over OTLP, logs on the standard error output.
 
 mod logs;
 mod metrics;
+mod process;
 mod settings;
+mod traces;
 
 use std::time::Duration;
 
-use opentelemetry::{global, metrics::Meter};
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry::{KeyValue, global, metrics::Meter};
+use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider, trace::SdkTracerProvider};
 
-pub use settings::Telemetry;
+pub use settings::{Telemetry, check_endpoint};
 
 /// Own telemetry while it runs.
 pub struct Running {
     meters: Option<SdkMeterProvider>,
+    tracers: Option<SdkTracerProvider>,
 }
 
+/// How long the last of it may take to be sent.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 impl Running {
-    /// Begins to log, and to export own metrics where somebody asks for them. Needs a tokio runtime.
+    /// Begins to log, and to export own metrics and traces where somebody asks for them. Needs a tokio runtime.
     ///
     /// # Errors
     /// For people: an exporter that can't be made, a level that is none.
     pub fn start(settings: &Telemetry) -> Result<Self, String> {
-        logs::start(&settings.logs)?;
-        let meters = metrics::provider(settings)?;
+        let resource = resource(settings);
+        let tracers = traces::provider(settings, resource.clone())?;
+        logs::start(&settings.logs, tracers.as_ref())?;
+        let meters = metrics::provider(settings, resource)?;
         if let Some(meters) = &meters {
             global::set_meter_provider(meters.clone());
+            process::observe(&global::meter("fuseboard"));
         }
-        Ok(Self { meters })
+        Ok(Self { meters, tracers })
     }
 
     /// Where own metrics are made.
@@ -36,11 +45,28 @@ impl Running {
     }
 
     /// Sends what is left.
-    pub fn stop(self) {
-        if let Some(meters) = self.meters
-            && let Err(error) = meters.shutdown_with_timeout(Duration::from_secs(2))
-        {
-            tracing::warn!(%error, "own metrics could not be sent to the end");
+    pub async fn stop(self) {
+        let Self { meters, tracers } = self;
+        // Both wait for their last request, which needs the threads that serve.
+        let stopped = tokio::task::spawn_blocking(move || {
+            let meters = meters.map_or(Ok(()), |meters| meters.shutdown_with_timeout(LAST_WORDS));
+            let tracers = tracers.map_or(Ok(()), |tracers| tracers.shutdown_with_timeout(LAST_WORDS));
+            meters.and(tracers)
+        });
+        if let Ok(Err(error)) = stopped.await {
+            tracing::warn!(%error, "own telemetry could not be sent to the end");
         }
     }
+}
+
+/// What own telemetry says of its source; the instance tells replicas apart.
+fn resource(settings: &Telemetry) -> Resource {
+    let instance = format!("{:016x}", fastrand::u64(..));
+    let own = settings.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+    Resource::builder()
+        .with_service_name("fuseboard")
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_attribute(KeyValue::new("service.instance.id", instance))
+        .with_attributes(own)
+        .build()
 }

@@ -6,21 +6,42 @@ use serde::{Deserialize, Serialize};
 use crate::config::Span;
 
 /// What Fuseboard tells of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
     /// Logs, on the standard error output.
     pub(super) logs: Logs,
     /// Metrics.
     pub(super) metrics: Metrics,
-    /// Resource attributes of own metrics, beside `service.name` and `service.version`.
+    /// Traces of a few of the requests that pass.
+    pub(super) traces: Traces,
+    /// Resource attributes of own telemetry, beside `service.name`, `service.version` and `service.instance.id`.
     pub(super) resource: BTreeMap<String, String>,
 }
 
 impl Telemetry {
     /// Endpoints that own telemetry goes to.
     pub fn sends_to(&self) -> impl Iterator<Item = &str> {
-        self.metrics.readers.iter().map(|reader| reader.periodic.exporter.otlp.endpoint.as_str())
+        let metrics = self.metrics.readers.iter().map(|reader| reader.periodic.exporter.otlp.endpoint.as_str());
+        metrics.chain(self.traces.processors.iter().map(|processor| processor.batch.exporter.otlp.endpoint.as_str()))
+    }
+
+    /// Whether own metrics go anywhere.
+    pub fn has_metrics(&self) -> bool {
+        !self.metrics.readers.is_empty()
+    }
+}
+
+/// Whether own telemetry can be sent to an endpoint.
+///
+/// # Errors
+/// For people: why not.
+pub fn check_endpoint(endpoint: &str) -> Result<(), String> {
+    let wrong = |why: &str| Err(format!("endpoint `{endpoint}` {why}; write such as http://localhost:4317"));
+    let Ok(uri) = endpoint.parse::<http::Uri>() else { return wrong("is no URL") };
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(()),
+        _ => wrong("must be a URL with http or https and a host"),
     }
 }
 
@@ -68,6 +89,55 @@ pub(super) struct Metrics {
     pub(super) readers: Vec<Reader>,
 }
 
+/// Own traces: one span where a request comes in, one where a batch goes out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Traces {
+    /// Where they go; nowhere unless written.
+    pub(super) processors: Vec<SpanProcessor>,
+    /// Which are kept.
+    pub(super) sampler: Sampler,
+}
+
+/// One place that own traces go to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SpanProcessor {
+    /// Sends several at a time.
+    pub(super) batch: BatchSpans,
+}
+
+/// Sends several at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatchSpans {
+    /// Where to.
+    pub(super) exporter: Exporter,
+}
+
+/// Which traces are kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Sampler {
+    /// A share of all.
+    pub(super) trace_id_ratio_based: Ratio,
+}
+
+/// A share of all traces.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Ratio {
+    /// From 0 (none) to 1 (all).
+    #[schemars(range(min = 0, max = 1))]
+    pub(super) ratio: f64,
+}
+
+impl Default for Ratio {
+    fn default() -> Self {
+        Self { ratio: 0.01 }
+    }
+}
+
 /// One place that own metrics go to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -99,14 +169,14 @@ pub(super) struct Exporter {
     pub(super) otlp: Otlp,
 }
 
-/// OTLP over gRPC, in plain text.
+/// OTLP over gRPC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Otlp {
     /// The only protocol there is here.
     #[serde(default)]
     pub(super) protocol: Protocol,
-    /// URL of the backend, such as `http://localhost:4317`.
+    /// URL of the backend, such as `http://localhost:4317`; `https://` trusts the system's certificates.
     pub(super) endpoint: String,
 }
 
