@@ -1,6 +1,7 @@
 //! The program under test, what it sends to, and what is sent to it.
-#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "every test uses its part")]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr, reason = "every test uses its part")]
 
+pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod sink;
 pub(crate) mod spans;
@@ -45,6 +46,11 @@ impl Drop for Directory {
     }
 }
 
+/// Runs the program to its end.
+pub(crate) fn run(arguments: &[&str]) -> std::process::Output {
+    Command::new(PROGRAM).args(arguments).env_remove("FUSEBOARD_CONFIG").env_remove("RUST_LOG").output().unwrap()
+}
+
 /// Lines that appear one after the other.
 #[derive(Clone, Default)]
 pub(crate) struct Lines(Arc<(Mutex<Vec<String>>, Condvar)>);
@@ -71,7 +77,11 @@ impl Lines {
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{what}; there is only:\n{}", lines.join("\n"));
+            if left.is_zero() {
+                let all = lines.join("\n");
+                drop(lines);
+                panic!("{what}; there is only:\n{all}");
+            }
             lines = self.0.1.wait_timeout(lines, left).unwrap().0;
         }
     }
@@ -105,7 +115,11 @@ pub(crate) struct Fuseboard {
 impl Fuseboard {
     /// Starts it with this configuration, and waits until it listens.
     pub(crate) fn start(config: &str) -> Self {
-        let directory = Directory::new();
+        Self::start_in(Directory::new(), config)
+    }
+
+    /// Starts it in a directory that holds more than its configuration.
+    pub(crate) fn start_in(directory: Directory, config: &str) -> Self {
         let path = directory.file("fuseboard.yaml", config);
         let mut child = Command::new(PROGRAM)
             .arg("--config")
@@ -126,6 +140,13 @@ impl Fuseboard {
     pub(crate) fn address(&self, protocol: &str) -> SocketAddr {
         let line = self.log.wait_for(&format!("protocol=\"{protocol}\""));
         line.split_once("endpoint=").unwrap().1.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// The most memory it ever held, in MiB.
+    pub(crate) fn peak_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 10
     }
 
     pub(crate) fn directory(&self) -> &Path {

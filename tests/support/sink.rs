@@ -38,8 +38,10 @@ pub(crate) enum Mood {
     Well,
     /// Not now (HTTP 503, gRPC UNAVAILABLE).
     Busy,
-    /// Never with a span of this name in it (HTTP 400, gRPC INVALID_ARGUMENT).
+    /// Never with a span of this name in it (HTTP 400, gRPC `INVALID_ARGUMENT`).
     Refuses(&'static str),
+    /// Reads the request and closes the connection without an answer.
+    Silent,
 }
 
 #[derive(Default)]
@@ -47,6 +49,8 @@ pub(crate) struct Taken {
     pub(crate) traces: Vec<ExportTraceServiceRequest>,
     pub(crate) metrics: Vec<ExportMetricsServiceRequest>,
     pub(crate) logs: Vec<ExportLogsServiceRequest>,
+    /// Requests of spans as they came, byte for byte.
+    pub(crate) raw: Vec<Vec<u8>>,
     /// Everything that came, taken or not.
     pub(crate) requests: usize,
     mood: Mood,
@@ -66,6 +70,27 @@ impl Taken {
     pub(crate) fn records(&self) -> impl Iterator<Item = &LogRecord> {
         let groups = self.logs.iter().flat_map(|request| &request.resource_logs);
         groups.flat_map(|group| &group.scope_logs).flat_map(|scope| &scope.log_records)
+    }
+
+    /// The sum of the newest values of a counter over all its series.
+    pub(crate) fn counted(&self, metric: &str) -> f64 {
+        let mut series: Vec<(&[KeyValue], u64, f64)> = Vec::new();
+        for one in self.metrics().filter(|one| one.name == metric) {
+            let Some(Data::Sum(sum)) = &one.data else { continue };
+            for point in &sum.data_points {
+                let value = match point.value {
+                    Some(number_data_point::Value::AsDouble(number)) => number,
+                    Some(number_data_point::Value::AsInt(number)) => number as f64,
+                    None => continue,
+                };
+                match series.iter_mut().find(|(attributes, ..)| *attributes == point.attributes) {
+                    Some(known) if known.1 <= point.time_unix_nano => (known.1, known.2) = (point.time_unix_nano, value),
+                    Some(_) => {}
+                    None => series.push((&point.attributes, point.time_unix_nano, value)),
+                }
+            }
+        }
+        series.iter().map(|(.., value)| value).sum()
     }
 
     /// The newest value of a sum or gauge among the points whose attributes have these values.
@@ -167,7 +192,7 @@ impl Body for Frames {
     }
 }
 
-async fn answer(taken: Arc<(Mutex<Taken>, Condvar)>, request: Request<Incoming>) -> Result<Response<Frames>, Infallible> {
+async fn answer(taken: Arc<(Mutex<Taken>, Condvar)>, request: Request<Incoming>) -> Result<Response<Frames>, &'static str> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -181,7 +206,11 @@ async fn answer(taken: Arc<(Mutex<Taken>, Condvar)>, request: Request<Incoming>)
     let json = header("content-type").starts_with("application/json");
     let mood = take(&taken, head.uri.path(), json, &message);
     taken.1.notify_all();
-    Ok(if grpc { grpc_answer(mood) } else { http_answer(mood) })
+    match mood {
+        Mood::Silent => Err("no answer"),
+        _ if grpc => Ok(grpc_answer(mood)),
+        _ => Ok(http_answer(mood)),
+    }
 }
 
 fn inflated(encoding: &str, body: &[u8]) -> Vec<u8> {
@@ -198,11 +227,13 @@ fn take(taken: &(Mutex<Taken>, Condvar), path: &str, json: bool, message: &[u8])
     let mut taken = taken.0.lock().unwrap();
     taken.requests += 1;
     let mood = taken.mood;
-    if mood == Mood::Busy {
+    if matches!(mood, Mood::Busy | Mood::Silent) {
         return mood;
     }
     if path.contains("trace") {
-        let request: ExportTraceServiceRequest = read(json, message);
+        taken.raw.push(message.to_vec());
+        // Hostile spans travel on as they came, and not every reader can make sense of them.
+        let Some(request): Option<ExportTraceServiceRequest> = read(json, message) else { return Mood::Well };
         let spans = request.resource_spans.iter().flat_map(|group| &group.scope_spans).flat_map(|scope| &scope.spans);
         if let Mood::Refuses(name) = mood
             && spans.into_iter().any(|span| span.name == name)
@@ -211,21 +242,21 @@ fn take(taken: &(Mutex<Taken>, Condvar), path: &str, json: bool, message: &[u8])
         }
         taken.traces.push(request);
     } else if path.contains("metrics") {
-        taken.metrics.push(read(json, message));
+        taken.metrics.extend(read(json, message));
     } else {
-        taken.logs.push(read(json, message));
+        taken.logs.extend(read(json, message));
     }
     Mood::Well
 }
 
-fn read<T: Message + Default + serde::de::DeserializeOwned>(json: bool, message: &[u8]) -> T {
-    if json { serde_json::from_slice(message).unwrap() } else { T::decode(message).unwrap() }
+fn read<T: Message + Default + serde::de::DeserializeOwned>(json: bool, message: &[u8]) -> Option<T> {
+    if json { Some(serde_json::from_slice(message).unwrap()) } else { T::decode(message).ok() }
 }
 
 fn http_answer(mood: Mood) -> Response<Frames> {
     let status = match mood {
         Mood::Well => 200,
-        Mood::Busy => 503,
+        Mood::Busy | Mood::Silent => 503,
         Mood::Refuses(_) => 400,
     };
     let mut response = Response::new(Frames(Vec::new().into_iter()));
@@ -236,7 +267,7 @@ fn http_answer(mood: Mood) -> Response<Frames> {
 fn grpc_answer(mood: Mood) -> Response<Frames> {
     let status = match mood {
         Mood::Well => "0",
-        Mood::Busy => "14",
+        Mood::Busy | Mood::Silent => "14",
         Mood::Refuses(_) => "3",
     };
     let mut trailers = HeaderMap::new();

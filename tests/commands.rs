@@ -1,0 +1,205 @@
+//! The command line: what it says of configurations, good and bad, and how it ends.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::float_cmp)]
+
+mod support;
+
+use support::{Directory, run};
+
+fn validate(directory: &Directory, yaml: &str) -> (Option<i32>, String) {
+    let path = directory.file("f.yaml", yaml);
+    let output = run(&["validate", "--config", path.to_str().unwrap()]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), said.replace(directory.0.to_str().unwrap(), "").replace("/f.yaml", "f.yaml"))
+}
+
+const GOOD: &str = "receivers: { otlp: { protocols: { grpc: { endpoint: '127.0.0.1:0' } } } }
+processors: { circuit_window: {} }
+exporters: { debug: {} }
+service:
+  pipelines:
+    traces: { receivers: [otlp], processors: [circuit_window], exporters: [debug] }
+    metrics: { receivers: [circuit_window], exporters: [debug] }
+";
+
+/// A mistake in the good configuration, and a line that must be said of it.
+fn mistakes() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![
+        ("debug: {}", "debug: { verbosty: basic }", "f.yaml:3: error: exporters::debug::verbosty: unknown key; did you mean `verbosity`?"),
+        ("debug: {}", "debgu: {}", "f.yaml:3: error: exporters::debgu: unknown exporter `debgu`; did you mean `debug`?"),
+        ("circuit_window: {}", "circuit_window: { window_size: 60 }", "f.yaml:2: error: processors::circuit_window::window_size: "),
+        ("circuit_window: {}", "circuit_window: { window_size: 60parsecs }", "f.yaml:2: error: processors::circuit_window::window_size: "),
+        ("circuit_window: {}", "circuit_window: { max_circuits: many }", "f.yaml:2: error: processors::circuit_window::max_circuits: "),
+        (
+            "circuit_window: {}",
+            "circuit_window: { percentiles: [150] }",
+            "f.yaml:2: error: processors::circuit_window::percentiles: must be between 0 and 100",
+        ),
+        (
+            "receivers: [otlp]",
+            "receivers: [otpl]",
+            "f.yaml:6: error: service::pipelines::traces::receivers::0: `otpl` is not defined under `receivers`; did you mean `otlp`?",
+        ),
+        ("receivers: [otlp]", "receivers: []", "f.yaml:6: error: service::pipelines::traces: the pipeline has no receivers"),
+        (
+            "processors: [circuit_window], exporters: [debug] }",
+            "processors: [circuit_window], exporters: [] }",
+            "f.yaml:6: error: service::pipelines::traces: the pipeline has no exporters",
+        ),
+        (
+            "    metrics:",
+            "    metrcis:",
+            "f.yaml:7: error: service::pipelines::metrcis: a pipeline's id begins with traces, metrics or logs; did you mean `metrics`?",
+        ),
+        (
+            "receivers: [circuit_window]",
+            "receivers: [otlp], processors: [circuit_window]",
+            "`circuit_window` under `processors` works in pipelines of traces only, not of metrics",
+        ),
+        ("debug: {}", "debug: {}, debug/unused: {}", "f.yaml:3: warning: exporters::debug/unused: is defined but stands in no pipeline"),
+        ("exporters: { debug: {} }", "exporters: { debug: { verbosity: '${env:NOT_SET_ANYWHERE}' } }", "NOT_SET_ANYWHERE"),
+        ("service:", "servcie:", "unknown section; did you mean `service`?"),
+        ("exporters: { debug: {} }", "exporters: { debug: {}, debug: {} }", "f.yaml:3: error: "),
+        ("exporters: { debug: {} }", "exporters: [", "f.yaml:"),
+    ]
+}
+
+#[test]
+fn every_mistake_is_named_with_its_place() {
+    let directory = Directory::new();
+    let (code, said) = validate(&directory, GOOD);
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    for (good, bad, expected) in mistakes() {
+        let (code, said) = validate(&directory, &GOOD.replacen(good, bad, 1));
+        assert!(said.contains(expected), "{bad}: `{expected}` is not in\n{said}");
+        assert_eq!(code, Some(if expected.contains("warning") { 0 } else { 64 }), "{said}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_named_at_once() {
+    let directory = Directory::new();
+    let (code, said) = validate(
+        &directory,
+        "receivers: { otlp: { protocols: { grpc: { endpoint: nowhere }, http: { endpoint: '1:2:3' } } } }
+processors:
+  circuit_window:
+    bucket_size: 3s
+    emit_interval: 100ms
+    disabled_metrics: [circuit_breaker.trip]
+    failure: { http_status_codes: ['9999'], grpc_status_codes: [UNAVAILABEL] }
+exporters: { otlp_grpc/tempo: { endpoint: tempo, tls: { insecure: yes please } }, debug: { verbosity: loud } }
+service:
+  telemtry: {}
+  pipelines:
+    traces: { receivers: [otpl], processors: [circuit_window], exporters: [debgu] }
+    metrics: { receivers: [circuit_window], exporters: [otlp_grpc/tempo] }
+",
+    );
+    assert_eq!(code, Some(64));
+    for place in [
+        "f.yaml:1: error: receivers::otlp::protocols::grpc::endpoint",
+        "f.yaml:1: error: receivers::otlp::protocols::http::endpoint",
+        "f.yaml:4: error: processors::circuit_window::bucket_size",
+        "f.yaml:5: error: processors::circuit_window::emit_interval",
+        "f.yaml:6: error: processors::circuit_window::disabled_metrics: there is no metric `circuit_breaker.trip`; did you mean `circuit_breaker.trips`?",
+        "f.yaml:7: error: processors::circuit_window::failure::http_status_codes",
+        "there is no gRPC status `UNAVAILABEL`; did you mean `UNAVAILABLE`?",
+        "f.yaml:8: error: exporters::otlp_grpc/tempo::tls::insecure",
+        "f.yaml:8: error: exporters::debug::verbosity",
+        "f.yaml:10: error: service::telemtry: unknown key; did you mean `telemetry`?",
+        "f.yaml:12: error: service::pipelines::traces::receivers::0",
+        "f.yaml:12: error: service::pipelines::traces::exporters::0",
+    ] {
+        assert!(said.contains(place), "`{place}` is not in\n{said}");
+    }
+}
+
+#[test]
+fn backends_that_take_traces_only_are_known() {
+    let directory = Directory::new();
+    let with = |exporter: &str| {
+        let yaml = GOOD.replace("debug: {}", exporter).replace("[debug]", &format!("[{}]", exporter.split_once(": {").unwrap().0));
+        validate(&directory, &yaml)
+    };
+    let (code, said) = with("otlp_grpc/x: { endpoint: 'tempo:4317' }");
+    assert!(code == Some(0) && said.contains("seems to be tempo, which takes traces only"), "{said}");
+    for fine in ["otlp_grpc/x: { endpoint: 'temporal.prod:4317' }", "debug/tempo: {}", "otlp_http/tempo: { endpoint: 'http://prometheus:9090' }"] {
+        assert_eq!(with(fine), (Some(0), String::new()));
+    }
+}
+
+#[test]
+fn bombs_are_refused() {
+    let directory = Directory::new();
+    let list = vec!["x"; 3000].join(", ");
+    let aliases = vec!["*a"; 3000].join(", ");
+    for bomb in [
+        format!("a: &a [{list}]\nb: [{aliases}]\n{GOOD}"),
+        "[".repeat(100_000),
+        format!("{GOOD}# {}", "x".repeat(2 << 20)),
+        "a: ".to_owned() + &"{a: ".repeat(5000),
+    ] {
+        let (code, said) = validate(&directory, &bomb);
+        assert!(code == Some(64) && said.len() < 2000, "{code:?} {said:.500}");
+    }
+}
+
+#[test]
+fn sources_are_merged_in_order() {
+    let directory = Directory::new();
+    let base = directory.file("base.yaml", GOOD);
+    let over = directory.file("over.yaml", "exporters: { debug: { verbosity: detailed } }");
+    let print = |more: &[&str]| {
+        let (base, over) = (base.to_str().unwrap(), over.to_str().unwrap());
+        let output = run(&[&["-c", base, "print-config", "-c", over], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_yaml::from_slice::<serde_yaml::Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(print(&[])["exporters"]["debug"]["verbosity"], "detailed");
+    assert_eq!(print(&["--set", "exporters.debug.verbosity=normal"])["exporters"]["debug"]["verbosity"], "normal");
+    let output = run(&["-c", "/no/such/file.yaml", "validate", "-c", base.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(64));
+}
+
+#[test]
+fn what_is_printed_takes_effect_again_and_tells_no_secrets() {
+    let directory = Directory::new();
+    let with_secret =
+        GOOD.replace("debug: {}", "otlp_http: { endpoint: 'http://x', headers: { authorization: hunter2 } }").replace("[debug]", "[otlp_http]");
+    let path = directory.file("secret.yaml", with_secret);
+    let print = |path: &std::path::Path| {
+        let output = run(&["print-config", "-c", path.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let printed = print(&path);
+    assert!(!printed.contains("hunter2"), "{printed}");
+    let again = directory.file("again.yaml", &printed);
+    assert_eq!(print(&again), printed);
+    let failed = run(&["validate", "--set", "exporters.debug.headers.authorization=hunter2"]);
+    assert!(!String::from_utf8_lossy(&failed.stderr).contains("hunter2"));
+}
+
+#[test]
+fn everything_else_is_told_too() {
+    let text = |arguments: &[&str]| {
+        let output = run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(text(&["--version"]).trim(), concat!("fuseboard ", env!("CARGO_PKG_VERSION")));
+    let components = text(&["components"]);
+    for name in ["otlp:", "otlp_file:", "memory_limiter:", "batch:", "circuit_window:", "otlp_grpc:", "otlp_http:", "debug:", "file:"] {
+        assert!(components.contains(name), "{name}");
+    }
+    assert!(components.contains("percentiles: [50.0,90.0,95.0,99.0]"), "{components}");
+    let schema: serde_json::Value = serde_json::from_str(&text(&["schema"])).unwrap();
+    assert!(schema["properties"]["processors"]["properties"]["circuit_window"].is_object());
+    assert!(text(&["completions", "bash"]).contains("_fuseboard"));
+    assert_eq!(run(&["--no-such-flag"]).status.code(), Some(2));
+    for shipped in ["fuseboard", "jaeger", "tempo-prometheus"] {
+        let path = format!("{}/config/{shipped}.yaml", env!("CARGO_MANIFEST_DIR"));
+        let output = run(&["validate", "-c", &path]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{shipped}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}

@@ -1,0 +1,121 @@
+//! `replay`: the same recording gives the same to the byte, in whatever order its requests came within the lateness.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::float_cmp)]
+
+mod support;
+
+use std::{io::Read, path::Path};
+
+use support::{
+    Directory, run,
+    spans::{SECOND, attribute, bytes, call, request},
+};
+
+/// 50 s of a Python service with pybreaker, recorded by the Collector's `file` exporter.
+fn recording() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/testdata/pybreaker.jsonl.gz");
+    let mut text = String::new();
+    flate2::read::MultiGzDecoder::new(std::fs::File::open(path).unwrap()).read_to_string(&mut text).unwrap();
+    text
+}
+
+fn replay(file: &Path, more: &[&str]) -> String {
+    let output = run(&[&["replay", file.to_str().unwrap()], more].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The lines of one kind.
+fn lines(output: &str, kind: &str) -> Vec<serde_json::Value> {
+    let lines = output.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines.filter(|line| line["kind"] == kind).collect()
+}
+
+#[test]
+fn a_recording_gives_the_same_twice_and_shuffled_within_the_lateness() {
+    let directory = Directory::new();
+    let text = recording();
+    let straight = directory.file("straight.jsonl", &text);
+    let metrics = [directory.0.join("first.jsonl"), directory.0.join("second.jsonl")];
+    let outputs = metrics.each_ref().map(|metrics| replay(&straight, &["--metrics", metrics.to_str().unwrap()]));
+    assert_eq!(outputs[0], outputs[1]);
+    let [first, second] = metrics.map(|metrics| std::fs::read_to_string(metrics).unwrap());
+    assert!(first == second && first.lines().count() > 5);
+
+    // The recording holds a request every 0.5 s or so; each comes up to 10 s later than it was sent.
+    let mut shuffled: Vec<(u64, &str)> =
+        text.lines().enumerate().map(|(at, line)| (at as u64 + (at as u64).wrapping_mul(0x9e37_79b9) % 20, line)).collect();
+    shuffled.sort_by_key(|(at, _)| *at);
+    let shuffled: Vec<&str> = shuffled.into_iter().map(|(_, line)| line).collect();
+    let shuffled = replay(&directory.file("shuffled.jsonl", shuffled.join("\n")), &[]);
+    let circuits = lines(&outputs[0], "circuit");
+    assert_eq!(circuits[0]["requests"]["success"], 5089);
+    assert_eq!(circuits[0]["window"]["success"].as_u64().map(|calls| calls > 100), Some(true));
+    assert_eq!(lines(&shuffled, "circuit"), circuits);
+}
+
+#[test]
+fn a_recording_is_read_in_every_layout() {
+    let directory = Directory::new();
+    let text = recording();
+    let few: Vec<&str> = text.lines().take(50).collect();
+    let json = few.join("\n");
+    let expected = replay(&directory.file("json.jsonl", &json), &[]);
+    let framed: Vec<u8> = few
+        .iter()
+        .flat_map(|line| {
+            let request: opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest = serde_json::from_str(line).unwrap();
+            let body = bytes(&request);
+            [&u32::try_from(body.len()).unwrap().to_be_bytes()[..], &body].concat()
+        })
+        .collect();
+    assert_eq!(replay(&directory.file("spans.pb", &framed), &[]), expected);
+    assert_eq!(replay(&directory.file("spans.jsonl.zst", zstd::encode_all(json.as_bytes(), 3).unwrap()), &[]), expected);
+    // What is broken costs nothing beside it.
+    let harmed = format!("{}\nnonsense\n{}", few[..25].join("\n"), few[25..].join("\n"));
+    assert_eq!(replay(&directory.file("harmed.jsonl", harmed), &[]), expected);
+}
+
+/// A breaker's states as attributes and as a span event, some hundred milliseconds out of order.
+fn reported() -> String {
+    let start = 1_795_000_000 * SECOND;
+    let span = |id: u64, tenths: u64, state: &str| {
+        let attributes = vec![attribute("circuit_breaker.name", "payments"), attribute("circuit_breaker.state", state)];
+        call(id, start + tenths * SECOND / 10, attributes)
+    };
+    let mut opened = span(3, 12, "closed");
+    opened.events = vec![opentelemetry_proto::tonic::trace::v1::span::Event {
+        time_unix_nano: start + SECOND * 1195 / 1000,
+        name: "circuit breaker opened".to_owned(),
+        attributes: vec![attribute("from_state", "CLOSED"), attribute("to_state", "OPEN")],
+        ..Default::default()
+    }];
+    let spans = [
+        span(1, 5, "closed"),
+        span(5, 25, "open"),
+        opened,
+        span(2, 9, "closed"),
+        span(7, 62, "half_open"),
+        span(6, 58, "open"),
+        span(8, 66, "closed"),
+    ];
+    let lines = spans.map(|span| serde_json::to_string(&request("shop", "a", vec![span])).unwrap());
+    lines.join("\n")
+}
+
+#[test]
+fn reported_states_give_their_events_in_order_of_time() {
+    let directory = Directory::new();
+    let output = replay(&directory.file("reported.jsonl", reported()), &[]);
+    let told: Vec<(String, u64)> = lines(&output, "event")
+        .iter()
+        .map(|line| {
+            (line["event"].as_str().unwrap().to_owned(), (line["time_unix_nano"].as_u64().unwrap() - 1_795_000_000 * SECOND) / (SECOND / 100))
+        })
+        .collect();
+    let expected = [("trip", 119), ("recovery_attempt", 619), ("recovery", 659)].map(|(name, at)| (name.to_owned(), at));
+    assert_eq!(told, expected);
+    let circuits = lines(&output, "circuit");
+    assert_eq!((circuits.len(), &circuits[0]["breaker"][0]["trips"], &circuits[0]["instances"]["closed"]), (1, &1.into(), &1.into()));
+    let table = replay(&directory.file("again.jsonl", reported()), &["--format", "table"]);
+    assert!(table.contains("shop -> payments") && table.contains("recovery_attempt"), "{table}");
+}
