@@ -70,7 +70,7 @@ impl Sender for ToStdout {
         Box::pin(async move {
             let (signal, request, verbosity) = (batch.signal, batch.joined(), self.verbosity);
             let written = tokio::task::spawn_blocking(move || {
-                let text = render::render(signal, &request, verbosity).map_err(|error| error.to_string())?;
+                let text = render::render(signal, &request, verbosity)?;
                 let mut out = io::stdout().lock();
                 let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
                 written.map_err(|error| format!("can't write to the standard output: {error}"))

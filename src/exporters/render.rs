@@ -13,22 +13,49 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 
 use super::debug::Verbosity;
-use crate::otlp::Signal;
+use crate::otlp::{Malformed, Signal, json};
+
+/// Requests larger than this are not printed in full: decoded, hostile ones may be fifty times as large.
+const BYTES_MAX: usize = 1 << 20;
 
 /// Writes a serialised request as text; every line ends with a line feed.
 ///
 /// # Errors
 /// The bytes are no such request.
-pub(super) fn render(signal: Signal, request: &[u8], verbosity: Verbosity) -> Result<String, prost::DecodeError> {
-    let mut page = Page { out: String::new(), verbosity };
-    match signal {
-        Signal::Traces => page.traces(&ExportTraceServiceRequest::decode(request)?),
-        Signal::Metrics => page.metrics(&ExportMetricsServiceRequest::decode(request)?),
-        Signal::Logs => page.logs(&ExportLogsServiceRequest::decode(request)?),
+pub(super) fn render(signal: Signal, request: &[u8], verbosity: Verbosity) -> Result<String, String> {
+    let mut out = summary(signal, request).map_err(|error| error.to_string())?;
+    if verbosity == Verbosity::Basic {
+        return Ok(out);
     }
-    // Writing to a string fails only where a value's own Display does, and ours never do.
-    .unwrap_or_default();
-    Ok(page.out)
+    if request.len() > BYTES_MAX {
+        let more = format!("  not printed in full: {} bytes are more than {BYTES_MAX}\n", request.len());
+        return Ok(out + &more);
+    }
+    let mut page = Page { out: String::new(), verbosity };
+    let written = match signal {
+        Signal::Traces => ExportTraceServiceRequest::decode(request).map(|request| page.traces(&request)),
+        Signal::Metrics => ExportMetricsServiceRequest::decode(request).map(|request| page.metrics(&request)),
+        Signal::Logs => ExportLogsServiceRequest::decode(request).map(|request| page.logs(&request)),
+    };
+    match written {
+        // Writing to a string fails only where a value's own Display does, and ours never do.
+        Ok(written) => written.unwrap_or_default(),
+        // What is not UTF-8 or nested deeply has no other form that a person can read.
+        Err(_) => page.out = String::from_utf8_lossy(&json::from_protobuf(signal, request).map_err(|error| error.to_string())?).into_owned() + "\n",
+    }
+    out.push_str(&page.out);
+    Ok(out)
+}
+
+/// One line: how many of what. Nothing is decoded for it.
+fn summary(signal: Signal, request: &[u8]) -> Result<String, Malformed> {
+    let (resources, items) = (signal.count_resources(request)?, signal.count(request)?);
+    let what = match signal {
+        Signal::Traces => "spans",
+        Signal::Metrics => "data points",
+        Signal::Logs => "log records",
+    };
+    Ok(format!("{signal}: {resources} resources, {items} {what}\n"))
 }
 
 struct Page {
@@ -38,11 +65,6 @@ struct Page {
 
 impl Page {
     fn traces(&mut self, request: &ExportTraceServiceRequest) -> fmt::Result {
-        let spans: usize = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans).map(|scope| scope.spans.len()).sum();
-        writeln!(self.out, "traces: {} resource spans, {spans} spans", request.resource_spans.len())?;
-        if self.verbosity == Verbosity::Basic {
-            return Ok(());
-        }
         for resource in &request.resource_spans {
             self.resource(resource.resource.as_ref())?;
             for scope in &resource.scope_spans {
@@ -54,12 +76,6 @@ impl Page {
     }
 
     fn metrics(&mut self, request: &ExportMetricsServiceRequest) -> fmt::Result {
-        let metrics = || request.resource_metrics.iter().flat_map(|resource| &resource.scope_metrics).flat_map(|scope| &scope.metrics);
-        let points: usize = metrics().map(points).sum();
-        writeln!(self.out, "metrics: {} resource metrics, {} metrics, {points} data points", request.resource_metrics.len(), metrics().count())?;
-        if self.verbosity == Verbosity::Basic {
-            return Ok(());
-        }
         for resource in &request.resource_metrics {
             self.resource(resource.resource.as_ref())?;
             for scope in &resource.scope_metrics {
@@ -71,11 +87,6 @@ impl Page {
     }
 
     fn logs(&mut self, request: &ExportLogsServiceRequest) -> fmt::Result {
-        let records: usize = request.resource_logs.iter().flat_map(|resource| &resource.scope_logs).map(|scope| scope.log_records.len()).sum();
-        writeln!(self.out, "logs: {} resource logs, {records} log records", request.resource_logs.len())?;
-        if self.verbosity == Verbosity::Basic {
-            return Ok(());
-        }
         for resource in &request.resource_logs {
             self.resource(resource.resource.as_ref())?;
             for scope in &resource.scope_logs {
@@ -200,17 +211,6 @@ impl Page {
     }
 }
 
-fn points(metric: &Metric) -> usize {
-    match &metric.data {
-        Some(Data::Gauge(gauge)) => gauge.data_points.len(),
-        Some(Data::Sum(sum)) => sum.data_points.len(),
-        Some(Data::Histogram(histogram)) => histogram.data_points.len(),
-        Some(Data::ExponentialHistogram(histogram)) => histogram.data_points.len(),
-        Some(Data::Summary(summary)) => summary.data_points.len(),
-        None => 0,
-    }
-}
-
 /// Text from strangers: control characters (escapes that a terminal would obey, line feeds) are escaped.
 fn shown(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }).collect()
@@ -267,5 +267,33 @@ struct Seconds(u64);
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", std::time::Duration::from_nanos(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A request of one span with this name; not every name is text.
+    fn named(name: &[u8]) -> Vec<u8> {
+        let field = |number: u8, content: &[u8]| [&[number << 3 | 2, u8::try_from(content.len()).unwrap()], content].concat();
+        field(1, &field(2, &field(2, &field(5, name))))
+    }
+
+    #[test]
+    fn names_of_strangers_are_shown_on_one_line() {
+        let shown = render(Signal::Traces, &named(b"a\x1b[31m\nb"), Verbosity::Normal).unwrap();
+        assert_eq!(shown.lines().count(), 3, "{shown}");
+        assert!(shown.starts_with("traces: 1 resources, 1 spans\n") && !shown.contains('\x1b'), "{shown}");
+        let shown = render(Signal::Traces, &named(b"ca\xfffe"), Verbosity::Normal).unwrap();
+        assert!(shown.contains("ca\u{fffd}fe"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_large_is_only_counted() {
+        let many = named(b"x").repeat(200_000);
+        let shown = render(Signal::Traces, &many, Verbosity::Detailed).unwrap();
+        assert!(shown.starts_with("traces: 200000 resources, 200000 spans\n  not printed in full: "), "{shown:.200}");
+        assert_eq!(render(Signal::Traces, &many, Verbosity::Basic).unwrap(), "traces: 200000 resources, 200000 spans\n");
     }
 }

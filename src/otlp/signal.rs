@@ -51,6 +51,14 @@ impl Signal {
         Self::ALL.into_iter().find(|signal| signal.name() == kind)
     }
 
+    /// How many resources a serialised request holds.
+    ///
+    /// # Errors
+    /// The bytes are no protobuf as far down as was looked.
+    pub fn count_resources(self, request: &[u8]) -> Result<usize, Malformed> {
+        count(request, &[1])
+    }
+
     /// How many spans, data points or log records a serialised request holds.
     ///
     /// # Errors
