@@ -114,8 +114,9 @@ pub fn main() -> ExitCode {
         Some(Command::Replay { configuration: behind, arguments }) => replay::run(&configuration.then(behind).sources(), &arguments),
         Some(Command::Schema) => print(&format!("{:#}", service::schema())),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "fuseboard", &mut io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "fuseboard", &mut script);
+            print(&String::from_utf8_lossy(&script))
         }
     };
     match done {
