@@ -26,7 +26,11 @@ fn files(room: &str) -> Vec<PathBuf> {
     }
     let folder = PathBuf::from(format!("{ROOT}/{room}"));
     let mut found = Vec::new();
-    if folder.is_dir() { within(&folder, &mut found) } else { found.push(folder.with_extension("rs")) }
+    if folder.is_dir() {
+        within(&folder, &mut found)
+    } else {
+        found.push(folder.with_extension("rs"))
+    }
     found
 }
 
