@@ -238,8 +238,9 @@ impl Circuit {
             }
         };
         let window = self.window.get_mut();
-        window.begin(now.saturating_sub(config.allowed_lateness) / config.bucket_size());
-        let (place, late) = match window.place(end / config.bucket_size(), config.buckets()) {
+        window.begin(|| now.saturating_sub(config.allowed_lateness) / config.bucket_size());
+        let number = end / config.bucket_size();
+        let (place, late) = match window.place(number, config.buckets()) {
             Place::Open(bucket) => (Some(bucket), false),
             Place::Late(bucket) => (Some(bucket), true),
             Place::Outside => (None, true),
@@ -250,7 +251,7 @@ impl Circuit {
                 _ => bucket.call(kind, nanos, code, weight),
             }
             if outcome != Outcome::Rejected {
-                window.spend((start, end), weight, config.bucket_size(), config.buckets());
+                window.spend(number, (start, end), weight, config.bucket_size(), config.buckets());
                 self.exemplify(outcome, Exemplar { at: end, nanos, ids: [0; 24] }, ids);
             }
         }

@@ -193,13 +193,23 @@ impl CircuitBreakerMetricsCollector {
     pub fn apply(&mut self, request: &[u8], inspection: &Inspection, mine: impl Fn(u32) -> bool, now: u64) -> Applied {
         let mut applied = Applied::default();
         let mut current: Option<(u32, Option<u32>)> = None;
+        let mut before: Option<(u32, TargetRecord, Seat)> = None;
         for (index, span) in inspection.spans.iter().enumerate() {
             if !mine(span.resource) {
                 continue;
             }
+            // Read from the very same place, as URLs that begin alike are: nothing has to be compared.
+            if let Some((resource, target, seat)) = before
+                && (resource, target) == (span.resource, span.target)
+            {
+                self.count(seat, span, request, inspection, now, &mut applied);
+                continue;
+            }
             let process = self.process_of(request, inspection, span.resource, &mut current, now);
             applied.processes_beyond += u64::from(process.is_none());
-            match process.map_or(Found::NoRoom, |process| self.seat(process, inspection, request, span.target, now)) {
+            let found = process.map_or(Found::NoRoom, |process| self.seat(process, inspection, request, span.target, now));
+            before = if let Found::Seat(seat) = found { Some((span.resource, span.target, seat)) } else { None };
+            match found {
                 Found::Seat(seat) => self.count(seat, span, request, inspection, now, &mut applied),
                 Found::Excluded => applied.excluded += 1,
                 Found::NoRoom => applied.overflow.extend(u32::try_from(index)),

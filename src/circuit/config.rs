@@ -5,6 +5,8 @@
 pub struct CircuitMetricsConfig {
     window_size: u64,
     bucket_size: u64,
+    /// Known, since a division for every span would be dear.
+    buckets: u64,
     percentiles: Vec<f64>,
     anomaly_threshold: f64,
     trend_window: u64,
@@ -49,6 +51,7 @@ impl Default for CircuitMetricsConfig {
         Self {
             window_size: 60 * SECOND,
             bucket_size: SECOND,
+            buckets: 60,
             percentiles: vec![50.0, 90.0, 95.0, 99.0],
             anomaly_threshold: 2.0,
             trend_window: 300 * SECOND,
@@ -87,6 +90,7 @@ impl CircuitMetricsConfig {
         sorted.dedup();
         self.window_size = window_size;
         self.bucket_size = bucket_size;
+        self.buckets = buckets;
         self.percentiles = sorted;
         Ok(self)
     }
@@ -103,7 +107,7 @@ impl CircuitMetricsConfig {
 
     /// Buckets in a window.
     pub const fn buckets(&self) -> u64 {
-        self.window_size / self.bucket_size
+        self.buckets
     }
 
     /// Percentiles to compute, ascending, each between 0 and 100.

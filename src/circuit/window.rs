@@ -146,9 +146,10 @@ pub enum Place<'a> {
 
 impl Window {
     /// Lets an empty window begin here: buckets before this number are closed.
-    pub fn begin(&mut self, number: u64) {
+    #[inline]
+    pub fn begin(&mut self, number: impl FnOnce() -> u64) {
         if self.is_empty() {
-            self.closed_to = self.closed_to.max(number);
+            self.closed_to = self.closed_to.max(number());
         }
     }
 
@@ -176,26 +177,27 @@ impl Window {
         self.late.get_mut(at).map_or(Place::Outside, |(_, bucket)| Place::Late(bucket))
     }
 
-    /// Counts the time a call, or as many as its weight says, spent in the buckets it went through; what lies before a window of `buckets` is left
-    /// out. Work by the length of the call in buckets, at most the window's.
+    /// Counts the time a call that ended in the bucket `last`, or as many as its weight says, spent in the buckets it
+    /// went through; what lies before a window of `buckets` is left out. Work by the length of the call in buckets, at
+    /// most the window's.
     #[inline]
-    pub fn spend(&mut self, (start, end): (u64, u64), weight: u32, bucket_size: u64, buckets: u64) {
-        let last = end / bucket_size;
-        let first = (start / bucket_size).max((last + 1).saturating_sub(buckets));
-        // Room for the window and for what may be open beyond it.
-        let length = 2 * buckets;
+    pub fn spend(&mut self, last: u64, (start, end): (u64, u64), weight: u32, bucket_size: u64, buckets: u64) {
+        // Most calls begin in the bucket they end in, and a division is dear.
+        let within = end - start <= end - last * bucket_size;
+        let first = if within { last } else { (start / bucket_size).max((last + 1).saturating_sub(buckets)) };
         if self.busy.is_empty() {
-            self.busy = vec![0; usize::try_from(length).unwrap_or_default()];
+            // Room for the window and for what may be open beyond it.
+            self.busy = vec![0; usize::try_from((2 * buckets).next_power_of_two()).unwrap_or_default()];
             self.busy_to = first;
         }
+        let length = self.busy.len() as u64;
         if last + length < self.busy_to {
             return;
         }
         while self.busy_to <= last {
             // A long gap clears every place once, not once a bucket.
             self.busy_to = self.busy_to.max((last + 1).saturating_sub(length));
-            let at = self.busy_to % length;
-            if let Some(slot) = usize::try_from(at).ok().and_then(|at| self.busy.get_mut(at)) {
+            if let Some(slot) = self.slot(self.busy_to) {
                 *slot = 0;
             }
             self.busy_to += 1;
@@ -203,10 +205,17 @@ impl Window {
         for number in first.max((self.busy_to).saturating_sub(length))..=last {
             let from = start.max(number * bucket_size);
             let to = end.min((number + 1) * bucket_size);
-            if let Some(slot) = usize::try_from(number % length).ok().and_then(|at| self.busy.get_mut(at)) {
+            if let Some(slot) = self.slot(number) {
                 *slot = slot.saturating_add(to.saturating_sub(from).saturating_mul(u64::from(weight)));
             }
         }
+    }
+
+    /// The place of a bucket's time; there is a power of two of them.
+    #[inline]
+    fn slot(&mut self, number: u64) -> Option<&mut u64> {
+        let at = number & (self.busy.len() as u64).wrapping_sub(1);
+        usize::try_from(at).ok().and_then(|at| self.busy.get_mut(at))
     }
 
     /// Time that calls spent in a bucket, in nanoseconds.
@@ -215,7 +224,7 @@ impl Window {
         if number >= self.busy_to || number + length < self.busy_to || length == 0 {
             return 0;
         }
-        usize::try_from(number % length).ok().and_then(|at| self.busy.get(at)).copied().unwrap_or_default()
+        usize::try_from(number & (length - 1)).ok().and_then(|at| self.busy.get(at)).copied().unwrap_or_default()
     }
 
     /// Adds to a closed bucket that is within the window, and to the total with it.
@@ -455,10 +464,10 @@ mod tests {
     #[test]
     fn time_spent_is_split_over_the_buckets_a_call_went_through() {
         let mut window = Window::default();
-        window.spend((950, 2_300), 1, 1_000, 10);
-        window.spend((2_100, 2_200), 1, 1_000, 10);
+        window.spend(2, (950, 2_300), 1, 1_000, 10);
+        window.spend(2, (2_100, 2_200), 1, 1_000, 10);
         assert_eq!([0, 1, 2, 3].map(|number| window.busy(number)), [50, 1_000, 400, 0]);
-        window.spend((100_000, 190_500), 1, 1_000, 10);
+        window.spend(190, (100_000, 190_500), 1, 1_000, 10);
         assert_eq!([180, 181, 190, 2].map(|number| window.busy(number)), [0, 1_000, 500, 0]);
     }
 
