@@ -49,9 +49,9 @@ pub trait Visitor<'a> {
     fn attribute(&mut self, key: &'a [u8], value: &'a [u8]) {
         let _ = (key, value);
     }
-    /// One event of the span that comes next: its whole message, whose structure has been checked.
+    /// One event of the span that comes next, whose structure has been checked.
     #[inline]
-    fn event(&mut self, event: &'a [u8]) {
+    fn event(&mut self, event: Event<'a>) {
         let _ = event;
     }
     /// A span is complete.
@@ -198,11 +198,7 @@ fn span<'a>(message: &'a [u8], visitor: &mut impl Visitor<'a>) -> Result<(), Mal
             field::START => span.start = reader.fixed64()?,
             field::END => span.end = reader.fixed64()?,
             field::DROPPED_ATTRIBUTES | field::DROPPED_EVENTS | field::DROPPED_LINKS => drop(reader.varint()?),
-            field::EVENT => {
-                let event = reader.bytes()?;
-                check_event(event)?;
-                visitor.event(event);
-            }
+            field::EVENT => visitor.event(event(reader.bytes()?)?),
             field::LINK => link(reader.bytes()?)?,
             field::STATUS => status(reader.bytes()?, &mut span.status)?,
             field::FLAGS => drop(reader.fixed32()?),
@@ -213,20 +209,21 @@ fn span<'a>(message: &'a [u8], visitor: &mut impl Visitor<'a>) -> Result<(), Mal
     Ok(())
 }
 
-fn check_event(message: &[u8]) -> Result<(), Malformed> {
+fn event(message: &[u8]) -> Result<Event<'_>, Malformed> {
     const KNOWN: u32 = known(&[1, 2, 3, 4]);
     const DROPPED_ATTRIBUTES: Tag = Tag::varint(4);
+    let mut event = Event { message, time: 0, name: &[] };
     let mut reader = Reader::new(message);
     while let Some(tag) = reader.tag()? {
         match tag {
-            EVENT_TIME => drop(reader.fixed64()?),
-            EVENT_NAME => drop(reader.bytes()?),
+            EVENT_TIME => event.time = reader.fixed64()?,
+            EVENT_NAME => event.name = reader.bytes()?,
             EVENT_ATTRIBUTE => drop(key_value(reader.bytes()?)?),
             DROPPED_ATTRIBUTES => drop(reader.varint()?),
             _ => reader.skip(tag, KNOWN)?,
         }
     }
-    Ok(())
+    Ok(event)
 }
 
 fn link(message: &[u8]) -> Result<(), Malformed> {
@@ -318,36 +315,17 @@ const EVENT_TIME: Tag = Tag::fixed64(1);
 const EVENT_NAME: Tag = Tag::bytes(2);
 const EVENT_ATTRIBUTE: Tag = Tag::bytes(3);
 
-/// An event of a span, read again where somebody wants to know.
+/// An event of a span; its attributes are read again where somebody wants to know.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
     message: &'a [u8],
+    /// Unix time in nanoseconds.
+    pub time: u64,
+    /// Its name.
+    pub name: &'a [u8],
 }
 
 impl<'a> Event<'a> {
-    /// Of a message that [`Visitor::event`] was shown.
-    pub const fn new(message: &'a [u8]) -> Self {
-        Self { message }
-    }
-
-    /// Unix time in nanoseconds, and the name.
-    pub fn time_and_name(self) -> (u64, &'a [u8]) {
-        let (mut time, mut name) = (0, &[][..]);
-        let mut reader = Reader::new(self.message);
-        while let Ok(Some(tag)) = reader.tag() {
-            match tag {
-                EVENT_TIME => time = reader.fixed64().unwrap_or(time),
-                EVENT_NAME => name = reader.bytes().unwrap_or(name),
-                _ => {
-                    if reader.skip(tag, 0).is_err() {
-                        break;
-                    }
-                }
-            }
-        }
-        (time, name)
-    }
-
     /// Shows every attribute: key and serialised `AnyValue`.
     pub fn attributes(self, mut visit: impl FnMut(&'a [u8], &'a [u8])) {
         let mut reader = Reader::new(self.message);
@@ -430,9 +408,8 @@ mod tests {
         fn attribute(&mut self, key: &'a [u8], value: &'a [u8]) {
             self.attributes.push(shown(key, Value::read(value)));
         }
-        fn event(&mut self, event: &'a [u8]) {
-            let event = Event::new(event);
-            let (time, name) = event.time_and_name();
+        fn event(&mut self, event: Event<'a>) {
+            let Event { time, name, .. } = event;
             let mut attributes = Vec::new();
             event.attributes(|key, value| attributes.push(shown(key, Value::read(value))));
             self.events.push(format!("{time} {} {attributes:?}", String::from_utf8_lossy(name)));

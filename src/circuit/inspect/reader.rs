@@ -32,12 +32,13 @@ pub fn inspect(request: &[u8], spans: usize, rules: &Rules, horizon: u64) -> Res
         present: 0,
         events: SmallVec::new(),
         last_url: None,
+        last_name: None,
     };
     walk(request, &mut reader)?;
     Ok(reader.inspection)
 }
 
-/// Events of one span that are looked at.
+/// Transitions that are looked at in one span.
 const EVENTS_MAX: usize = 64;
 
 struct Reader<'a> {
@@ -50,9 +51,21 @@ struct Reader<'a> {
     /// Attributes of the present span by slot, as serialised `AnyValue`; those not `present` are of an earlier one.
     values: [&'a [u8]; SLOTS_MAX],
     present: u64,
-    events: SmallVec<[&'a [u8]; 4]>,
+    /// Events of the present span that tell of transitions.
+    events: SmallVec<[Event<'a>; 4]>,
     /// How the URL began that was read last, and what it calls: a service often calls one callee several times.
     last_url: Option<(&'a [u8], Found<'a>)>,
+    /// The name or host that was read last, for the same reason.
+    last_name: Option<LastName<'a>>,
+}
+
+/// A name or host as it was read, serialised, and what it calls.
+struct LastName<'a> {
+    slot: Slot,
+    value: &'a [u8],
+    /// Of a host: its port; empty if there is none.
+    port: &'a [u8],
+    found: Found<'a>,
 }
 
 /// Scheme and authority of a URL; `None` where it has no scheme.
@@ -117,8 +130,8 @@ impl<'a> Visitor<'a> for Reader<'a> {
     }
 
     #[inline]
-    fn event(&mut self, event: &'a [u8]) {
-        if self.events.len() < EVENTS_MAX {
+    fn event(&mut self, event: Event<'a>) {
+        if self.events.len() < EVENTS_MAX && self.rules.transition_events.iter().any(|pattern| pattern.matches(event.name)) {
             self.events.push(event);
         }
     }
@@ -158,6 +171,12 @@ impl<'a> Reader<'a> {
         (self.present >> slot & 1 == 1).then(|| self.values.get(usize::from(slot)).map(|value| Value::read(value))).flatten()
     }
 
+    /// The serialised value of a slot; empty if it is not there.
+    #[inline]
+    fn raw(&self, slot: Slot) -> &'a [u8] {
+        if self.present >> slot & 1 == 1 { self.values.get(usize::from(slot)).copied().unwrap_or_default() } else { &[] }
+    }
+
     #[inline]
     fn named(&self, slot: Slot) -> Option<&'a [u8]> {
         match self.value(slot)? {
@@ -183,13 +202,37 @@ impl<'a> Reader<'a> {
     /// The circuit a span belongs to.
     #[inline]
     fn target(&mut self, span: &Span<'a>) -> Option<Found<'a>> {
-        if let Some((_, text)) = self.first_of(self.rules.names) {
+        if self.present & self.rules.names != 0
+            && let Some((_, text)) = self.first_of(self.rules.names)
+        {
             return Some(self.found(true, text, None));
         }
         let is_call = u32::try_from(span.kind).ok().and_then(|kind| self.rules.span_kinds.checked_shr(kind)).is_some_and(|kinds| kinds & 1 == 1);
         if !is_call {
             return None;
         }
+        if let Some(last) = &self.last_name
+            && self.is_again(last)
+        {
+            return Some(last.found);
+        }
+        self.new_target()
+    }
+
+    /// Whether the first attribute that may name the callee is the one that was read last.
+    #[inline]
+    fn is_again(&self, last: &LastName<'a>) -> bool {
+        let first = (self.present & self.rules.targets).trailing_zeros();
+        u32::from(last.slot) == first
+            && self.raw(last.slot) == last.value
+            && match self.rules.shapes.get(usize::from(last.slot)) {
+                Some(Shape::Host(port)) => self.raw(*port) == last.port,
+                _ => true,
+            }
+    }
+
+    /// A callee that may be another than the last span's.
+    fn new_target(&mut self) -> Option<Found<'a>> {
         let mut left = self.rules.targets;
         loop {
             let (slot, text) = self.first_of(left)?;
@@ -202,15 +245,24 @@ impl<'a> Reader<'a> {
             let (host, port) = self.host(shape, text);
             if !host.is_empty() {
                 let found = self.found(false, host, port);
-                if shape == Shape::Url
-                    && let Some(start) = origin(text)
-                {
-                    self.last_url = Some((start, found));
+                match shape {
+                    Shape::Url => self.last_url = origin(text).map(|start| (start, found)).or(self.last_url),
+                    _ => self.remember(slot, shape, found),
                 }
                 return Some(found);
             }
             left &= !(1 << slot);
         }
+    }
+
+    fn remember(&mut self, slot: Slot, shape: Shape, found: Found<'a>) {
+        let port = match shape {
+            // What such a port means depends on the scheme, which may be another the next time.
+            Shape::Host(port) if self.value(port).and_then(Value::number).is_some_and(|port| matches!(port, 80 | 443)) => return,
+            Shape::Host(port) => self.raw(port),
+            _ => &[],
+        };
+        self.last_name = Some(LastName { slot, value: self.raw(slot), port, found });
     }
 
     #[inline]
@@ -400,16 +452,13 @@ impl<'a> Reader<'a> {
     #[cold]
     fn transitions(&mut self, span: &Span<'a>, resource: u32) {
         let mut step = 0;
-        for message in std::mem::take(&mut self.events) {
-            let event = Event::new(message);
-            let (at, name) = event.time_and_name();
-            if self.rules.transition_events.iter().any(|pattern| pattern.matches(name)) {
-                self.transition(span, resource, event, at, &mut step);
-            }
+        for event in std::mem::take(&mut self.events) {
+            self.transition(span, resource, event, &mut step);
         }
     }
 
-    fn transition(&mut self, span: &Span<'a>, resource: u32, event: Event<'a>, at: u64, step: &mut u8) {
+    fn transition(&mut self, span: &Span<'a>, resource: u32, event: Event<'a>, step: &mut u8) {
+        let at = event.time;
         let (mut from, mut to, mut name) = (None, None, None);
         let rules = self.rules;
         // Of several attributes the one that stands first in the rules counts.
