@@ -63,7 +63,7 @@ fn weigh(instances: u64, calls: u64, seconds: u64, then_idle: u64) -> Weighed {
     for second in 0..seconds {
         seconds_of_requests.push((0..instances).map(|instance| request(instance, calls, second, &mut latencies)).collect::<Vec<_>>());
     }
-    let mut kept = None;
+    let (mut kept, mut told) = (None, 0);
     let measured = allocation_counter::measure(|| {
         let config = CircuitMetricsConfig::default();
         let room = Arc::new(Room::new(config.max_circuits));
@@ -75,16 +75,16 @@ fn weigh(instances: u64, calls: u64, seconds: u64, then_idle: u64) -> Weighed {
                 let inspection = inspect(request, 0, &rules, now).unwrap();
                 collector.apply(request, &inspection, |_| true, now);
             }
-            collector.advance(now, &mut events);
+            told = collector.advance(now, &mut events).bytes;
         }
         for second in seconds..seconds + then_idle {
-            collector.advance(START + second * SECOND, &mut events);
+            told = collector.advance(START + second * SECOND, &mut events).bytes;
         }
         kept = Some(collector);
     });
     let collector = kept.unwrap();
     assert_eq!(collector.circuits().count() as u64, CIRCUITS);
-    Weighed { allocated: u64::try_from(measured.bytes_current).unwrap(), told: collector.bytes() as u64 }
+    Weighed { allocated: u64::try_from(measured.bytes_current).unwrap(), told: told as u64 }
 }
 
 fn per_circuit(what: &str, weighed: &Weighed, limit: u64) {

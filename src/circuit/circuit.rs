@@ -140,12 +140,16 @@ impl Circuit {
         self.epoch
     }
 
-    /// Notes what was told of it, unless its totals have begun anew since.
+    /// Notes what was told of it in this epoch.
     pub fn told(&mut self, sent: Sent, epoch: u32) {
-        if epoch == self.epoch {
-            self.sent = sent;
-            self.exemplars = None;
-        }
+        let sent = if epoch == self.epoch {
+            sent
+        } else {
+            // Its histograms have begun anew since.
+            Sent { histograms: self.sent.histograms.take(), durations: self.sent.durations, incidents: self.sent.incidents, ..sent }
+        };
+        self.sent = sent;
+        self.exemplars = None;
     }
 
     /// Its rolling window.
@@ -187,7 +191,8 @@ impl Circuit {
             (self.sent.histograms, self.sent.durations, self.sent.incidents) = Default::default();
             self.epoch = self.epoch.wrapping_add(1);
         } else if to_delta {
-            // What was told as a cumulative count is what the first delta counts from.
+            // Of histograms that were told whole nobody kept what they held then: what was counted since is not told again
+            // by them, though it is by the counters.
             let of = |histogram: &Option<Box<Histogram>>| histogram.as_deref().cloned().unwrap_or_default();
             let (failures, incidents) = (of(&self.totals.failure_duration), of(&self.totals.incident_duration));
             self.sent.histograms = Some(Box::new([self.totals.success_duration.clone(), failures, incidents]));

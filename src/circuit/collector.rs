@@ -412,7 +412,13 @@ impl CircuitBreakerMetricsCollector {
 
     /// As [`advance`](Self::advance), for some of the circuits; `false` when the round is complete.
     pub fn advance_some(&mut self, round: &mut Round, now: u64, events: &mut Vec<CircuitEvent>) -> bool {
-        let mut cursor = round.next.unwrap_or_else(|| self.begin(now));
+        let mut cursor = match round.next {
+            Some(cursor) => cursor,
+            None => {
+                round.bytes += self.ended.iter().map(Circuit::bytes).sum::<usize>();
+                self.begin(now)
+            }
+        };
         let last = self.circuits.capacity().min(cursor.circuit + AT_ONCE);
         for number in cursor.circuit..last {
             self.advance_circuit(number, cursor.sweeping, round, now, events);
@@ -498,7 +504,6 @@ impl CircuitBreakerMetricsCollector {
         let key = circuit.key();
         if let Ok(entry) = self.by_key.find_entry(hash_of(&self.hasher, &key.caller, &target_of(key)), |other| *other as usize == number) {
             entry.remove();
-            self.room.give();
         }
         let hash = self.hasher.hash_one(target_of(key));
         let leave = |process: &mut Process| {
@@ -536,22 +541,22 @@ impl CircuitBreakerMetricsCollector {
         self.ended.extend(ended);
     }
 
+    /// Gives back the room of circuits whose end was told: until then they are held.
+    pub fn forget(&mut self, told: &[Circuit]) {
+        told.iter().filter(|circuit| !circuit.key().overflow).for_each(|_| self.room.give());
+    }
+
     /// Instances of all circuits.
     pub const fn instances(&self) -> usize {
         self.instances
-    }
-
-    /// Bytes it holds.
-    pub fn bytes(&self) -> usize {
-        let circuits: usize = self.circuits().map(|(_, circuit)| circuit).chain(&self.ended).map(Circuit::bytes).sum();
-        let processes: usize = self.processes.iter().map(|(_, process)| process.bytes()).sum();
-        circuits + processes
     }
 }
 
 impl Drop for CircuitBreakerMetricsCollector {
     fn drop(&mut self) {
         self.by_key.iter().for_each(|_| self.room.give());
+        let ended = self.take_ended();
+        self.forget(&ended);
     }
 }
 
@@ -738,7 +743,10 @@ mod tests {
         assert_eq!((shard.instances(), shard.circuits().count()), (0, 2), "instances are gone after five minutes");
         assert!(shard.circuits().all(|(_, circuit)| circuit.incident().is_none()), "and with them their incident");
         shard.advance(START + 4_000 * SECOND, &mut events);
-        assert_eq!((shard.circuits().count(), shard.take_ended().len(), shard.room.taken()), (0, 2, 0));
+        let ended = shard.take_ended();
+        assert_eq!((shard.circuits().count(), ended.len(), shard.room.taken()), (0, 2, 2), "they are held until their end was told");
+        shard.forget(&ended);
+        assert_eq!(shard.room.taken(), 0);
         apply(&mut shard, &request("shop", "a", vec![tripped(START + 4_001 * SECOND)]), START + 4_001 * SECOND);
         assert_eq!(shard.circuits().count(), 1);
     }

@@ -190,6 +190,9 @@ fn unit(schema: &Json) -> Option<&str> {
 
 fn bounds(value: &Value, schema: &Json, path: &Path, problems: &mut Vec<Problem>) {
     let Some(number) = value.as_f64() else { return };
+    if !number.is_finite() {
+        return problems.push(Problem::error(path, format!("must be a finite number; found {number}")));
+    }
     let bound = |name: &str| schema.get(name).and_then(Json::as_f64);
     let low = bound("minimum").filter(|low| number < *low).map(|low| format!("must be at least {low}"));
     let high = bound("maximum").filter(|high| number > *high).map(|high| format!("must be at most {high}"));

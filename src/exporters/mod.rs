@@ -2,11 +2,11 @@
 //!
 //! `sending` is what the exporters share: a bounded queue, batches by concatenation, retry with backoff.
 
+mod answer;
 pub mod debug;
 pub mod file;
 pub mod otlp_grpc;
 pub mod otlp_http;
-mod render;
 mod sending;
 
 use std::{collections::BTreeMap, time::Duration};

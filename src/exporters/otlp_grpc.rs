@@ -2,10 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use opentelemetry_proto::tonic::collector::{
-    logs::v1::ExportLogsServiceResponse, metrics::v1::ExportMetricsServiceResponse, trace::v1::ExportTraceServiceResponse,
-};
-use prost::Message;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
@@ -14,7 +10,10 @@ use tonic_types::StatusExt;
 
 use std::sync::Arc;
 
-use super::sending::{Failure, RetryOnFailure, Sender, Sending, SendingQueue, Sent};
+use super::{
+    answer::partial_success,
+    sending::{Failure, RetryOnFailure, Sender, Sending, SendingQueue, Sent},
+};
 use crate::{
     config::{Secret, Span, schema_of},
     net::{
@@ -106,26 +105,6 @@ const fn method(signal: Signal) -> &'static str {
         Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
         Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
     }
-}
-
-/// What the answer says of a request that was taken. One that can't be read says nothing; the request was taken.
-pub(super) fn partial_success(signal: Signal, answer: &[u8]) -> Sent {
-    let (rejected, message) = match signal {
-        Signal::Traces => ExportTraceServiceResponse::decode(answer)
-            .ok()
-            .and_then(|answer| answer.partial_success)
-            .map(|part| (part.rejected_spans, part.error_message)),
-        Signal::Metrics => ExportMetricsServiceResponse::decode(answer)
-            .ok()
-            .and_then(|answer| answer.partial_success)
-            .map(|part| (part.rejected_data_points, part.error_message)),
-        Signal::Logs => ExportLogsServiceResponse::decode(answer)
-            .ok()
-            .and_then(|answer| answer.partial_success)
-            .map(|part| (part.rejected_log_records, part.error_message)),
-    }
-    .unwrap_or_default();
-    Sent { rejected: usize::try_from(rejected).unwrap_or_default(), message }
 }
 
 /// Which codes may be tried again: <https://opentelemetry.io/docs/specs/otlp/#failures>.

@@ -214,7 +214,7 @@ impl OverHttp {
 fn partial_success(signal: Signal, answered: &Answered) -> Sent {
     let json = answered.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).and_then(MediaType::named) == Some(MediaType::Json);
     if !json {
-        return super::otlp_grpc::partial_success(signal, &answered.body);
+        return super::answer::partial_success(signal, &answered.body);
     }
     let said: serde_json::Value = serde_json::from_slice(&answered.body).unwrap_or_default();
     let part = said.get("partialSuccess");

@@ -10,7 +10,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     door::{Limits, read},
@@ -61,12 +61,21 @@ impl WebClient {
     pub async fn post(&self, uri: &Uri, headers: HeaderMap, body: Bytes) -> Result<Answered, String> {
         let mut request = Request::post(uri.clone()).body(Full::new(body)).map_err(|error| error.to_string())?;
         *request.headers_mut() = headers;
-        let answered = timeout(self.timeout, self.client.request(request)).await;
-        let answered = answered.map_err(|_elapsed| format!("no answer within {:?}", self.timeout))?;
+        let until = Instant::now().checked_add(self.timeout);
+        let answered = within(until, self.client.request(request)).await;
+        let answered = answered.ok_or_else(|| format!("no answer within {:?}", self.timeout))?;
         let (head, mut body) = answered.map_err(|error| with_causes(&error))?.into_parts();
         // Whatever it says beyond the limits, the status stands: to send again what was taken would double it.
         let mut free = |_| Ok(());
-        let body = timeout(self.timeout, read(&mut body, Limits { request_bytes: ANSWER_BYTES_MAX }, &mut free)).await;
-        Ok(Answered { status: head.status, headers: head.headers, body: body.ok().and_then(Result::ok).unwrap_or_default() })
+        let body = within(until, read(&mut body, Limits { request_bytes: ANSWER_BYTES_MAX }, &mut free)).await;
+        Ok(Answered { status: head.status, headers: head.headers, body: body.and_then(Result::ok).unwrap_or_default() })
+    }
+}
+
+/// Waits until then at the most; for as long as it takes if there is no such time.
+async fn within<T>(until: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match until {
+        Some(until) => timeout_at(until, future).await.ok(),
+        None => Some(future.await),
     }
 }

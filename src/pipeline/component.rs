@@ -184,10 +184,13 @@ pub trait Lifecycle: Send + Sync {
     /// handed on is counted and logged.
     fn shutdown(&self, within: Duration) -> Future<'_, ()>;
 
-    /// Takes changed settings in place; `None` where the factory says that this kind can't.
-    fn reconfigure(&self, value: &Value) -> Option<Result<(), String>> {
+    /// Takes changed settings in place, where the factory says that this kind can.
+    ///
+    /// # Errors
+    /// For people: why it keeps its old ones.
+    fn reconfigure(&self, value: &Value) -> Result<(), String> {
         let _ = value;
-        None
+        Err("can't be changed while it runs".to_owned())
     }
 }
 
@@ -239,8 +242,9 @@ pub trait Exporter: Lifecycle + Consumer {
     /// For people: what keeps it from starting.
     fn start(&self) -> Future<'_, Result<(), String>>;
 
-    /// Ends soon, within this time at the most, and gives what it has not sent: another one takes its place.
-    fn retire(&self, within: Duration) -> Future<'_, Vec<Payload>>;
+    /// Ends soon, within this time at the most: another one takes its place, and gets what this one has not sent and
+    /// what still comes to it.
+    fn hand_over(&self, heir: Arc<dyn Exporter>, within: Duration) -> Future<'_, ()>;
 
     /// Takes over what the one before has not sent, though that may be more than there is room for.
     fn inherit(&self, unsent: Vec<Payload>);

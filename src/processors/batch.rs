@@ -1,8 +1,8 @@
 //! `batch`: puts requests together before they go on.
 //!
 //! Accepted for the sake of existing configurations; `sending_queue.batch` of an exporter does the same behind the
-//! acknowledgement. Here a request's answer waits until its batch is in every exporter's queue, so that nothing is
-//! acknowledged that could still be refused.
+//! acknowledgement. Here a request's answer waits until its batch has room in every exporter's queue, so that nothing
+//! is acknowledged that could still be refused.
 
 use std::{sync::Arc, time::Duration};
 
@@ -76,15 +76,13 @@ struct Waiting {
     answer: oneshot::Sender<Result<Box<dyn Admission>, Refusal>>,
 }
 
-/// Room for a whole batch. It is handed on when each of its requests was committed or given up, so that a request
-/// which finds no room elsewhere goes nowhere.
-struct Joint(Mutex<Open>);
+/// Room for a whole batch, and what of it was committed. It is handed on when each of its requests was committed or
+/// given up, so that a request which finds no room elsewhere goes nowhere.
+struct Joint(Mutex<Whole>);
 
-struct Open {
+struct Whole {
     admission: Option<Box<dyn Admission>>,
     committed: Option<Payload>,
-    /// Requests that have done neither yet.
-    undecided: usize,
 }
 
 /// The part of one request in a [`Joint`].
@@ -93,31 +91,24 @@ struct Share(Arc<Joint>);
 impl Joint {
     /// Shares for so many requests.
     fn shares(admission: Box<dyn Admission>, requests: usize) -> Vec<Share> {
-        let joint = Arc::new(Self(Mutex::new(Open { admission: Some(admission), committed: None, undecided: requests })));
+        let joint = Arc::new(Self(Mutex::new(Whole { admission: Some(admission), committed: None })));
         (0..requests).map(|_| Share(Arc::clone(&joint))).collect()
     }
 }
 
 impl Admission for Share {
     fn commit(self: Box<Self>, payload: Payload) {
-        let mut open = self.0.0.lock();
-        match &mut open.committed {
+        match &mut self.0.0.lock().committed {
             Some(batch) => batch.parts.extend(payload.parts),
             none => *none = Some(payload),
         }
     }
 }
 
-impl Drop for Share {
+impl Drop for Joint {
     fn drop(&mut self) {
-        let mut open = self.0.0.lock();
-        open.undecided -= 1;
-        if open.undecided > 0 {
-            return;
-        }
-        let (admission, committed) = (open.admission.take(), open.committed.take());
-        drop(open);
-        if let (Some(admission), Some(batch)) = (admission, committed) {
+        let Whole { admission, committed } = self.0.get_mut();
+        if let (Some(admission), Some(batch)) = (admission.take(), committed.take()) {
             admission.commit(batch);
         }
     }

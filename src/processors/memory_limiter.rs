@@ -142,9 +142,10 @@ impl Lifecycle for MemoryLimiter {
         Box::pin(async {})
     }
 
-    fn reconfigure(&self, value: &Value) -> Option<Result<(), String>> {
-        let limits = serde_yaml::from_value::<Config>(value.clone()).map_err(|error| error.to_string()).and_then(|config| config.limits());
-        Some(limits.map(|limits| *self.limits.lock() = limits))
+    fn reconfigure(&self, value: &Value) -> Result<(), String> {
+        let config: Config = serde_yaml::from_value(value.clone()).map_err(|error| error.to_string())?;
+        *self.limits.lock() = config.limits()?;
+        Ok(())
     }
 }
 

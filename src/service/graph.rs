@@ -90,15 +90,17 @@ impl Graph {
         }
         let heads = self.heads(&pipelines, &fresh);
         if let Err(reason) = start_all(&fresh, &heads).await {
-            stop_all(&order(&pipelines, &fresh), fresh, self.shutdown_timeout).await;
+            // What waits at the heads would be waited for.
+            drop(heads);
+            stop_all(&order(&pipelines, &fresh), fresh, settings.shutdown_timeout.get()).await;
             self.close_unused_sockets();
             return Err(reason);
         }
         for (key, value) in changed {
-            if let Some(Err(reason)) = self.running.get(&key).and_then(|running| running.instance.lifecycle().reconfigure(&value)) {
-                tracing::error!(component = key.1, reason, "kept its old settings");
-            } else if let Some(running) = self.running.get_mut(&key) {
-                running.value = value;
+            let Some(running) = self.running.get_mut(&key) else { continue };
+            match running.instance.lifecycle().reconfigure(&value) {
+                Ok(()) => running.value = value,
+                Err(reason) => tracing::error!(component = key.1, reason, "kept its old settings"),
             }
         }
         self.shared.ledger.set_limit(memory_limit.unwrap_or(usize::MAX));
@@ -118,9 +120,13 @@ impl Graph {
         let within = std::mem::replace(&mut self.shutdown_timeout, settings.shutdown_timeout.get());
         let order = order(&old_pipelines, &replaced);
         let exporters = stop_sources(&order, replaced, within).await;
+        while self.leaving.try_join_next().is_some() {}
         for (key, old) in exporters {
             match self.running.get(&key).map(|running| &running.instance) {
-                Some(Instance::Exporter(new)) => new.inherit(old.retire(within).await),
+                Some(Instance::Exporter(new)) => {
+                    let new = Arc::clone(new);
+                    self.leaving.spawn(async move { old.hand_over(new, within).await });
+                }
                 // It sends what it has while everything else goes on.
                 _ => drop(self.leaving.spawn(async move { old.shutdown(within).await })),
             }
@@ -171,9 +177,10 @@ impl Graph {
 
     /// Stops everything, from the sources forward, within the time to shut down.
     pub(super) async fn stop(mut self) {
-        stop_all(&order(&self.pipelines, &self.running), self.running, self.shutdown_timeout).await;
+        let order = order(&self.pipelines, &self.running);
         let left = async { while self.leaving.join_next().await.is_some() {} };
-        if timeout(self.shutdown_timeout, left).await.is_err() {
+        let (_, left) = tokio::join!(stop_all(&order, self.running, self.shutdown_timeout), timeout(self.shutdown_timeout, left));
+        if left.is_err() {
             tracing::warn!("exporters that a reload took out were not done sending");
         }
     }

@@ -4,10 +4,9 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::config::{BatchSizer, SendingQueue, Sizer};
-use crate::pipeline::{Admission, Payload, Refusal};
+use crate::pipeline::{Admission, Exporter, Payload, Refusal};
 
 /// A bounded queue in memory: room is found first and filled later.
-#[derive(Debug)]
 pub(super) struct Queue {
     config: SendingQueue,
     state: Mutex<State>,
@@ -17,7 +16,7 @@ pub(super) struct Queue {
     left: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     waiting: VecDeque<(Payload, Instant)>,
     /// What the waiting amount to in the batch's unit.
@@ -27,6 +26,15 @@ struct State {
     /// Payloads that room was found for and that have not come yet.
     reserved: usize,
     closed: bool,
+    /// Who takes its place.
+    heir: Option<Arc<dyn Exporter>>,
+}
+
+enum Tried {
+    Room(Box<dyn Admission>),
+    Heir(Arc<dyn Exporter>),
+    Closed,
+    Full,
 }
 
 enum Next {
@@ -72,11 +80,27 @@ impl Queue {
         self.arrived.notify_one();
     }
 
-    /// Puts a batch back whose sending was cut off, before all others.
+    /// Puts a batch back whose sending was cut off, before all others, or where everything else went.
     pub(super) fn put_back(&self, batch: Payload) {
         let mut state = self.state.lock();
+        if let Some(heir) = state.heir.clone() {
+            state.held -= self.size(&batch);
+            drop(state);
+            return heir.inherit(vec![batch]);
+        }
         state.batchable += self.batch_size(&batch);
         state.waiting.push_front((batch, Instant::now()));
+    }
+
+    /// Takes nothing new. What waits, and what still comes into room that was found, goes to the heir.
+    pub(super) fn hand_over(&self, heir: &Arc<dyn Exporter>) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.heir = Some(Arc::clone(heir));
+        drop(state);
+        heir.inherit(self.take_all());
+        self.arrived.notify_waiters();
+        self.left.notify_waiters();
     }
 
     fn size(&self, payload: &Payload) -> usize {
@@ -104,16 +128,11 @@ impl Queue {
         loop {
             let mut left = std::pin::pin!(self.left.notified());
             left.as_mut().enable();
-            {
-                let mut state = self.state.lock();
-                if state.closed {
-                    return Err(Refusal::Retryable { reason: "shutting down".to_owned(), after: None });
-                }
-                if state.held + size <= self.config.queue_size {
-                    state.held += size;
-                    state.reserved += 1;
-                    return Ok(Box::new(Room { queue: Arc::clone(self), size: Some(size) }));
-                }
+            match self.try_reserve(size) {
+                Tried::Room(room) => return Ok(room),
+                Tried::Heir(heir) => return heir.admit(payload).await,
+                Tried::Closed => return Err(Refusal::Retryable { reason: "shutting down".to_owned(), after: None }),
+                Tried::Full => {}
             }
             if !self.config.block_on_overflow {
                 let reason = format!("sending queue is full ({} held)", self.config.queue_size);
@@ -121,6 +140,22 @@ impl Queue {
             }
             left.await;
         }
+    }
+
+    fn try_reserve(self: &Arc<Self>, size: usize) -> Tried {
+        let mut state = self.state.lock();
+        if let Some(heir) = &state.heir {
+            return Tried::Heir(Arc::clone(heir));
+        }
+        if state.closed {
+            return Tried::Closed;
+        }
+        if state.held + size > self.config.queue_size {
+            return Tried::Full;
+        }
+        state.held += size;
+        state.reserved += 1;
+        Tried::Room(Box::new(Room { queue: Arc::clone(self), size: Some(size) }))
     }
 
     /// The next batch to send; `None` when the queue is closed and empty.
@@ -151,10 +186,12 @@ impl Queue {
         let mut state = self.state.lock();
         let Some((_, since)) = state.waiting.front() else {
             // Room that was found is still filled after the queue is closed.
-            return if state.closed && state.reserved == 0 { Next::Closed } else { Next::Wait(None) };
+            let awaited = state.reserved > 0 && state.heir.is_none();
+            return if state.closed && !awaited { Next::Closed } else { Next::Wait(None) };
         };
         let Some(batch) = &self.config.batch else {
             let first = state.waiting.pop_front().map(|(payload, _)| payload);
+            state.batchable = state.batchable.saturating_sub(first.as_ref().map_or(0, |first| self.batch_size(first)));
             return first.map_or(Next::Wait(None), Next::Batch);
         };
         let due = *since + batch.flush_timeout.get();
@@ -222,6 +259,11 @@ impl Admission for Room {
         // A processor may have changed the payload since room was found for it.
         state.held = state.held + room - self.size.take().unwrap_or_default();
         state.reserved -= 1;
+        if let Some(heir) = state.heir.clone() {
+            state.held -= room;
+            drop(state);
+            return heir.inherit(vec![payload]);
+        }
         state.batchable += more;
         state.waiting.push_back((payload, Instant::now()));
         drop(state);

@@ -160,11 +160,11 @@ impl<S: Sender> Exporter for Sending<S> {
         })
     }
 
-    fn retire(&self, within: Duration) -> Future<'_, Vec<Payload>> {
+    fn hand_over(&self, heir: Arc<dyn Exporter>, within: Duration) -> Future<'_, ()> {
         Box::pin(async move {
+            self.shared.queue.hand_over(&heir);
             self.shared.cut.cancel();
             self.end(within).await;
-            self.shared.queue.take_all()
         })
     }
 
@@ -176,10 +176,8 @@ impl<S: Sender> Exporter for Sending<S> {
 impl<S: Sender> Lifecycle for Sending<S> {
     fn shutdown(&self, within: Duration) -> Future<'_, ()> {
         Box::pin(async move {
-            if !self.end(within.saturating_sub(GRACE)).await {
-                self.shared.cut.cancel();
-                self.end(within.min(2 * GRACE)).await;
-            }
+            self.shared.queue.close();
+            self.end(within).await;
             let lost = self.shared.queue.take_all();
             if !lost.is_empty() {
                 lost.iter().for_each(|batch| self.shared.count_failed(batch));
@@ -196,14 +194,45 @@ impl<S: Sender> Lifecycle for Sending<S> {
 }
 
 impl<S: Sender> Sending<S> {
-    /// Takes nothing new and lets the consumers end; `false` if they have not by then.
-    async fn end(&self, within: Duration) -> bool {
-        self.shared.queue.close();
+    /// Lets the consumers end; those that have not by then are cut off, and put back what they have in hand.
+    async fn end(&self, within: Duration) {
         let mut consumers = std::mem::take(&mut *self.consumers.lock());
-        let ended = async { while consumers.join_next().await.is_some() {} };
-        let ended = tokio::time::timeout(within, ended).await.is_ok();
-        *self.consumers.lock() = consumers;
-        ended
+        let cut = async {
+            tokio::time::sleep(within.saturating_sub(GRACE)).await;
+            self.shared.cut.cancel();
+            tokio::time::sleep(2 * GRACE).await;
+        };
+        tokio::select! {
+            () = ended(&mut consumers) => {}
+            () = cut => {
+                consumers.abort_all();
+                ended(&mut consumers).await;
+            }
+        }
+    }
+}
+
+async fn ended(consumers: &mut JoinSet<()>) {
+    while let Some(ended) = consumers.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            tracing::error!(%error, "a consumer of the queue failed");
+        }
+    }
+}
+
+/// A batch that is being sent; put back if nobody says what became of it.
+struct InHand<'a> {
+    queue: &'a Queue,
+    batch: Option<Payload>,
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        if let Some(batch) = self.batch.take() {
+            self.queue.put_back(batch);
+        }
     }
 }
 
@@ -213,14 +242,10 @@ impl<S: Sender> Shared<S> {
             && let Some(batch) = self.queue.next().await
         {
             let room = self.queue.room_of(&batch);
-            match self.deliver(&batch).await {
-                Ok(()) => self.queue.done(room),
-                Err(left) => {
-                    let sent = room - self.queue.room_of(&left);
-                    self.queue.put_back(left);
-                    self.queue.done(sent);
-                }
-            }
+            let mut in_hand = InHand { queue: &self.queue, batch: Some(batch.clone()) };
+            let left = self.deliver(&batch).await.err();
+            self.queue.done(room - left.as_ref().map_or(0, |left| self.queue.room_of(left)));
+            in_hand.batch = left;
         }
     }
 
@@ -244,15 +269,16 @@ impl<S: Sender> Shared<S> {
             return Ok(());
         }
         tracing::debug!(exporter = self.id, reason = refused, requests = batch.parts.len(), "batch refused; sending its requests one by one");
+        let rest = |number: usize| Payload { signal: batch.signal, parts: batch.parts.iter().skip(number).cloned().collect() };
         for (number, part) in batch.parts.iter().enumerate() {
+            if self.cut.is_cancelled() {
+                return Err(rest(number));
+            }
             let alone = Payload::new(batch.signal, part.clone());
             match self.attempt(&alone).await {
                 Ok(sent) => self.sent(&alone, &sent),
                 Err(Ended::Refused(reason) | Ended::GivenUp(reason)) => self.dropped(&alone, &reason),
-                Err(Ended::Cut) => {
-                    let left = batch.parts.iter().skip(number).cloned().collect();
-                    return Err(Payload { signal: batch.signal, parts: left });
-                }
+                Err(Ended::Cut) => return Err(rest(number)),
             }
         }
         Ok(())

@@ -18,17 +18,21 @@ pub enum JsonError {
     /// The JSON is broken or holds something of the wrong type: where, and what.
     #[error("invalid OTLP/JSON: {0}")]
     Json(String),
+    /// It would be larger than this many bytes in protobuf.
+    #[error("the request is larger than {0} bytes in protobuf")]
+    TooLarge(usize),
     /// The protobuf is broken.
     #[error(transparent)]
     Protobuf(#[from] Malformed),
 }
 
-/// The protobuf of a request in JSON. Unknown keys are left out. Nesting stops at 128 objects and arrays.
+/// The protobuf of a request in JSON, of at most so many bytes: a list of numbers may be four times as large as its
+/// text. Unknown keys are left out. Nesting stops at 128 objects and arrays.
 ///
 /// # Errors
-/// The text is no OTLP/JSON request of this signal.
-pub fn to_protobuf(signal: Signal, json: &[u8]) -> Result<Vec<u8>, JsonError> {
-    read::to_protobuf(schema::request(signal), json).map_err(JsonError::Json)
+/// The text is no OTLP/JSON request of this signal, or too large a one.
+pub fn to_protobuf(signal: Signal, json: &[u8], limit: usize) -> Result<Vec<u8>, JsonError> {
+    read::to_protobuf(schema::request(signal), json, limit)
 }
 
 /// The JSON, on one line, of a request in protobuf. Unknown fields are left out, and what is no UTF-8 in text is

@@ -11,7 +11,10 @@ use base64::{
 };
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::schema::{Field, Kind, Layout, Message, Number, Shown, Text, bytes_key};
+use super::{
+    JsonError,
+    schema::{Field, Kind, Layout, Message, Number, Shown, Text, bytes_key},
+};
 use crate::otlp::wire::put_varint;
 
 /// How many characters of a text an error shows.
@@ -20,8 +23,8 @@ const FOUND_CHARS_MAX: usize = 40;
 const STEPS_MAX: usize = 40;
 
 /// The protobuf of a message in JSON, or what is wrong with it and where.
-pub(super) fn to_protobuf(request: &'static Message, json: &[u8]) -> Result<Vec<u8>, String> {
-    let mut reading = Reading { out: Vec::with_capacity(json.len() / 2), trail: Vec::new() };
+pub(super) fn to_protobuf(request: &'static Message, json: &[u8], limit: usize) -> Result<Vec<u8>, JsonError> {
+    let mut reading = Reading { out: Vec::with_capacity(json.len() / 2), limit, trail: Vec::new() };
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let slot = reading.slot(0, Kind::Message(request), Place::Request);
     let read = slot.deserialize(&mut deserializer).and_then(|()| deserializer.end());
@@ -31,13 +34,16 @@ pub(super) fn to_protobuf(request: &'static Message, json: &[u8]) -> Result<Vec<
             reading.out.shrink_to_fit();
             Ok(reading.out)
         }
-        Err(error) => Err(reading.located(&error)),
+        Err(_) if reading.out.len() > limit => Err(JsonError::TooLarge(limit)),
+        Err(error) => Err(JsonError::Json(reading.located(&error))),
     }
 }
 
 /// What has been written, and the way to an error if there was one.
 struct Reading {
     out: Vec<u8>,
+    /// The most bytes it may become. Only lists of numbers take more room than their text.
+    limit: usize,
     /// From the error outwards: every message adds its step while the error passes through it.
     trail: Vec<Step>,
 }
@@ -262,6 +268,7 @@ impl<'de> Visitor<'de> for Slot<'_> {
         let mut count = 0;
         loop {
             match elements.next_element_seed(reading.slot(number, kind, Place::Element)) {
+                Ok(Some(())) if reading.out.len() > reading.limit => return Err(A::Error::custom("too large")),
                 Ok(Some(())) => count += 1,
                 Ok(None) => break,
                 Err(error) => {
@@ -450,7 +457,7 @@ mod tests {
     use crate::otlp::{Signal, json::to_protobuf};
 
     fn protobuf(signal: Signal, json: &str) -> Result<Vec<u8>, String> {
-        to_protobuf(signal, json.as_bytes()).map_err(|error| error.to_string())
+        to_protobuf(signal, json.as_bytes(), usize::MAX).map_err(|error| error.to_string())
     }
 
     /// A request with a log record of these members.
@@ -642,7 +649,7 @@ mod tests {
             assert!(told.starts_with(&format!("invalid OTLP/JSON: {reason}")), "{json}\n{told}");
         }
         let no_text: Vec<u8> = log(r#""severityText":"?""#).bytes().map(|byte| if byte == b'?' { 0xff } else { byte }).collect();
-        assert!(to_protobuf(Signal::Logs, &no_text).is_err());
+        assert!(to_protobuf(Signal::Logs, &no_text, usize::MAX).is_err());
     }
 
     #[test]

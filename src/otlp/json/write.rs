@@ -293,6 +293,7 @@ mod tests {
         let json = match from_protobuf(signal, &request) {
             Ok(json) => String::from_utf8(json).unwrap(),
             Err(JsonError::Protobuf(error)) => return Err(error),
+            Err(error @ JsonError::TooLarge(_)) => panic!("{error}"),
             Err(JsonError::Json(error)) => panic!("{error}"),
         };
         let (group, scope, items) = match signal {

@@ -59,11 +59,11 @@ pub(super) struct Report {
     ended: Vec<Circuit>,
 }
 
-impl Report {
-    /// The circuits whose end it tells.
-    pub(super) fn take_ended(&mut self) -> Vec<Circuit> {
-        std::mem::take(&mut self.ended)
-    }
+/// Circuits that there is something to tell of.
+pub(super) struct Due {
+    place: Place,
+    numbers: Vec<usize>,
+    ended: Vec<Circuit>,
 }
 
 /// What a report tells of one circuit.
@@ -189,55 +189,54 @@ impl Engine {
         events
     }
 
-    /// What is there to tell of circuits whose number leaves this remainder, in requests of bounded size. Every report
-    /// is to be [settled](Self::settle).
-    pub(super) fn report(&self, interval: usize, remainder: usize) -> Vec<Report> {
-        let mut reports = Vec::new();
+    /// What is there to tell of circuits whose number leaves this remainder, each for a request of bounded size.
+    pub(super) fn due(&self, interval: usize, remainder: usize) -> Vec<Due> {
+        let now = self.clock.now();
+        let mut all = Vec::new();
         for place in self.places() {
-            self.report_ended(place, &mut reports);
-            let now = self.clock.now();
-            let due = |(number, circuit): &(usize, &Circuit)| number % interval == remainder && (circuit.changed || is_whole_due(circuit, now));
-            let numbers: Vec<usize> = self.shard(place).lock().circuits().filter(due).map(|(number, _)| number).collect();
-            // Not all in one go, so that requests are let in between.
-            reports.extend(numbers.chunks(CIRCUITS_A_REQUEST).map(|chunk| self.report_some(place, chunk)));
+            let mut shard = self.shard(place).lock();
+            let mut ended = shard.take_ended();
+            let is_due = |(number, circuit): &(usize, &Circuit)| number % interval == remainder && (circuit.changed || is_whole_due(circuit, now));
+            let numbers: Vec<usize> = shard.circuits().filter(is_due).map(|(number, _)| number).collect();
+            drop(shard);
+            while !ended.is_empty() {
+                let rest = ended.split_off(ended.len().min(CIRCUITS_A_REQUEST));
+                all.push(Due { place, numbers: Vec::new(), ended: std::mem::replace(&mut ended, rest) });
+            }
+            all.extend(numbers.chunks(CIRCUITS_A_REQUEST).map(|chunk| Due { place, numbers: chunk.to_vec(), ended: Vec::new() }));
         }
-        reports
+        all
     }
 
-    fn report_ended(&self, place: Place, reports: &mut Vec<Report>) {
-        let checked = self.checked.load();
-        let mut ended = self.shard(place).lock().take_ended();
-        while !ended.is_empty() {
-            let rest = ended.split_off(ended.len().min(CIRCUITS_A_REQUEST));
-            let settings = Settings::of(&checked);
-            let mut page = Page::new(&settings, self.clock.now());
-            ended.iter().for_each(|circuit| page.end(circuit));
-            let (request, points) = page.finish();
-            reports.push(Report { request, points, place, told: Vec::new(), ended });
-            ended = rest;
-        }
-    }
-
-    fn report_some(&self, place: Place, numbers: &[usize]) -> Report {
+    /// Tells what is due; the report is to be [settled](Self::settle).
+    pub(super) fn report(&self, due: Due) -> Report {
+        let Due { place, numbers, ended } = due;
         let checked = self.checked.load();
         let settings = Settings::of(&checked);
         let mut page = Page::new(&settings, self.clock.now());
+        ended.iter().for_each(|circuit| page.end(circuit));
         let mut told = Vec::with_capacity(numbers.len());
         let mut shard = self.shard(place).lock();
         for number in numbers {
-            if let Some(circuit) = shard.circuit_mut(*number) {
-                told.push(Told { number: *number, key: Arc::clone(circuit.key()), epoch: circuit.epoch(), sent: page.circuit(circuit) });
+            if let Some(circuit) = shard.circuit_mut(number) {
+                told.push(Told { number, key: Arc::clone(circuit.key()), epoch: circuit.epoch(), sent: page.circuit(circuit) });
                 circuit.changed = false;
             }
         }
         drop(shard);
         let (request, points) = page.finish();
-        Report { request, points, place, told, ended: Vec::new() }
+        Report { request, points, place, told, ended }
     }
 
-    /// Where nobody wants metrics: forgets the circuits that ended, and gives them.
+    /// Where nobody wants metrics: lets go of the circuits that ended, and gives them.
     pub(super) fn take_ended(&self) -> Vec<Circuit> {
-        self.places().flat_map(|place| self.shard(place).lock().take_ended()).collect()
+        let of = |place: Place| {
+            let mut shard = self.shard(place).lock();
+            let ended = shard.take_ended();
+            shard.forget(&ended);
+            ended
+        };
+        self.places().flat_map(of).collect()
     }
 
     /// Shows every circuit, in no particular order.
@@ -258,8 +257,9 @@ impl Engine {
         }
     }
 
-    /// Notes that a report is on its way, or that it was refused and is to be told again.
-    pub(super) fn settle(&self, report: Report, taken: bool) {
+    /// Notes that a report is on its way, or that it was refused and is to be told again; gives the circuits whose end
+    /// was told.
+    pub(super) fn settle(&self, report: Report, taken: bool) -> Vec<Circuit> {
         let Report { place, told, ended, .. } = report;
         let mut shard = self.shard(place).lock();
         for Told { number, key, epoch, sent } in told {
@@ -271,9 +271,12 @@ impl Engine {
                 circuit.changed = true;
             }
         }
-        if !taken {
-            shard.put_back(ended);
+        if taken {
+            shard.forget(&ended);
+            return ended;
         }
+        shard.put_back(ended);
+        Vec::new()
     }
 
     /// Derived data on its way into a pipeline, accounted for as all that is held.

@@ -60,7 +60,8 @@ struct CircuitWindow {
     id: String,
     engine: Arc<Engine>,
     stop: CancellationToken,
-    ticking: Mutex<JoinSet<()>>,
+    /// What ticks, and its task.
+    ticking: Mutex<(Option<Arc<Ticker>>, JoinSet<()>)>,
 }
 
 impl Connector for CircuitWindow {}
@@ -75,7 +76,9 @@ impl Receiver for CircuitWindow {
     fn start(&self, outlets: Outlets) -> Future<'_, Result<(), String>> {
         Box::pin(async move {
             let ticker = Arc::new(Ticker::new(self.id.clone(), Arc::clone(&self.engine), outlets));
-            self.ticking.lock().spawn(ticker.run(self.stop.clone()));
+            let mut ticking = self.ticking.lock();
+            ticking.1.spawn(Arc::clone(&ticker).run(self.stop.clone()));
+            ticking.0 = Some(ticker);
             Ok(())
         })
     }
@@ -85,17 +88,17 @@ impl Lifecycle for CircuitWindow {
     fn shutdown(&self, within: Duration) -> Future<'_, ()> {
         Box::pin(async move {
             self.stop.cancel();
-            let mut ticking = std::mem::take(&mut *self.ticking.lock());
+            let (ticker, mut ticking) = std::mem::take(&mut *self.ticking.lock());
             let finished = async { while ticking.join_next().await.is_some() {} };
             if tokio::time::timeout(within, finished).await.is_err() {
-                tracing::warn!(processor = self.id, "the last metrics and events found no room before the shutdown timeout; they are lost");
+                ticker.into_iter().for_each(|ticker| ticker.give_up());
             }
         })
     }
 
-    fn reconfigure(&self, value: &Value) -> Option<Result<(), String>> {
+    fn reconfigure(&self, value: &Value) -> Result<(), String> {
         let checked = Parsed::read::<Config>(value.clone()).and_then(|config| config.check());
-        Some(checked.map(|checked| self.engine.reconfigure(checked)).map_err(|faults| faults.to_string()))
+        checked.map(|checked| self.engine.reconfigure(checked)).map_err(|faults| faults.to_string())
     }
 }
 

@@ -141,12 +141,12 @@ impl Replay {
             self.ended.extend(self.engine.take_ended());
             return;
         }
-        for mut report in self.engine.report(interval, remainder) {
+        for due in self.engine.due(interval, remainder) {
+            let mut report = self.engine.report(due);
             if report.points > 0 {
                 self.metrics.push(std::mem::take(&mut report.request));
             }
-            self.ended.extend(report.take_ended());
-            self.engine.settle(report, true);
+            self.ended.extend(self.engine.settle(report, true));
         }
     }
 }

@@ -48,11 +48,14 @@ impl Seen {
         let at = usize::try_from(hash >> 40).unwrap_or_default() % PARTS;
         let Some(part) = self.parts.get(at) else { return true };
         let mut part = part.lock();
-        let old = now >= part.since.saturating_add(self.lifetime.load(Ordering::Relaxed));
+        let lifetime = self.lifetime.load(Ordering::Relaxed);
+        let old = now >= part.since.saturating_add(lifetime);
         let full = part.now.len() >= REQUESTS_MAX;
         if old || full {
             self.early.fetch_add(u64::from(full && !old), Ordering::Relaxed);
-            part.before = std::mem::take(&mut part.now);
+            let forgotten = now >= part.since.saturating_add(lifetime.saturating_mul(2));
+            part.before = if forgotten { HashTable::new() } else { std::mem::take(&mut part.now) };
+            part.now = HashTable::new();
             part.since = now;
         }
         let is = |other: &u64| *other == hash;
@@ -89,6 +92,7 @@ mod tests {
         assert!(!seen.insert(b"request", 1_050));
         assert!(!seen.insert(b"request", 1_100));
         assert!(seen.insert(b"request", 1_310));
+        assert!(seen.insert(b"request", 9_000), "a pause forgets, too");
     }
 
     #[test]

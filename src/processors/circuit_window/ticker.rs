@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::{
     task::JoinSet,
-    time::{Instant, Interval, MissedTickBehavior, interval},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,12 @@ use crate::{
 
 /// Events that wait at most, while nobody takes them.
 const EVENTS_MAX: usize = 10_000;
+
+/// Requests of metrics that are on their way at one time.
+const AT_ONCE: usize = 16;
+
+/// How long to wait before the last things are told once more.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Events in one request: well below 1 MiB, even with names of full length.
 const EVENTS_A_REQUEST: usize = 256;
@@ -49,8 +55,17 @@ impl Ticker {
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         tokio::join!(self.close_until(&stop), self.tell_until(&stop));
         self.keep(self.engine.finish());
-        self.tell().await;
-        self.report(1, 0).await;
+        // Again and again, until the time to shut down is over.
+        while !(self.tell().await & self.report(1, 0).await) {
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// Counts and logs what was told to nobody in time.
+    pub(super) fn give_up(&self) {
+        let events = self.waiting.lock().len();
+        self.engine.counts().events_dropped(events as u64);
+        tracing::error!(processor = self.id, events, "the last metrics and events found no room before the shutdown timeout; they are lost");
     }
 
     async fn close_until(&self, stop: &CancellationToken) {
@@ -92,42 +107,49 @@ impl Ticker {
         }
     }
 
-    /// Sends metrics of the circuits that are due, all requests at one time: behind a `batch` processor each would
-    /// wait for the next.
-    async fn report(self: &Arc<Self>, interval: u64, remainder: u64) {
+    /// Sends metrics of the circuits that are due, several requests at one time: behind a `batch` processor each would
+    /// wait for the next. `false` if some were refused.
+    async fn report(self: &Arc<Self>, interval: u64, remainder: u64) -> bool {
         if !self.outlets.metrics.is_connected() {
             drop(self.engine.take_ended());
-            return;
+            return true;
         }
-        let (Ok(interval), Ok(remainder)) = (usize::try_from(interval), usize::try_from(remainder)) else { return };
+        let (Ok(interval), Ok(remainder)) = (usize::try_from(interval), usize::try_from(remainder)) else { return true };
         let mut under_way = JoinSet::new();
-        for report in self.engine.report(interval, remainder) {
+        let mut refused: Vec<String> = Vec::new();
+        for due in self.engine.due(interval, remainder) {
+            if under_way.len() >= AT_ONCE {
+                refused.extend(under_way.join_next().await.and_then(Result::ok).flatten());
+            }
             let ticker = Arc::clone(self);
-            under_way.spawn(async move { ticker.send(report).await });
+            under_way.spawn(async move { ticker.send(ticker.engine.report(due)).await });
         }
-        while under_way.join_next().await.is_some() {}
+        while let Some(sent) = under_way.join_next().await {
+            refused.extend(sent.ok().flatten());
+        }
+        if let Some(reason) = refused.first() {
+            tracing::warn!(processor = self.id, reason, requests = refused.len(), "metrics found no room; they will be told again");
+        }
+        refused.is_empty()
     }
 
-    async fn send(&self, report: Report) {
-        if report.points == 0 {
-            return self.engine.settle(report, true);
-        }
+    /// Sends one request; gives why it was refused, if it was.
+    async fn send(&self, report: Report) -> Option<String> {
         let refused = match self.engine.charged(report.request.encode_to_vec(), report.points) {
+            _ if report.points == 0 => None,
             Ok(part) => self.outlets.metrics.consume(Payload::new(Signal::Metrics, part)).await.err().map(|refusal| refusal.to_string()),
             Err(over) => Some(over.to_string()),
         };
-        if let Some(reason) = &refused {
-            tracing::warn!(processor = self.id, reason, points = report.points, "metrics found no room; they will be told again");
-        }
-        self.engine.settle(report, refused.is_none());
+        drop(self.engine.settle(report, refused.is_none()));
+        refused
     }
 
-    /// Sends the events that wait, in order.
-    async fn tell(&self) {
+    /// Sends the events that wait, in order. `false` if some still wait.
+    async fn tell(&self) -> bool {
         loop {
             let next: Vec<CircuitEvent> = self.waiting.lock().iter().take(EVENTS_A_REQUEST).cloned().collect();
             if next.is_empty() {
-                return;
+                return true;
             }
             let told = match self.engine.charged(self.engine.logs(&next).encode_to_vec(), next.len()) {
                 Ok(part) => self.outlets.logs.consume(Payload::new(Signal::Logs, part)).await.map_err(|refusal| refusal.to_string()),
@@ -135,7 +157,8 @@ impl Ticker {
             };
             let mut waiting = self.waiting.lock();
             if let Err(reason) = told {
-                return tracing::warn!(processor = self.id, reason, waiting = waiting.len(), "events found no room; they will be told again");
+                tracing::warn!(processor = self.id, reason, waiting = waiting.len(), "events found no room; they will be told again");
+                return false;
             }
             // New ones come behind those that were told.
             waiting.drain(..next.len());

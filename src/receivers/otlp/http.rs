@@ -18,7 +18,10 @@ use crate::{
         http::{MediaType, body_kind, status_body},
         read,
     },
-    otlp::{Signal, json as otlp_json},
+    otlp::{
+        Signal,
+        json::{self as otlp_json, JsonError},
+    },
     pipeline::{Intake, OverLimit, Partial, Refusal, Rejection},
 };
 
@@ -82,7 +85,10 @@ impl Service {
         let body = read(body, self.limits, &mut grow).await.map_err(|why| self.too_much(why))?;
         let mut translate = || {
             let body = encoding.inflate(&body, self.limits, &mut grow).map_err(|why| self.broken(encoding, why))?;
-            self.translated(*signal, media, body)
+            let length = body.len();
+            let message = self.translated(*signal, media, body)?;
+            grow(message.len().saturating_sub(length)).map_err(|reason| self.too_much(TooMuch::Memory(reason)))?;
+            Ok(message)
         };
         let aside = match (encoding, media) {
             (Encoding::None, MediaType::Protobuf) => false,
@@ -104,9 +110,12 @@ impl Service {
         match media {
             MediaType::Protobuf => Ok(body),
             MediaType::Json if body.is_empty() => Ok(body),
-            MediaType::Json => otlp_json::to_protobuf(signal, &body).map(Bytes::from).map_err(|error| {
-                self.intake.malformed();
-                Wrong::new(StatusCode::BAD_REQUEST, error.to_string())
+            MediaType::Json => otlp_json::to_protobuf(signal, &body, self.limits.request_bytes).map(Bytes::from).map_err(|error| match error {
+                JsonError::TooLarge(limit) => self.too_much(TooMuch::Request(limit)),
+                error => {
+                    self.intake.malformed();
+                    Wrong::new(StatusCode::BAD_REQUEST, error.to_string())
+                }
             }),
         }
     }

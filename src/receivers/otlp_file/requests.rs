@@ -215,7 +215,7 @@ impl<R: BufRead> Requests<R> {
             }
             self.consumed += read;
             if !line.trim_ascii().is_empty() {
-                return Ok(from_json(&line).map_or_else(Next::Broken, Next::Request));
+                return Ok(from_json(&line, self.limits.request_bytes).map_or_else(Next::Broken, Next::Request));
             }
         }
     }
@@ -269,7 +269,11 @@ impl<R: BufRead> Requests<R> {
             Inflate::TooMuch(TooMuch::Request(limit)) => format!("a record of more than {limit} bytes"),
             Inflate::Broken(error) => format!("broken {} data: {error}", encoding.header().unwrap_or_default()),
         })?;
-        if record.first() == Some(&b'{') { from_json(&record) } else { Ok(Request { signal: self.protobuf, bytes: record }) }
+        if record.first() == Some(&b'{') {
+            from_json(&record, self.limits.request_bytes)
+        } else {
+            Ok(Request { signal: self.protobuf, bytes: record })
+        }
     }
 }
 
@@ -277,10 +281,10 @@ fn cut_off() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the last request is cut off")
 }
 
-fn from_json(text: &[u8]) -> Result<Request, String> {
+fn from_json(text: &[u8], limit: usize) -> Result<Request, String> {
     let signal = signal_of(text).map_err(|error| format!("invalid OTLP/JSON: {error}"))?;
     let signal = signal.ok_or("JSON without `resourceSpans`, `resourceMetrics` or `resourceLogs`")?;
-    let bytes = json::to_protobuf(signal, text).map_err(|error| error.to_string())?;
+    let bytes = json::to_protobuf(signal, text, limit).map_err(|error| error.to_string())?;
     Ok(Request { signal, bytes: bytes.into() })
 }
 
@@ -335,7 +339,7 @@ mod tests {
 
     #[test]
     fn every_layout_is_recognised() {
-        let protobuf = json::to_protobuf(Signal::Traces, LINE.as_bytes()).unwrap();
+        let protobuf = json::to_protobuf(Signal::Traces, LINE.as_bytes(), usize::MAX).unwrap();
         let traces = format!("traces {}", protobuf.len());
         let lines = format!("{LINE}\n\n {LINE}");
         assert_eq!(all(lines.clone().into()), [&*traces, &*traces]);

@@ -1,5 +1,7 @@
 //! `debug`: writes what it is given to the standard output, for people.
 
+mod render;
+
 use std::{
     io::{self, Write},
     sync::Arc,
@@ -9,10 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
 
-use super::{
-    render,
-    sending::{Failure, RetryOnFailure, Sender, Sending, SendingQueue, Sent},
-};
+use super::sending::{Failure, RetryOnFailure, Sender, Sending, SendingQueue, Sent};
 use crate::{
     config::schema_of,
     otlp::Signal,

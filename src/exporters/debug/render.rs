@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 
-use super::debug::Verbosity;
+use super::Verbosity;
 use crate::otlp::{Malformed, Signal, json};
 
 /// Requests larger than this are not printed in full: decoded, hostile ones may be fifty times as large.
