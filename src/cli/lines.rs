@@ -163,8 +163,9 @@ pub(super) fn write(out: &mut impl Write, events: &[EventLine], circuits: &[Circ
 pub(super) fn write_tables(out: &mut impl Write, events: &[EventLine], circuits: &[CircuitLine]) -> io::Result<()> {
     if !events.is_empty() {
         let rows = events.iter().map(|event| {
-            let seconds = format!("{:.3}", event.time_unix_nano as f64 / 1e9);
-            vec![seconds, event.event.to_owned(), event.circuit.text(), event.instance.clone(), event.source.to_owned()]
+            let time = jiff::Timestamp::from_nanosecond(i128::from(event.time_unix_nano))
+                .map_or_else(|_| event.time_unix_nano.to_string(), |time| format!("{time:.3}"));
+            vec![time, event.event.to_owned(), event.circuit.text(), event.instance.clone(), event.source.to_owned()]
         });
         write_table(out, &["TIME", "EVENT", "CIRCUIT", "INSTANCE", "SOURCE"], rows.collect())?;
         writeln!(out)?;

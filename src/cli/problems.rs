@@ -17,7 +17,7 @@ pub(super) fn tell(line: &str) {
 /// Tells all problems, errors first.
 pub(super) fn tell_all(document: &Document, problems: &[Problem]) {
     let mut sorted: Vec<&Problem> = problems.iter().collect();
-    sorted.sort_by_key(|problem| problem.severity);
+    sorted.sort_by_key(|problem| (problem.severity, document.order(problem)));
     for problem in &sorted {
         tell(&document.describe(problem));
     }

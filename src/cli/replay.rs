@@ -7,12 +7,13 @@ use std::{
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use opentelemetry::metrics::{Meter, MeterProvider, noop::NoopMeterProvider};
+use prost::Message;
 
 use super::{Failed, lines, problems, start};
 use crate::{
     config::Source,
     net::Limits,
-    otlp::Signal,
+    otlp::{Signal, json},
     pipeline::Section,
     processors::circuit_window::{Replay, Replayed},
     receivers::otlp_file::{Content, Next, Request, Requests},
@@ -146,7 +147,8 @@ impl Session {
     fn write_metrics(&mut self) -> io::Result<()> {
         let Some(out) = &mut self.metrics else { return Ok(()) };
         for request in self.replay.take_metrics() {
-            serde_json::to_writer(&mut *out, &request)?;
+            let line = json::from_protobuf(Signal::Metrics, &request.encode_to_vec()).map_err(io::Error::other)?;
+            out.write_all(&line)?;
             out.write_all(b"\n")?;
         }
         Ok(())

@@ -26,6 +26,7 @@ pub(super) fn plan(sources: &[Source]) -> Result<Plan, Failed> {
 /// Runs until it is told to stop.
 pub(super) fn run(sources: Vec<Source>) -> Result<(), Failed> {
     let plan = plan(&sources)?;
+    let named = sources.iter().map(Source::name).collect::<Vec<_>>().join(", ");
     let reload: Reload = Box::new(move || {
         let (document, found) = config::load(&sources);
         let (plan, problems) = service::plan(&document, found);
@@ -36,6 +37,7 @@ pub(super) fn run(sources: Vec<Source>) -> Result<(), Failed> {
     let runtime = runtime()?;
     let ran = runtime.block_on(async {
         let telemetry = Running::start(plan.telemetry())?;
+        tracing::info!(configuration = named, version = env!("CARGO_PKG_VERSION"), "starting");
         let ran = service::run(plan, telemetry.meter(), Arc::new(Ledger::default()), reload).await;
         telemetry.stop().await;
         ran.map_err(Failed::Because)

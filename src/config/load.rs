@@ -30,7 +30,7 @@ pub enum Source {
 
 impl Source {
     /// What problems call it; never the value of a `--set`, which may be a secret.
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
             Self::Text(name, _) => (*name).to_owned(),
@@ -179,10 +179,21 @@ impl Document {
         format!("{place}: {word}: {key}{}", problem.message)
     }
 
-    /// `file:line` of a problem: where it was found, else where its key stands, else where the nearest key above it does.
-    fn place(&self, problem: &Problem) -> String {
+    /// In what order problems are told: as they stand in the sources.
+    pub fn order(&self, problem: &Problem) -> (usize, Option<usize>) {
+        let Place { source, line } = self.place_of(problem);
+        (source, line)
+    }
+
+    /// Where a problem was found, else where its key stands, else where the nearest key above it does.
+    fn place_of(&self, problem: &Problem) -> Place {
         let above = || std::iter::successors(Some(problem.path.clone()), Path::parent).find_map(|path| self.places.get(&path).copied());
-        let place = problem.at.or_else(above).unwrap_or(Place { source: 0, line: None });
+        problem.at.or_else(above).unwrap_or(Place { source: 0, line: None })
+    }
+
+    /// `file:line` of a problem.
+    fn place(&self, problem: &Problem) -> String {
+        let place = self.place_of(problem);
         let name = self.sources.get(place.source).map_or("configuration", String::as_str);
         place.line.map_or_else(|| name.to_owned(), |line| format!("{name}:{line}"))
     }

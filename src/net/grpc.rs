@@ -29,8 +29,8 @@ const MESSAGE_CHARS_MAX: usize = 1024;
 const INFLATE_ASIDE: usize = 4 << 10;
 
 /// Whether a request speaks gRPC with messages in protobuf.
-pub fn is_grpc<B>(request: &Request<B>) -> bool {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     matches!(kind, "application/grpc" | "application/grpc+proto")
 }

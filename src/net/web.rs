@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -16,6 +16,9 @@ use super::{
     door::{Limits, read},
     with_causes,
 };
+
+/// As the specification asks of exporters: <https://opentelemetry.io/docs/specs/otel/protocol/exporter/#user-agent>.
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("Fuseboard/", env!("CARGO_PKG_VERSION")));
 
 /// The most bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -61,6 +64,7 @@ impl WebClient {
     pub async fn post(&self, uri: &Uri, headers: HeaderMap, body: Bytes) -> Result<Answered, String> {
         let mut request = Request::post(uri.clone()).body(Full::new(body)).map_err(|error| error.to_string())?;
         *request.headers_mut() = headers;
+        request.headers_mut().entry(header::USER_AGENT).or_insert(USER_AGENT);
         let until = Instant::now().checked_add(self.timeout);
         let answered = within(until, self.client.request(request)).await;
         let answered = answered.ok_or_else(|| format!("no answer within {:?}", self.timeout))?;

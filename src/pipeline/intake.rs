@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use opentelemetry::{
@@ -22,6 +25,7 @@ pub struct Intake {
     outlets: Outlets,
     ledger: Arc<Ledger>,
     counts: Counts,
+    misdirected: AtomicU64,
 }
 
 /// Items of a request that were left out, and why.
@@ -47,7 +51,7 @@ pub enum Rejection {
 impl Intake {
     /// The intake of one receiver for what comes by one transport (`grpc`, `http`, `file`).
     pub fn new(setup: &Setup, outlets: Outlets, transport: &'static str) -> Self {
-        Self { outlets, ledger: Arc::clone(&setup.ledger), counts: Counts::new(&setup.meter, &setup.id, transport) }
+        Self { outlets, ledger: Arc::clone(&setup.ledger), counts: Counts::new(&setup.meter, &setup.id, transport), misdirected: AtomicU64::new(0) }
     }
 
     /// A charge of nothing, to grow with the bytes of a request as they come.
@@ -69,7 +73,10 @@ impl Intake {
 
     async fn taken(&self, signal: Signal, bytes: Bytes, mut charge: Charge) -> Result<Partial, Rejection> {
         // Asked once: a reload may lead the outlet elsewhere, or nowhere, at any moment.
-        let Some(consumer) = self.outlets.of(signal).consumer() else { return Err(Rejection::NoPipeline) };
+        let Some(consumer) = self.outlets.of(signal).consumer() else {
+            self.misdirected(&format!("no pipeline takes {signal} from here"));
+            return Err(Rejection::NoPipeline);
+        };
         let Checked { bytes, items, rejected, message } = check(signal, bytes).map_err(|error| {
             self.malformed();
             Rejection::Malformed(error.to_string())
@@ -101,6 +108,18 @@ impl Intake {
     /// Counts a request that could not be read.
     pub fn malformed(&self) {
         self.counts.malformed.add(1, &self.counts.attributes);
+    }
+
+    /// Counts a request that went to the wrong place, and says so: the 1st, 2nd, 4th, 8th … time, since a wrongly aimed
+    /// exporter comes again and again.
+    pub fn misdirected(&self, what: &str) {
+        self.malformed();
+        let times = self.misdirected.fetch_add(1, Ordering::Relaxed) + 1;
+        if times.is_power_of_two() {
+            let [receiver, transport] = &self.counts.attributes;
+            let (receiver, transport) = (receiver.value.as_str(), transport.value.as_str());
+            tracing::warn!(%receiver, %transport, times, "an application sends to the wrong place: {what}");
+        }
     }
 
     /// Counts a request whose sender went away before it had come whole.

@@ -279,7 +279,12 @@ impl Planner<'_> {
             let homes = [place, Section::Processors];
             let home = homes.into_iter().find(|home| self.defined.contains_key(&(*home, id.clone())));
             let Some(home) = home else {
-                self.error(&path, self.undefined(place, id));
+                // Written under a name that was complained of already: it is that mistake over again.
+                let kind = |id: &str| id.split('/').next().unwrap_or_default().to_owned();
+                let mistaken = self.defined.keys().filter(|(section, id)| *section == place && registry::find(*section, id).is_none());
+                if !mistaken.into_iter().any(|(_, wrong)| nearest(&kind(wrong), [kind(id).as_str()]).is_some()) {
+                    self.error(&path, self.undefined(place, id));
+                }
                 continue;
             };
             let Some(factory) = registry::find(home, id) else { continue };

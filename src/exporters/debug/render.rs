@@ -145,7 +145,7 @@ impl Page {
     }
 
     fn metric(&mut self, metric: &Metric) -> fmt::Result {
-        let unit = if metric.unit.is_empty() { String::new() } else { format!(" {}", shown(&metric.unit)) };
+        let unit = if matches!(metric.unit.as_str(), "" | "1") { String::new() } else { format!(" {}", shown(&metric.unit)) };
         if self.verbosity == Verbosity::Detailed {
             writeln!(self.out, "  metric {}{unit}: {}", shown(&metric.name), shown(&metric.description))?;
         }
@@ -167,14 +167,14 @@ impl Page {
         match point.value {
             _ if no_value => write!(self.out, "no recorded value")?,
             Some(number_data_point::Value::AsInt(value)) => write!(self.out, "{value}{unit}")?,
-            Some(number_data_point::Value::AsDouble(value)) => write!(self.out, "{value}{unit}")?,
+            Some(number_data_point::Value::AsDouble(value)) => write!(self.out, "{}{unit}", Rounded(value))?,
             None => write!(self.out, "no value")?,
         }
         self.times(point.start_time_unix_nano, point.time_unix_nano)
     }
 
     fn histogram(&mut self, metric: &Metric, unit: &str, point: &HistogramDataPoint) -> fmt::Result {
-        write!(self.out, "  {} {} count={} sum={}{unit}", shown(&metric.name), Attributes(&point.attributes), point.count, point.sum())?;
+        write!(self.out, "  {} {} count={} sum={}{unit}", shown(&metric.name), Attributes(&point.attributes), point.count, Rounded(point.sum()))?;
         if self.verbosity == Verbosity::Detailed {
             write!(self.out, " bounds={:?} counts={:?}", point.explicit_bounds, point.bucket_counts)?;
         }
@@ -182,7 +182,7 @@ impl Page {
     }
 
     fn exponential(&mut self, metric: &Metric, unit: &str, point: &ExponentialHistogramDataPoint) -> fmt::Result {
-        write!(self.out, "  {} {} count={} sum={}{unit}", shown(&metric.name), Attributes(&point.attributes), point.count, point.sum())?;
+        write!(self.out, "  {} {} count={} sum={}{unit}", shown(&metric.name), Attributes(&point.attributes), point.count, Rounded(point.sum()))?;
         if self.verbosity == Verbosity::Detailed {
             let buckets = point.positive.clone().unwrap_or_default();
             write!(self.out, " scale={} zero={} offset={} counts={:?}", point.scale, point.zero_count, buckets.offset, buckets.bucket_counts)?;
@@ -203,7 +203,7 @@ impl Page {
         writeln!(
             self.out,
             "  {} {} {} {body} {}",
-            record.time_unix_nano,
+            Instant(record.time_unix_nano),
             shown(&record.severity_text),
             shown(&record.event_name),
             Attributes(&record.attributes)
@@ -238,7 +238,7 @@ impl fmt::Display for Any<'_> {
             Some(Value::StringValue(text)) => f.write_str(&shown(text)),
             Some(Value::BoolValue(value)) => write!(f, "{value}"),
             Some(Value::IntValue(value)) => write!(f, "{value}"),
-            Some(Value::DoubleValue(value)) => write!(f, "{value}"),
+            Some(Value::DoubleValue(value)) => write!(f, "{}", Rounded(*value)),
             Some(Value::BytesValue(bytes)) => write!(f, "{}", Hex(bytes)),
             Some(Value::ArrayValue(array)) => {
                 f.write_str("[")?;
@@ -258,6 +258,28 @@ struct Hex<'a>(&'a [u8]);
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A number with four digits that count, which is what a person reads.
+struct Rounded(f64);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rounded: f64 = format!("{:.3e}", self.0).parse().unwrap_or(self.0);
+        if self.0.fract() == 0.0 { write!(f, "{}", self.0) } else { write!(f, "{rounded}") }
+    }
+}
+
+/// Unix time in nanoseconds as a date and time.
+struct Instant(u64);
+
+impl fmt::Display for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_nanosecond(i128::from(self.0)) {
+            Ok(time) => write!(f, "{time:.3}"),
+            Err(_) => write!(f, "{}", self.0),
+        }
     }
 }
 

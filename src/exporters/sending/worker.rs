@@ -304,7 +304,7 @@ impl<S: Sender> Shared<S> {
                 let tried = since.elapsed();
                 return Err(Ended::GivenUp(format!("{reason} (given up after {tried:.1?}, retry_on_failure.max_elapsed_time)")));
             }
-            tracing::warn!(exporter = self.id, reason, wait = ?wait, items = batch.items(), "export failed; will try again");
+            tracing::warn!(exporter = self.id, reason, wait = %format!("{wait:.1?}"), items = batch.items(), "export failed; will try again");
             self.cut.run_until_cancelled(tokio::time::sleep(wait)).await.ok_or(Ended::Cut)?;
             interval = interval.mul_f64(self.retry.multiplier).min(self.retry.max_interval.get());
         }

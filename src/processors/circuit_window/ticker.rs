@@ -3,8 +3,9 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::{
+    sync::Notify,
     task::JoinSet,
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -38,17 +39,13 @@ pub(super) struct Ticker {
     outlets: Outlets,
     /// Told to nobody yet.
     waiting: Mutex<Vec<CircuitEvent>>,
-}
-
-fn seconds() -> Interval {
-    let mut seconds = interval(Duration::from_secs(1));
-    seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    seconds
+    /// A second's buckets are closed: what is told then holds all that came before.
+    closed: Notify,
 }
 
 impl Ticker {
     pub(super) fn new(id: String, engine: Arc<Engine>, outlets: Outlets) -> Self {
-        Self { id, engine, outlets, waiting: Mutex::default() }
+        Self { id, engine, outlets, waiting: Mutex::default(), closed: Notify::new() }
     }
 
     /// Runs until it is stopped, then closes and tells everything.
@@ -69,17 +66,19 @@ impl Ticker {
     }
 
     async fn close_until(&self, stop: &CancellationToken) {
-        let mut seconds = seconds();
+        let mut seconds = interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
         while stop.run_until_cancelled(seconds.tick()).await.is_some() {
             self.keep(self.engine.advance());
+            self.closed.notify_one();
         }
     }
 
     /// Stops between two seconds only: what was begun to be told is told to the end.
     async fn tell_until(self: &Arc<Self>, stop: &CancellationToken) {
         let began = Instant::now();
-        let (mut seconds, mut told) = (seconds(), None);
-        while stop.run_until_cancelled(seconds.tick()).await.is_some() {
+        let mut told = None;
+        while stop.run_until_cancelled(self.closed.notified()).await.is_some() {
             self.tell().await;
             let interval = (self.engine.emit_interval() / 1_000_000_000).max(1);
             let now = began.elapsed().as_secs() + 1;

@@ -19,8 +19,8 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
-        if !grpc::is_grpc(&request) {
-            self.intake.malformed();
+        if !grpc::is_grpc(request.headers()) {
+            self.intake.misdirected("OTLP/HTTP came to the port of gRPC; it usually goes to 4318");
             drain(&mut request.into_body(), self.limits).await;
             return grpc::not_grpc();
         }

@@ -10,11 +10,12 @@ use opentelemetry_proto::tonic::collector::{
 };
 use prost::Message;
 use serde_json::json;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::{
     net::{
         Answer, Encoding, Inflate, Limits, TooMuch, drain,
+        grpc::{self, is_grpc},
         http::{MediaType, body_kind, status_body},
         read,
     },
@@ -56,6 +57,11 @@ impl Service {
         let media =
             request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).and_then(MediaType::named).unwrap_or(MediaType::Json);
         let (head, mut body) = request.into_parts();
+        if is_grpc(&head.headers) {
+            self.intake.misdirected("OTLP/gRPC came to the port of HTTP; it usually goes to 4317");
+            drain(&mut body, self.limits).await;
+            return grpc::refuse(Status::unimplemented("this port speaks OTLP/HTTP; OTLP/gRPC usually listens on 4317"));
+        }
         match self.export(&head, &mut body).await {
             Ok((signal, partial)) => success(media, signal, &partial),
             Err(wrong) => {
