@@ -41,16 +41,36 @@ fn a_recording_gives_the_same_twice_and_shuffled_within_the_lateness() {
     let [first, second] = metrics.map(|metrics| std::fs::read_to_string(metrics).unwrap());
     assert!(first == second && first.lines().count() > 5);
 
-    // The recording holds a request every 0.5 s or so; each comes up to 10 s later than it was sent.
-    let mut shuffled: Vec<(u64, &str)> =
-        text.lines().enumerate().map(|(at, line)| (at as u64 + (at as u64).wrapping_mul(0x9e37_79b9) % 20, line)).collect();
-    shuffled.sort_by_key(|(at, _)| *at);
-    let shuffled: Vec<&str> = shuffled.into_iter().map(|(_, line)| line).collect();
-    let shuffled = replay(&directory.file("shuffled.jsonl", shuffled.join("\n")), &[]);
     let circuits = lines(&outputs[0], "circuit");
-    assert_eq!(circuits[0]["requests"]["success"], 5089);
+    let events = lines(&outputs[0], "event");
+    assert_eq!((&circuits[0]["requests"]["success"], events.len()), (&5089.into(), 74));
     assert_eq!(circuits[0]["window"]["success"].as_u64().map(|calls| calls > 100), Some(true));
-    assert_eq!(lines(&shuffled, "circuit"), circuits);
+
+    // The recording holds a request every 0.5 s or so. Each comes up to 10 s later than it was sent: the same windows.
+    let late = replay(&directory.file("late.jsonl", shuffled(&text, 20)), &[]);
+    for part in ["window", "errors"] {
+        assert_eq!(lines(&late, "circuit")[0][part], circuits[0][part]);
+    }
+    assert_eq!(lines(&late, "circuit")[0]["requests"]["success"], 5089);
+    // Where spans are waited for as long as that, breakers' states are the same, too.
+    let patient = ["--set", "processors.circuit_window.reorder=15s"];
+    let [waited, late] = ["straight.jsonl", "late.jsonl"].map(|file| replay(&directory.0.join(file), &patient));
+    assert_eq!(told(&late), told(&waited));
+    assert_eq!(told(&waited), told(&outputs[0]));
+}
+
+/// What was told of breakers, without when it was known.
+fn told(output: &str) -> Vec<String> {
+    let one = |line: &serde_json::Value| format!("{} {} {} {}", line["event"], line["time_unix_nano"], line["circuit"], line["instance"]);
+    lines(output, "event").iter().map(one).collect()
+}
+
+/// The requests of a recording, each up to so many places later.
+fn shuffled(text: &str, places: u64) -> String {
+    let later = |at: usize| at as u64 + (at as u64).wrapping_mul(0x9e37_79b9) % places;
+    let mut shuffled: Vec<(u64, &str)> = text.lines().enumerate().map(|(at, line)| (later(at), line)).collect();
+    shuffled.sort_by_key(|(at, _)| *at);
+    shuffled.into_iter().map(|(_, line)| line).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::{
     bucket::Outcome,
     config::CircuitMetricsConfig,
+    detect::suspect::{Decision, Permits},
     event::{CircuitEvent, IncidentId},
     key::CircuitKey,
     member::{Evidence, Member},
@@ -44,10 +45,31 @@ pub struct Circuit {
     totals: Totals,
     incident: Option<Incident>,
     exemplars: Option<Box<Exemplars>>,
+    /// What most circuits never have.
+    detected: Option<Box<Detected>>,
     /// What was handed out last.
     pub sent: Sent,
     /// Whether anything moved since then.
     pub changed: bool,
+}
+
+/// What calls and rejections told of a circuit's breaker.
+#[derive(Debug, Default)]
+struct Detected {
+    permits: Permits,
+    /// Not final yet: other instances may still tell of what was before.
+    decided: Vec<Decided>,
+}
+
+/// A change that was decided in one instance.
+#[derive(Clone, Debug)]
+pub(super) struct Decided {
+    pub(super) decision: Decision,
+    pub(super) member: usize,
+    pub(super) instance: Arc<str>,
+    pub(super) breaker: Option<Arc<str>>,
+    pub(super) reason: Arc<str>,
+    pub(super) ids: Ids,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +137,7 @@ impl Circuit {
             totals: Totals::default(),
             incident: None,
             exemplars: None,
+            detected: None,
             sent: Sent::default(),
             changed: true,
         }
@@ -263,6 +286,12 @@ impl Circuit {
         late
     }
 
+    /// Counts a call that was turned away before there was a span for it, which would have ended then.
+    pub(super) fn count_rejection(&mut self, end: u64, now: u64, config: &CircuitMetricsConfig) {
+        let call = Call { start: end, end, outcome: Outcome::Rejected, error: "", weight: 1 };
+        self.count(&call, || [0; 24], now, config);
+    }
+
     #[inline]
     fn exemplify(&mut self, outcome: Outcome, mut exemplar: Exemplar, ids: impl FnOnce() -> Ids) {
         let exemplars = self.exemplars.get_or_insert_default();
@@ -283,12 +312,42 @@ impl Circuit {
             self.window.close_to(number.min(to), config.buckets());
             self.observe(member, &evidence, config, events);
         }
+        self.settle_decided(to, config, events);
         if to > self.window.closed_to() {
             self.changed |= !self.window.is_empty();
             self.window.close_to(to, config.buckets());
             if self.window.get().total().requests() < RARE * config.buckets() {
                 self.rest();
             }
+        }
+    }
+
+    /// How many probes its breakers let through, as far as was learned.
+    pub(super) fn permits(&mut self) -> &mut Permits {
+        &mut self.detected.get_or_insert_default().permits
+    }
+
+    /// Notes what was decided; it is told when everything before it is final.
+    pub(super) fn decide(&mut self, decided: Decided) {
+        self.detected.get_or_insert_default().decided.push(decided);
+    }
+
+    /// Tells what was decided in buckets before this one, in order of time.
+    fn settle_decided(&mut self, to: u64, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
+        let Some(detected) = self.detected.as_mut().filter(|detected| !detected.decided.is_empty()) else { return };
+        let all = std::mem::take(&mut detected.decided);
+        let (mut due, later): (Vec<Decided>, Vec<Decided>) = all.into_iter().partition(|one| one.decision.at / config.bucket_size() < to);
+        detected.decided = later;
+        due.sort_by(|one, other| {
+            (one.decision.at, one.decision.decided, &one.instance).cmp(&(other.decision.at, other.decision.decided, &other.instance))
+        });
+        for Decided { decision, member, instance, breaker, reason, ids } in due {
+            let Some(known) = self.members.get_mut(member).filter(|known| **known.instance() == *instance && !known.reports()) else { continue };
+            known.detect(decision.change.state_after());
+            let number = decision.at / config.bucket_size();
+            self.window.close_to(number.min(to), config.buckets());
+            let Decision { change, at, decided } = decision;
+            self.tell(Told { change, source: Source::Rejected, at, number, decided, ids, breaker, reason }, &instance, config, events);
         }
     }
 
@@ -309,28 +368,27 @@ impl Circuit {
         let changes = instance.observe(evidence);
         let name = Arc::clone(instance.instance());
         for change in changes {
-            self.changed = true;
-            let number = observation.order / config.bucket_size();
-            let window = (change == Change::Trip).then(|| Box::new(self.window.get_mut().snapshot(number, config)));
-            self.count_change(change, number, observation.ids, observation.at, config);
-            let (incident, incident_duration) = self.follow_incident(change, observation.at, config);
-            events.push(CircuitEvent {
-                at: observation.at,
-                circuit: Arc::clone(&self.key),
-                instance: Arc::clone(&name),
-                change,
-                source: Source::Reported,
-                ids: observation.ids,
-                window,
-                incident,
-                incident_duration,
-            });
+            let (at, ids, decided) = (observation.at, observation.ids, observation.order);
+            let number = decided / config.bucket_size();
+            let told = Told { change, source: Source::Reported, at, number, decided, ids, breaker: None, reason: Arc::default() };
+            self.tell(told, &name, config, events);
         }
     }
 
-    fn count_change(&mut self, change: Change, number: u64, ids: Ids, at: u64, config: &CircuitMetricsConfig) {
+    /// Counts a final change and makes an event of it.
+    fn tell(&mut self, told: Told, instance: &Arc<str>, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
+        let Told { change, source, at, number, decided, ids, breaker, reason } = told;
+        self.changed = true;
+        let window = (change == Change::Trip).then(|| Box::new(self.window.get_mut().snapshot(number, config)));
+        self.count_change(change, source, number, ids, at, config);
+        let (incident, incident_duration) = self.follow_incident(change, at, config);
+        let (circuit, instance) = (Arc::clone(&self.key), Arc::clone(instance));
+        events.push(CircuitEvent { at, circuit, instance, change, source, decided, breaker, reason, ids, window, incident, incident_duration });
+    }
+
+    fn count_change(&mut self, change: Change, source: Source, number: u64, ids: Ids, at: u64, config: &CircuitMetricsConfig) {
         let born = self.born();
-        let Some(counts) = self.totals.breaker(Source::Reported, born) else { return };
+        let Some(counts) = self.totals.breaker(source, born) else { return };
         let bucket = match self.window.get_mut().place(number, config.buckets()) {
             Place::Open(bucket) | Place::Late(bucket) => Some(bucket),
             Place::Outside => None,
@@ -389,7 +447,8 @@ impl Circuit {
 
     /// Whether there is nothing to settle.
     pub(super) fn is_settled(&self) -> bool {
-        self.window.is_empty() && self.members.iter().all(|(_, member)| !member.has_evidence())
+        let decided = self.detected.as_ref().is_some_and(|detected| !detected.decided.is_empty());
+        !decided && self.window.is_empty() && self.members.iter().all(|(_, member)| !member.has_evidence())
     }
 
     /// Bytes it holds, itself included.
@@ -405,8 +464,22 @@ impl Circuit {
             + self.window.heap_bytes()
             + self.totals.heap_bytes()
             + self.exemplars.as_ref().map_or(0, |_| size_of::<Exemplars>())
+            + self.detected.as_ref().map_or(0, |detected| size_of::<Detected>() + detected.decided.capacity() * size_of::<Decided>())
             + histograms
     }
+}
+
+/// A change that is final.
+struct Told {
+    change: Change,
+    source: Source,
+    at: u64,
+    /// The bucket it counts in.
+    number: u64,
+    decided: u64,
+    ids: Ids,
+    breaker: Option<Arc<str>>,
+    reason: Arc<str>,
 }
 
 /// The changes of one observation.

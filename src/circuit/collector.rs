@@ -16,8 +16,9 @@ use super::{
     bucket::Outcome,
     circuit::{Call, Circuit, Reshape},
     config::CircuitMetricsConfig,
+    detect::{habit::Habits, library, watch::Watch},
     event::CircuitEvent,
-    inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, ResourceRecord, SpanRecord, TargetRecord},
+    inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, ResourceRecord, SpanRecord, TargetRecord, Text},
     key::{Caller, CircuitKey, Target},
     member::{Evidence, Member},
     selection::Selection,
@@ -73,15 +74,23 @@ impl Room {
 /// A shard is all circuits of some callers, so that each circuit has one owner.
 #[derive(Debug)]
 pub struct CircuitBreakerMetricsCollector {
-    config: Arc<CircuitMetricsConfig>,
+    pub(super) config: Arc<CircuitMetricsConfig>,
     selection: Arc<Selection>,
     room: Arc<Room>,
-    processes: Slab<Process>,
+    pub(super) processes: Slab<Process>,
     by_resource: HashTable<u32>,
     /// Boxed, since a slab that grows leaves room for as many again.
-    circuits: Slab<Box<Circuit>>,
+    pub(super) circuits: Slab<Box<Circuit>>,
     by_key: HashTable<u32>,
     hasher: RandomState,
+    /// What callers usually call, by caller.
+    pub(super) habits: Slab<Habits>,
+    by_caller: HashTable<u32>,
+    callers: Vec<Arc<Caller>>,
+    /// Traces of the request at hand that are learned from; empty between requests.
+    pub(super) learning: Learning,
+    /// The library of each rule.
+    pub(super) libraries: Arc<[Arc<str>]>,
     /// Circuits that ended and whose series have to be ended too.
     ended: Vec<Circuit>,
     instances: usize,
@@ -90,8 +99,12 @@ pub struct CircuitBreakerMetricsCollector {
 
 /// A process that sends spans: one instance of every circuit it calls through.
 #[derive(Debug)]
-struct Process {
-    caller: Arc<Caller>,
+pub(super) struct Process {
+    pub(super) caller: Arc<Caller>,
+    /// What its caller usually calls.
+    pub(super) habits: u32,
+    /// While something there is worth a closer look.
+    pub(super) watch: Option<Box<Watch>>,
     instance: Arc<str>,
     /// The newest end of its spans.
     newest_end: u64,
@@ -104,10 +117,19 @@ struct Process {
 
 /// A process in a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seat {
-    circuit: u32,
+pub(super) struct Seat {
+    pub(super) circuit: u32,
     /// Among the circuit's members; `None` where those are too many.
-    member: Option<u32>,
+    pub(super) member: Option<u32>,
+}
+
+/// Traces that are learned from.
+#[derive(Debug, Default)]
+pub(super) struct Learning {
+    /// A part of the trace id, the circuit, the start.
+    pub(super) calls: Vec<(u64, u32, u64)>,
+    /// A part of the trace id, the process, the operation.
+    pub(super) roots: Vec<(u64, u32, Text)>,
 }
 
 /// What became of a request.
@@ -166,10 +188,20 @@ impl CircuitBreakerMetricsCollector {
             circuits: Slab::new(),
             by_key: HashTable::new(),
             hasher: RandomState::default(),
+            habits: Slab::new(),
+            by_caller: HashTable::new(),
+            callers: Vec::new(),
+            learning: Learning::default(),
+            libraries: library::names(),
             ended: Vec::new(),
             instances: 0,
             next_sweep: 0,
         }
+    }
+
+    /// The library of each rule, where rules of users stand among them.
+    pub fn set_libraries(&mut self, libraries: &Arc<[Arc<str>]>) {
+        self.libraries = Arc::clone(libraries);
     }
 
     /// Goes over to other settings. Where the shape of the windows changed they begin anew; counters go on.
@@ -192,6 +224,8 @@ impl CircuitBreakerMetricsCollector {
     /// Counts the spans of a request whose resources are `mine`. Can't fail.
     pub fn apply(&mut self, request: &[u8], inspection: &Inspection, mine: impl Fn(u32) -> bool, now: u64) -> Applied {
         let mut applied = Applied::default();
+        let learns = !inspection.roots.is_empty();
+        self.watch(request, inspection, &mine, now);
         let mut current: Option<(u32, Option<u32>)> = None;
         let mut before: Option<(u32, TargetRecord, Seat)> = None;
         for (index, span) in inspection.spans.iter().enumerate() {
@@ -203,6 +237,7 @@ impl CircuitBreakerMetricsCollector {
                 && (resource, target) == (span.resource, span.target)
             {
                 self.count(seat, span, request, inspection, now, &mut applied);
+                self.note(current, seat, span, request, learns, &mut applied);
                 continue;
             }
             let process = self.process_of(request, inspection, span.resource, &mut current, now);
@@ -210,7 +245,10 @@ impl CircuitBreakerMetricsCollector {
             let found = process.map_or(Found::NoRoom, |process| self.seat(process, inspection, request, span.target, now));
             before = if let Found::Seat(seat) = found { Some((span.resource, span.target, seat)) } else { None };
             match found {
-                Found::Seat(seat) => self.count(seat, span, request, inspection, now, &mut applied),
+                Found::Seat(seat) => {
+                    self.count(seat, span, request, inspection, now, &mut applied);
+                    self.note(current, seat, span, request, learns, &mut applied);
+                }
                 Found::Excluded => applied.excluded += 1,
                 Found::NoRoom => applied.overflow.extend(u32::try_from(index)),
             }
@@ -224,6 +262,7 @@ impl CircuitBreakerMetricsCollector {
             };
             applied.evidence_dropped += u64::from(!kept);
         }
+        applied.evidence_dropped += self.note_units(request, inspection, &mine, now);
         for (index, resource) in (0..).zip(&inspection.resources) {
             if mine(index) {
                 let process = self.process_of(request, inspection, index, &mut current, now);
@@ -234,6 +273,16 @@ impl CircuitBreakerMetricsCollector {
             }
         }
         applied
+    }
+
+    /// Looks at a call for the sake of breakers.
+    #[inline]
+    fn note(&mut self, current: Option<(u32, Option<u32>)>, seat: Seat, span: &SpanRecord, request: &[u8], learns: bool, applied: &mut Applied) {
+        let Some(process) = current.and_then(|(_, process)| process) else { return };
+        applied.evidence_dropped += u64::from(!self.note_call(process, seat, span, request));
+        if learns {
+            self.note_healthy(seat, span, request);
+        }
     }
 
     /// Counts spans in the one circuit of all that found no room, which tells no outcomes apart but refusals; gives
@@ -280,7 +329,7 @@ impl CircuitBreakerMetricsCollector {
 
     /// The process of a resource; made known if it is not and there is room.
     #[inline]
-    fn process_of(
+    pub(super) fn process_of(
         &mut self,
         request: &[u8],
         inspection: &Inspection,
@@ -312,7 +361,7 @@ impl CircuitBreakerMetricsCollector {
     fn new_process(&mut self, request: &[u8], inspection: &Inspection, record: &ResourceRecord, now: u64) -> Option<u32> {
         let mut record = *record;
         if self.processes.len() >= PROCESSES_MAX {
-            record.instance = super::inspect::Text::default();
+            record.instance = Text::default();
             let shared = self.find_process(request, inspection, &record);
             if shared.is_some() || self.processes.len() >= 2 * PROCESSES_MAX {
                 return shared;
@@ -320,14 +369,78 @@ impl CircuitBreakerMetricsCollector {
         }
         let texts = resource_texts(request, inspection, &record);
         let [environment, namespace, service, instance] = texts.map(|text| String::from_utf8_lossy(text).into_owned().into_boxed_str());
-        let caller = Arc::new(Caller { environment, namespace, service });
-        let process = Process { caller, instance: instance.into(), newest_end: 0, last_seen: now, seats: HashTable::new(), last: None };
+        let (caller, habits) = self.habits_of(Caller { environment, namespace, service });
+        let process =
+            Process { caller, habits, watch: None, instance: instance.into(), newest_end: 0, last_seen: now, seats: HashTable::new(), last: None };
         let index = u32::try_from(self.processes.insert(process)).unwrap_or(u32::MAX);
         let (processes, hasher) = (&self.processes, &self.hasher);
         self.by_resource.insert_unique(hasher.hash_one(texts), index, |index| {
             processes.get(*index as usize).map_or(0, |process| hasher.hash_one(process.texts()))
         });
         Some(index)
+    }
+
+    /// What a caller usually calls; the caller itself is kept once.
+    fn habits_of(&mut self, caller: Caller) -> (Arc<Caller>, u32) {
+        let hash = self.hasher.hash_one(&caller);
+        let callers = &self.callers;
+        let known = self.by_caller.find(hash, |index| callers.get(*index as usize).is_some_and(|known| **known == caller)).copied();
+        let index = known.unwrap_or_else(|| {
+            let number = self.habits.insert(Habits::default());
+            let caller = Arc::new(caller.clone());
+            match self.callers.get_mut(number) {
+                Some(place) => *place = caller,
+                None => self.callers.push(caller),
+            }
+            let index = u32::try_from(number).unwrap_or(u32::MAX);
+            let (callers, hasher) = (&self.callers, &self.hasher);
+            self.by_caller.insert_unique(hash, index, |index| callers.get(*index as usize).map_or(0, |caller| hasher.hash_one(&**caller)));
+            index
+        });
+        self.habits.get_mut(index as usize).into_iter().for_each(|habits| habits.users += 1);
+        (self.callers.get(index as usize).map_or_else(|| Arc::new(caller), Arc::clone), index)
+    }
+
+    /// Forgets what a caller usually calls when the last of its processes is gone.
+    fn leave_habits(&mut self, index: u32) {
+        let Some(habits) = self.habits.get_mut(index as usize) else { return };
+        habits.users = habits.users.saturating_sub(1);
+        if habits.users > 0 {
+            return;
+        }
+        self.habits.remove(index as usize);
+        let Some(caller) = self.callers.get(index as usize) else { return };
+        if let Ok(entry) = self.by_caller.find_entry(self.hasher.hash_one(&**caller), |other| *other == index) {
+            entry.remove();
+        }
+    }
+
+    /// The circuit of a target, where the process has a place in it.
+    pub(super) fn circuit_called(&mut self, process: u32, inspection: &Inspection, request: &[u8], target: TargetRecord, now: u64) -> Option<u32> {
+        match self.seat(process, inspection, request, target, now) {
+            Found::Seat(seat) => Some(seat.circuit),
+            Found::Excluded | Found::NoRoom => None,
+        }
+    }
+
+    /// The member that a process is of a circuit; becomes one if there is room.
+    pub(super) fn seat_in(&mut self, index: u32, number: u32) -> Option<usize> {
+        let circuit = self.circuits.get_mut(number as usize)?;
+        if let Some((member, _)) = circuit.members.iter().find(|(_, member)| member.process == index) {
+            return Some(member);
+        }
+        let process = self.processes.get_mut(index as usize)?;
+        let hash = self.hasher.hash_one(target_of(circuit.key()));
+        if process.seats.find(hash, |seat| seat.circuit == number).is_some() {
+            // A stranger, for want of room.
+            return None;
+        }
+        let member = join(circuit, index, &process.instance, self.config.max_instances)?;
+        self.instances += 1;
+        let (circuits, hasher) = (&self.circuits, &self.hasher);
+        let rehash = |seat: &Seat| circuits.get(seat.circuit as usize).map_or(0, |circuit| hasher.hash_one(target_of(circuit.key())));
+        process.seats.insert_unique(hash, Seat { circuit: number, member: Some(member) }, rehash);
+        Some(member as usize)
     }
 
     /// The place of a process in the circuit of a target.
@@ -383,7 +496,7 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// The circuit of a target; made if there is room.
-    fn circuit_of(&mut self, caller: &Caller, target: &Target<'_>, now: u64) -> Option<u32> {
+    pub(super) fn circuit_of(&mut self, caller: &Caller, target: &Target<'_>, now: u64) -> Option<u32> {
         let hash = hash_of(&self.hasher, caller, target);
         let is = |index: &u32| self.circuits.get(*index as usize).is_some_and(|circuit| circuit.key().caller == *caller && circuit.key().is(target));
         if let Some(found) = self.by_key.find(hash, is) {
@@ -416,20 +529,22 @@ impl CircuitBreakerMetricsCollector {
             Some(cursor) => cursor,
             None => {
                 round.bytes += self.ended.iter().map(Circuit::bytes).sum::<usize>();
+                round.bytes += self.habits.iter().map(|(_, habits)| size_of::<Habits>() + habits.heap_bytes()).sum::<usize>();
                 self.begin(now)
             }
         };
-        let last = self.circuits.capacity().min(cursor.circuit + AT_ONCE);
-        for number in cursor.circuit..last {
-            self.advance_circuit(number, cursor.sweeping, round, now, events);
+        // Processes first: what their breakers did is told by circuits.
+        let last = self.processes.capacity().min(cursor.process + AT_ONCE);
+        for index in cursor.process..last {
+            self.look_at_process(index, cursor.sweeping, round, now);
         }
-        cursor.circuit = last;
-        if last == self.circuits.capacity() {
-            let last = self.processes.capacity().min(cursor.process + AT_ONCE);
-            for index in cursor.process..last {
-                self.look_at_process(index, cursor.sweeping, round, now);
+        cursor.process = last;
+        if last == self.processes.capacity() {
+            let last = self.circuits.capacity().min(cursor.circuit + AT_ONCE);
+            for number in cursor.circuit..last {
+                self.advance_circuit(number, cursor.sweeping, round, now, events);
             }
-            cursor.process = last;
+            cursor.circuit = last;
         }
         round.next = Some(cursor);
         cursor.circuit < self.circuits.capacity() || cursor.process < self.processes.capacity()
@@ -454,6 +569,9 @@ impl CircuitBreakerMetricsCollector {
             let watermark = circuit.members.iter().map(|(_, member)| of_process(member)).min().unwrap_or(oldest);
             circuit.settle(watermark / self.config.bucket_size(), &self.config, events);
         }
+        if sweeping {
+            circuit.members.iter_mut().for_each(|(_, member)| member.calm_since(now));
+        }
         if circuit.is_settled() {
             if sweeping && is_gone(circuit.last_seen, self.config.circuit_ttl, now) && !circuit.is_tripped() {
                 return self.remove_circuit(number);
@@ -469,14 +587,21 @@ impl CircuitBreakerMetricsCollector {
     fn look_at_process(&mut self, index: usize, sweeping: bool, round: &mut Round, now: u64) {
         let Some(process) = self.processes.get(index) else { return };
         if sweeping && is_gone(process.last_seen, self.config.instance_ttl, now) {
-            self.remove_process(index);
-        } else {
-            round.bytes += process.bytes();
+            return self.remove_process(index);
+        }
+        round.bytes += process.bytes();
+        if process.watch.is_some() {
+            let oldest = now.saturating_sub(self.config.allowed_lateness);
+            let watermark = process.newest_end.saturating_sub(self.config.reorder).max(oldest);
+            self.detect(index, watermark, now);
         }
     }
 
     /// Closes everything: there will be no more spans.
     pub fn finish(&mut self, now: u64, events: &mut Vec<CircuitEvent>) {
+        for index in 0..self.processes.capacity() {
+            self.detect(index, u64::MAX, now);
+        }
         for (_, circuit) in &mut self.circuits {
             circuit.settle(now / self.config.bucket_size() + 1, &self.config, events);
         }
@@ -484,6 +609,7 @@ impl CircuitBreakerMetricsCollector {
 
     fn remove_process(&mut self, index: usize) {
         let Some(process) = self.processes.try_remove(index) else { return };
+        self.leave_habits(process.habits);
         if let Ok(entry) = self.by_resource.find_entry(self.hasher.hash_one(process.texts()), |other| *other as usize == index) {
             entry.remove();
         }
@@ -512,6 +638,8 @@ impl CircuitBreakerMetricsCollector {
                 entry.remove();
             }
         };
+        let gone = u32::try_from(number).unwrap_or(u32::MAX);
+        self.habits.iter_mut().for_each(|(_, habits)| habits.forget(gone));
         self.instances -= circuit.members.len();
         if circuit.strangers > 0 {
             self.processes.iter_mut().for_each(|(_, process)| leave(process));
@@ -561,6 +689,17 @@ impl Drop for CircuitBreakerMetricsCollector {
 }
 
 impl Process {
+    /// Circuits it has a place in.
+    pub(super) fn circuits(&self) -> impl Iterator<Item = u32> {
+        self.seats.iter().map(|seat| seat.circuit)
+    }
+
+    /// The one circuit it has a place in, if there is just one.
+    pub(super) fn only_circuit(&self) -> Option<u32> {
+        let mut circuits = self.circuits();
+        circuits.next().filter(|_| circuits.next().is_none())
+    }
+
     fn texts(&self) -> [&[u8]; 4] {
         [&*self.caller.environment, &*self.caller.namespace, &*self.caller.service, &*self.instance].map(str::as_bytes)
     }
@@ -570,6 +709,7 @@ impl Process {
             + self.texts().map(<[u8]>::len).iter().sum::<usize>()
             + size_of::<Caller>()
             + self.seats.capacity() * (size_of::<Seat>() + 1)
+            + self.watch.as_ref().map_or(0, |watch| size_of::<Watch>() + watch.heap_bytes())
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     key::CircuitKey,
-    state::{Change, Ids, Source},
+    state::{Change, Ids, Source, State},
 };
 
 /// Something that a breaker did: final, in order of event time.
@@ -20,6 +20,12 @@ pub struct CircuitEvent {
     pub change: Change,
     /// How it was found out.
     pub source: Source,
+    /// By the end of which span it is known, in Unix nanoseconds.
+    pub decided: u64,
+    /// The breaker's own name, where it is told and the circuit is named otherwise.
+    pub breaker: Option<Arc<str>>,
+    /// What tells of it: the library whose text it was; empty where the breaker itself does.
+    pub reason: Arc<str>,
     /// The span that tells of it.
     pub ids: Ids,
     /// Of a trip: the window at that moment.
@@ -53,7 +59,24 @@ pub struct WindowSnapshot {
     pub percentiles: Vec<(f64, f64)>,
 }
 
+impl CircuitEvent {
+    /// `circuit_breaker.name`.
+    pub fn breaker_name(&self) -> String {
+        self.breaker.as_ref().map_or_else(|| self.circuit.name(), ToString::to_string)
+    }
+}
+
 impl Change {
+    /// The state that holds after it.
+    pub const fn state_after(self) -> State {
+        match self {
+            Self::Trip | Self::RecoveryAttemptFailed => State::Open,
+            Self::RecoveryAttempt => State::HalfOpen,
+            Self::Recovery => State::Closed,
+            Self::StateChange { to, .. } => to,
+        }
+    }
+
     /// The name of its event.
     pub const fn event_name(self) -> &'static str {
         match self {

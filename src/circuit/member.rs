@@ -2,11 +2,15 @@ use std::sync::Arc;
 
 use super::{
     circuit::Changes,
+    detect::suspect::Suspect,
     state::{Breaker, Ids, Observation, State},
 };
 
 /// The most evidence that one instance keeps between two ticks of the clock.
 const EVIDENCE_MAX: usize = 256;
+
+/// Failures older than this explain nothing. Nanoseconds.
+const OLD: u64 = 60_000_000_000;
 
 /// What an observation is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +39,24 @@ pub(super) struct Member {
     newest: Option<(u64, State)>,
     /// The earliest end of a call.
     used_since: u64,
-    /// Not final yet.
+    /// What most instances never have.
+    more: Option<Box<More>>,
+}
+
+/// What is kept of an instance whose breaker did something.
+#[derive(Debug, Default)]
+struct More {
+    /// Reported, and not final yet.
     evidence: Vec<Evidence>,
+    /// What calls and rejections tell.
+    suspect: Suspect,
+    /// The final state, as far as they tell.
+    detected: Option<State>,
 }
 
 impl Member {
     pub(super) const fn new(process: u32, instance: Arc<str>) -> Self {
-        Self { process, instance, breaker: Breaker { known: None }, newest: None, used_since: u64::MAX, evidence: Vec::new() }
+        Self { process, instance, breaker: Breaker { known: None }, newest: None, used_since: u64::MAX, more: None }
     }
 
     pub(super) const fn instance(&self) -> &Arc<str> {
@@ -68,22 +83,25 @@ impl Member {
             let alike = |other: &Evidence| {
                 other.step == 0 && other.observation.state == evidence.observation.state && other.observation.order / bucket_size == bucket
             };
-            let mut found = self.evidence.iter().enumerate().filter(|(_, other)| alike(other)).map(|(at, _)| at);
+            let kept = self.more.as_ref().map(|more| more.evidence.as_slice()).unwrap_or_default();
+            let mut found = kept.iter().enumerate().filter(|(_, other)| alike(other)).map(|(at, _)| at);
             if let (Some(one), Some(other)) = (found.next(), found.next()) {
                 self.widen(one, other, evidence);
                 return true;
             }
         }
-        let room = self.evidence.len() < EVIDENCE_MAX;
+        let kept = &mut self.more.get_or_insert_default().evidence;
+        let room = kept.len() < EVIDENCE_MAX;
         if room {
-            self.evidence.push(evidence);
+            kept.push(evidence);
         }
         room
     }
 
     /// Lets new evidence take the place of the first or the last, if it is before or after both.
     fn widen(&mut self, one: usize, other: usize, evidence: Evidence) {
-        let rank = |index: usize| self.evidence.get(index).map(Evidence::rank);
+        let Some(kept) = self.more.as_mut().map(|more| &mut more.evidence) else { return };
+        let rank = |index: usize| kept.get(index).map(Evidence::rank);
         let (least, most) = if rank(one) <= rank(other) { (one, other) } else { (other, one) };
         let replaced = if Some(evidence.rank()) < rank(least) {
             least
@@ -92,16 +110,18 @@ impl Member {
         } else {
             return;
         };
-        if let Some(place) = self.evidence.get_mut(replaced) {
+        if let Some(place) = kept.get_mut(replaced) {
             *place = evidence;
         }
     }
 
     /// Takes out what was observed before this time.
     pub(super) fn take_due(&mut self, before: u64) -> impl Iterator<Item = Evidence> + use<> {
-        let (due, later): (Vec<Evidence>, Vec<Evidence>) =
-            std::mem::take(&mut self.evidence).into_iter().partition(|evidence| evidence.observation.order < before);
-        self.evidence = later;
+        let kept = self.more.as_mut().map(|more| std::mem::take(&mut more.evidence)).unwrap_or_default();
+        let (due, later): (Vec<Evidence>, Vec<Evidence>) = kept.into_iter().partition(|evidence| evidence.observation.order < before);
+        if let Some(more) = &mut self.more {
+            more.evidence = later;
+        }
         due.into_iter()
     }
 
@@ -114,14 +134,57 @@ impl Member {
     }
 
     pub(super) fn is_tripped(&self) -> bool {
-        matches!(self.breaker.state(), Some(State::Open | State::HalfOpen))
+        let detected = self.more.as_ref().and_then(|more| more.detected);
+        matches!(self.breaker.state().or(detected), Some(State::Open | State::HalfOpen))
     }
 
-    pub(super) const fn has_evidence(&self) -> bool {
-        !self.evidence.is_empty()
+    pub(super) fn has_evidence(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| !more.evidence.is_empty())
+    }
+
+    /// Whether the breaker's own instrumentation tells its state: then nothing else is asked.
+    pub(super) const fn reports(&self) -> bool {
+        self.breaker.known.is_some()
+    }
+
+    /// What calls and rejections tell; begins with the first of them.
+    pub(super) fn suspect(&mut self) -> &mut Suspect {
+        &mut self.more.get_or_insert_default().suspect
+    }
+
+    /// What they tell, if there were any.
+    pub(super) fn suspected(&self) -> Option<&Suspect> {
+        self.more.as_ref().map(|more| &more.suspect)
+    }
+
+    /// Notes a state that is final.
+    pub(super) fn detect(&mut self, state: State) {
+        self.more.get_or_insert_default().detected = Some(state);
+    }
+
+    /// Notes a state that is not final yet.
+    pub(super) fn seems(&mut self, at: u64, state: State) {
+        if !self.reports() && self.newest.is_none_or(|newest| newest.0 <= at) {
+            self.newest = Some((at, state));
+        }
+    }
+
+    /// Forgets failures that are too old to explain anything.
+    pub(super) fn calm_since(&mut self, now: u64) {
+        if self.suspected().is_some_and(|suspect| suspect.last.saturating_add(OLD) < now) {
+            self.calm();
+        }
+    }
+
+    /// Forgets what calls told, where the breaker is closed and there is nothing to tell.
+    pub(super) fn calm(&mut self) {
+        let closed = |more: &More| more.evidence.is_empty() && more.suspect.state() == State::Closed;
+        if !self.is_tripped() && self.more.as_deref().is_some_and(closed) {
+            self.more = None;
+        }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.evidence.capacity() * size_of::<Evidence>()
+        self.more.as_ref().map_or(0, |more| size_of::<More>() + more.evidence.capacity() * size_of::<Evidence>() + more.suspect.heap_bytes())
     }
 }

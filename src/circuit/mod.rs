@@ -7,6 +7,8 @@ pub mod bucket;
 pub mod circuit;
 pub mod collector;
 pub mod config;
+pub mod detect;
+mod detection;
 pub mod event;
 pub mod inspect;
 pub mod key;

@@ -60,6 +60,8 @@ impl State {
 pub enum Source {
     /// The span said so.
     Reported,
+    /// A text that only an open breaker's library writes, and the calls around it.
+    Rejected,
 }
 
 impl Source {
@@ -67,6 +69,7 @@ impl Source {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Reported => "reported",
+            Self::Rejected => "rejected",
         }
     }
 }

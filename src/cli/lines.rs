@@ -55,13 +55,15 @@ pub(super) struct EventLine {
 impl EventLine {
     pub(super) fn of(decided: &Decided) -> Self {
         let event = &decided.event;
-        let name = event.change.event_name();
+        let event_name = event.change.event_name();
+        let circuit = CircuitName::of(&event.circuit);
+        let name = circuit.name.clone();
         Self {
             kind: "event",
-            event: name.strip_prefix("circuit_breaker.").unwrap_or(name),
+            event: event_name.strip_prefix("circuit_breaker.").unwrap_or(event_name),
             time_unix_nano: event.at,
-            decided_unix_nano: decided.at,
-            circuit: CircuitName::of(&event.circuit),
+            decided_unix_nano: event.decided,
+            circuit: CircuitName { name: event.breaker.as_ref().map(ToString::to_string).or(name), ..circuit },
             instance: event.instance.to_string(),
             source: event.source.name(),
             incident: event.incident.map(|incident| incident.to_string()),

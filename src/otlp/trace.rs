@@ -16,6 +16,10 @@ pub struct Span<'a> {
     pub span_id: &'a [u8],
     /// W3C `tracestate`.
     pub trace_state: &'a [u8],
+    /// 8 bytes; empty for the first span of a trace.
+    pub parent_span_id: &'a [u8],
+    /// What it is called.
+    pub name: &'a [u8],
     /// `Span.SpanKind`: 1 internal, 2 server, 3 client, 4 producer, 5 consumer.
     pub kind: i32,
     /// Unix time in nanoseconds.
@@ -24,6 +28,8 @@ pub struct Span<'a> {
     pub end: u64,
     /// `Status.StatusCode`: 0 unset, 1 ok, 2 error.
     pub status: i32,
+    /// What the status says.
+    pub status_message: &'a [u8],
 }
 
 impl Span<'_> {
@@ -193,14 +199,15 @@ fn span<'a>(message: &'a [u8], visitor: &mut impl Visitor<'a>) -> Result<(), Mal
             field::TRACE_ID => span.trace_id = reader.bytes()?,
             field::SPAN_ID => span.span_id = reader.bytes()?,
             field::TRACE_STATE => span.trace_state = reader.bytes()?,
-            field::PARENT_SPAN_ID | field::NAME => drop(reader.bytes()?),
+            field::PARENT_SPAN_ID => span.parent_span_id = reader.bytes()?,
+            field::NAME => span.name = reader.bytes()?,
             field::KIND => span.kind = enumeration(reader.varint()?),
             field::START => span.start = reader.fixed64()?,
             field::END => span.end = reader.fixed64()?,
             field::DROPPED_ATTRIBUTES | field::DROPPED_EVENTS | field::DROPPED_LINKS => drop(reader.varint()?),
             field::EVENT => visitor.event(event(reader.bytes()?)?),
             field::LINK => link(reader.bytes()?)?,
-            field::STATUS => status(reader.bytes()?, &mut span.status)?,
+            field::STATUS => status(reader.bytes()?, &mut span)?,
             field::FLAGS => drop(reader.fixed32()?),
             _ => reader.skip(tag, field::KNOWN)?,
         }
@@ -244,14 +251,14 @@ fn link(message: &[u8]) -> Result<(), Malformed> {
     Ok(())
 }
 
-fn status(message: &[u8], code: &mut i32) -> Result<(), Malformed> {
+fn status<'a>(message: &'a [u8], span: &mut Span<'a>) -> Result<(), Malformed> {
     const KNOWN: u32 = known(&[2, 3]);
     const CODE: Tag = Tag::varint(3);
     let mut reader = Reader::new(message);
     while let Some(tag) = reader.tag()? {
         match tag {
-            CODE => *code = enumeration(reader.varint()?),
-            SECOND => drop(reader.bytes()?),
+            CODE => span.status = enumeration(reader.varint()?),
+            SECOND => span.status_message = reader.bytes()?,
             _ => reader.skip(tag, KNOWN)?,
         }
     }
@@ -326,6 +333,17 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
+    /// All of it, serialised, but for its time, where that stands first, as every SDK writes it: two events that are
+    /// equal here say the same.
+    #[inline]
+    pub fn without_time(&self) -> &'a [u8] {
+        const TIME: u8 = 1 << 3 | 1;
+        match self.message {
+            [TIME, rest @ ..] => rest.get(8..).unwrap_or_default(),
+            whole => whole,
+        }
+    }
+
     /// Shows every attribute: key and serialised `AnyValue`.
     pub fn attributes(self, mut visit: impl FnMut(&'a [u8], &'a [u8])) {
         let mut reader = Reader::new(self.message);

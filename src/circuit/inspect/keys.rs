@@ -1,5 +1,13 @@
+use std::sync::{Arc, LazyLock};
+
 use super::{
-    super::pattern::Pattern,
+    super::{
+        detect::{
+            library,
+            rule::{self, Matcher, Place, Rule},
+        },
+        pattern::Pattern,
+    },
     failure::{FailureOverride, FailureRule},
 };
 
@@ -21,6 +29,8 @@ pub struct RulesText {
     pub transition_to: Vec<String>,
     /// Attributes that hold the callee, first found wins.
     pub targets: Vec<String>,
+    /// What texts of libraries mean.
+    pub rules: Vec<Rule>,
     /// Kinds of spans that are calls (`SpanKind` of OTLP); those with a breaker's name are whatever their kind.
     pub span_kinds: Vec<u8>,
 }
@@ -55,15 +65,22 @@ impl Default for RulesText {
                 "network.peer.address",
                 "net.peer.ip",
             ]),
+            rules: library::rules(),
             span_kinds: vec![3, 4],
         }
     }
 }
 
-/// More attributes than a span is read for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("at most {SLOTS_MAX} attributes can be read of a span, names of states and callees together")]
-pub struct BadRules;
+/// Why rules can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRules {
+    /// More attributes than a span is read for.
+    #[error("at most {SLOTS_MAX} attributes can be read of a span, names, states, callees and flags together")]
+    Attributes,
+    /// A rule for the texts of a library.
+    #[error(transparent)]
+    Texts(#[from] rule::BadRules),
+}
 
 /// A place for one attribute of the span that is being read.
 pub(super) type Slot = u8;
@@ -112,6 +129,11 @@ pub struct Rules {
     pub(super) name_keys: Vec<Box<[u8]>>,
     /// One bit a span kind.
     pub(super) span_kinds: u8,
+    /// What texts of libraries mean; `None` if there are no rules.
+    pub(super) matcher: Option<Arc<Matcher>>,
+    /// Attributes that rules look at.
+    pub(super) flags: Vec<(Box<str>, Slot)>,
+    pub(super) flagged: u64,
     /// What a failure is.
     pub failure: FailureRule,
     /// What it is for some callees; first match wins.
@@ -148,8 +170,9 @@ fn ends(key: &[u8]) -> Option<(u64, u64)> {
 
 impl Default for Rules {
     fn default() -> Self {
-        // The defaults are few enough; a test holds it.
-        Self::new(&RulesText::default()).unwrap_or_else(|_| Self::empty())
+        // The defaults are few enough; a test holds it. Building what searches for texts takes milliseconds.
+        static DEFAULT: LazyLock<Rules> = LazyLock::new(|| Rules::new(&RulesText::default()).unwrap_or_else(|_| Rules::empty()));
+        DEFAULT.clone()
     }
 }
 
@@ -169,6 +192,9 @@ impl Rules {
             transition_to: Vec::new(),
             name_keys: Vec::new(),
             span_kinds: 0,
+            matcher: None,
+            flags: Vec::new(),
+            flagged: 0,
             failure: FailureRule::empty(),
             overrides: Vec::new(),
             extrapolate: true,
@@ -208,6 +234,15 @@ impl Rules {
                 *place = shape;
             }
         }
+        let mut flags: Vec<(Box<str>, Slot)> = Vec::new();
+        for rule in &text.rules {
+            if let Place::Flag(key) = &rule.place
+                && !flags.iter().any(|(known, _)| known == key)
+            {
+                flags.push((key.clone(), slots.of(key)?));
+            }
+        }
+        let matcher = if text.rules.is_empty() { None } else { Some(Arc::new(Matcher::new(text.rules.clone())?)) };
         let keys = |texts: &[String]| texts.iter().map(|text| text.as_bytes().into()).collect();
         let (by_length, sorted) = slots.table();
         Ok(Self {
@@ -224,6 +259,9 @@ impl Rules {
             transition_to: keys(&text.transition_to),
             name_keys: keys(&text.breaker_names),
             span_kinds: text.span_kinds.iter().fold(0, |bits, kind| bits | 1_u8.checked_shl(u32::from(*kind)).unwrap_or_default()),
+            matcher,
+            flagged: flags.iter().fold(0, |bits, (_, slot)| bits | 1 << slot),
+            flags,
             failure: FailureRule::default(),
             overrides: Vec::new(),
             extrapolate: true,
@@ -246,6 +284,11 @@ impl Rules {
             .or_else(|| candidates.iter().find(|known| *known.text == *key).map(|known| known.slot))
     }
 
+    /// The library and the texts of a rule, for people.
+    pub fn library(&self, rule: u16) -> Option<&str> {
+        self.matcher.as_ref()?.rules().get(usize::from(rule)).map(|rule| &*rule.library)
+    }
+
     /// What a failure is for a callee or breaker of this name.
     #[inline]
     pub(super) fn failure_of(&self, target: &[u8]) -> &FailureRule {
@@ -262,12 +305,12 @@ struct Slots(Vec<String>);
 
 impl Slots {
     fn next(&self) -> Result<Slot, BadRules> {
-        Slot::try_from(self.0.len()).ok().filter(|next| usize::from(*next) < SLOTS_MAX).ok_or(BadRules)
+        Slot::try_from(self.0.len()).ok().filter(|next| usize::from(*next) < SLOTS_MAX).ok_or(BadRules::Attributes)
     }
 
     fn of(&mut self, key: &str) -> Result<Slot, BadRules> {
         if let Some(at) = self.0.iter().position(|known| known == key) {
-            return Slot::try_from(at).map_err(|_| BadRules);
+            return Slot::try_from(at).map_err(|_| BadRules::Attributes);
         }
         let slot = self.next()?;
         self.0.push(key.to_owned());
@@ -312,6 +355,6 @@ mod tests {
     #[test]
     fn too_many_attributes_are_an_error() {
         let targets = (0..70).map(|number| format!("key{number}")).collect();
-        assert_eq!(Rules::new(&RulesText { targets, ..RulesText::default() }).map(drop), Err(BadRules));
+        assert_eq!(Rules::new(&RulesText { targets, ..RulesText::default() }).map(drop), Err(BadRules::Attributes));
     }
 }

@@ -3,12 +3,13 @@ use smallvec::SmallVec;
 use super::{
     super::{
         bucket::Outcome,
+        detect::rule::{Match, Meaning, Said},
         key::{TEXT_BYTES_MAX, authority, callee, is_end_of_authority, kept},
         state::State,
     },
     failure::{FailureRule, GRPC_STATUSES},
     keys::{Rules, SLOTS_MAX, Shape, Slot},
-    record::{BESIDE, ErrorText, Inspection, ObservationRecord, ResourceRecord, SpanRecord, TargetRecord, Text},
+    record::{BESIDE, ErrorText, Inspection, ObservationRecord, ResourceRecord, RootRecord, SpanRecord, TargetRecord, Text, ToldRecord},
 };
 use crate::otlp::{
     Malformed, Value,
@@ -31,12 +32,50 @@ pub fn inspect(request: &[u8], spans: usize, rules: &Rules, horizon: u64) -> Res
         values: [&[]; SLOTS_MAX],
         present: 0,
         events: SmallVec::new(),
+        exceptions: SmallVec::new(),
+        last_told: Vec::new(),
         last_url: None,
         last_name: None,
     };
     walk(request, &mut reader)?;
     Ok(reader.inspection)
 }
+
+/// A status of HTTP or gRPC, in digits.
+fn is_number(kind: &[u8]) -> bool {
+    kind.iter().all(u8::is_ascii_digit)
+}
+
+/// Different words that are remembered within a request.
+const TOLD_MAX: usize = 8;
+
+/// What an exception says.
+fn said_by<'a>(exception: &Event<'a>) -> Said<'a> {
+    let mut said = Said::default();
+    exception.attributes(|key, value| {
+        let into = match key {
+            b"exception.type" => &mut said.kind,
+            b"exception.message" => &mut said.message,
+            b"exception.stacktrace" => &mut said.stack_trace,
+            _ => return,
+        };
+        if let Value::Text(text) = Value::read(value) {
+            *into = text;
+        }
+    });
+    said
+}
+
+/// What was said once, as it was serialised, and what that means.
+struct KnownTold<'a> {
+    exceptions: SmallVec<[&'a [u8]; 2]>,
+    kind: &'a [u8],
+    message: &'a [u8],
+    found: Option<Match<'a>>,
+}
+
+/// Exceptions that are looked at in one span.
+const EXCEPTIONS_MAX: usize = 4;
 
 /// Transitions that are looked at in one span.
 const EVENTS_MAX: usize = 64;
@@ -53,6 +92,10 @@ struct Reader<'a> {
     present: u64,
     /// Events of the present span that tell of transitions.
     events: SmallVec<[Event<'a>; 4]>,
+    /// Exceptions of the present span.
+    exceptions: SmallVec<[Event<'a>; 2]>,
+    /// What was said last, and what that means.
+    last_told: Vec<KnownTold<'a>>,
     /// How the URL began that was read last, and what it calls: a service often calls one callee several times.
     last_url: Option<(&'a [u8], Found<'a>)>,
     /// The name or host that was read last, for the same reason.
@@ -131,6 +174,9 @@ impl<'a> Visitor<'a> for Reader<'a> {
 
     #[inline]
     fn event(&mut self, event: Event<'a>) {
+        if event.name == b"exception" && self.exceptions.len() < EXCEPTIONS_MAX {
+            self.exceptions.push(event);
+        }
         if self.events.len() < EVENTS_MAX && self.rules.transition_events.iter().any(|pattern| pattern.matches(event.name)) {
             self.events.push(event);
         }
@@ -146,15 +192,26 @@ impl<'a> Visitor<'a> for Reader<'a> {
             if let Some(record) = self.inspection.resources.last_mut() {
                 record.newest_end = record.newest_end.max(span.end);
             }
+            let told = if self.may_tell(span) { self.told(span) } else { None };
             match self.target(span) {
-                Some(target) => self.call(span, resource, target),
-                None => self.inspection.without_circuit += 1,
+                Some(target) => {
+                    self.call(span, resource, target, told);
+                    told.into_iter().for_each(|told| self.note_told(span, resource, told, Some(target.record)));
+                }
+                None => {
+                    self.inspection.without_circuit += 1;
+                    told.into_iter().for_each(|told| self.note_told(span, resource, told, None));
+                    if matches!(span.kind, 2 | 5) || span.parent_span_id.is_empty() {
+                        self.root(span, resource);
+                    }
+                }
             }
             if !self.events.is_empty() {
                 self.transitions(span, resource);
             }
         }
         self.present = 0;
+        self.exceptions.clear();
     }
 }
 
@@ -356,12 +413,16 @@ impl<'a> Reader<'a> {
 
     /// Keeps what a call tells.
     #[inline]
-    fn call(&mut self, span: &Span<'a>, resource: u32, target: Found<'a>) {
+    fn call(&mut self, span: &Span<'a>, resource: u32, target: Found<'a>, told: Option<Match<'a>>) {
         if span.end == 0 || span.end < span.start {
             self.inspection.invalid_time += 1;
             return;
         }
-        let (outcome, error) = self.outcome(span, target.text);
+        let (outcome, error) = match told {
+            // Turned away on this side: nothing was sent.
+            Some(Match { meaning: Meaning::Rejected, .. }) => (Outcome::Rejected, ErrorText::Unknown),
+            _ => self.outcome(span, target.text),
+        };
         let weight = if span.trace_state.is_empty() || !self.rules.extrapolate { 1 } else { weight(span.trace_state, span.span_id) };
         let ids = self.ids(span);
         if self.present & self.rules.states != 0
@@ -372,6 +433,74 @@ impl<'a> Reader<'a> {
             self.inspection.observations.push(observation);
         }
         self.inspection.spans.push(SpanRecord { resource, target: target.record, start: span.start, end: span.end, outcome, error, weight, ids });
+    }
+
+    /// Whether a span may hold a text of a breaker's library: only those with an error that is put in words do.
+    #[inline]
+    fn may_tell(&self, span: &Span<'_>) -> bool {
+        if !self.exceptions.is_empty() || self.present & self.rules.flagged != 0 {
+            return true;
+        }
+        // Statuses of HTTP are no words.
+        span.status == 2 && (!span.status_message.is_empty() || self.named(self.rules.fixed.error_type).is_some_and(|kind| !is_number(kind)))
+    }
+
+    /// What a span says of a breaker. What goes wrong goes wrong in the same words, again and again: those are searched once.
+    #[inline(never)]
+    fn told(&mut self, span: &Span<'a>) -> Option<Match<'a>> {
+        if self.present & self.rules.flagged != 0 {
+            return self.search(span);
+        }
+        let (kind, message) = (self.raw(self.rules.fixed.error_type), span.status_message);
+        let same = |known: &&KnownTold<'_>| {
+            known.message == message
+                && known.kind == kind
+                && known.exceptions.len() == self.exceptions.len()
+                && known.exceptions.iter().zip(&self.exceptions).all(|(known, exception)| *known == exception.without_time())
+        };
+        if let Some(known) = self.last_told.iter().find(same) {
+            return known.found;
+        }
+        let found = self.search(span);
+        if self.last_told.len() >= TOLD_MAX {
+            self.last_told.remove(0);
+        }
+        let exceptions = self.exceptions.iter().map(Event::without_time).collect();
+        self.last_told.push(KnownTold { exceptions, kind, message, found });
+        found
+    }
+
+    fn search(&self, span: &Span<'a>) -> Option<Match<'a>> {
+        let matcher = self.rules.matcher.as_ref()?;
+        let mut said: SmallVec<[Said<'a>; 3]> = self.exceptions.iter().map(said_by).collect();
+        said.push(Said { kind: self.named(self.rules.fixed.error_type).unwrap_or_default(), message: span.status_message, stack_trace: &[] });
+        matcher.find(&said, |key| {
+            let slot = self.rules.flags.iter().find(|(known, _)| **known == *key).map(|(_, slot)| *slot);
+            slot.and_then(|slot| self.named(slot)).unwrap_or_default()
+        })
+    }
+
+    fn note_told(&mut self, span: &Span<'a>, resource: u32, told: Match<'a>, target: Option<TargetRecord>) {
+        if told.meaning == Meaning::NoBreaker || span.end == 0 || span.end < span.start {
+            return;
+        }
+        let (name, ids) = (self.text(told.name), self.ids(span));
+        let Match { meaning, rule, .. } = told;
+        self.inspection.told.push(ToldRecord { resource, meaning, rule, name, target, start: span.start, end: span.end, ids });
+    }
+
+    #[inline]
+    fn root(&mut self, span: &Span<'a>, resource: u32) {
+        if span.end == 0 || span.end < span.start {
+            return;
+        }
+        let aborted = span.status == 2 || self.http().is_some_and(|status| status >= 400);
+        let (operation, ids) = (self.text(span.name), self.ids(span));
+        if self.inspection.roots.capacity() == 0 {
+            // About one span in so many is one.
+            self.inspection.roots.reserve(self.inspection.spans.capacity() / 4);
+        }
+        self.inspection.roots.push(RootRecord { resource, operation, start: span.start, end: span.end, aborted, ids });
     }
 
     #[inline]

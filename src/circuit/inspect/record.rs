@@ -1,5 +1,5 @@
 use super::super::bucket::Outcome;
-use super::super::state::State;
+use super::super::{detect::rule::Meaning, state::State};
 
 /// A text of a request, as a place in it, so that it can be read again when the request is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +82,42 @@ pub struct ObservationRecord {
     pub(super) ids: (u32, u32),
 }
 
+/// The span at the top of what a process did in a trace.
+#[derive(Clone, Copy, Debug)]
+pub struct RootRecord {
+    /// Index of its resource.
+    pub resource: u32,
+    /// Its name.
+    pub operation: Text,
+    /// Unix time in nanoseconds.
+    pub start: u64,
+    /// Unix time in nanoseconds; never before `start`.
+    pub end: u64,
+    /// Whether it ended with an error, so that calls may be missing that would have come later.
+    pub aborted: bool,
+    pub(in crate::circuit) ids: (u32, u32),
+}
+
+/// A text of a library that tells what a breaker did.
+#[derive(Clone, Copy, Debug)]
+pub struct ToldRecord {
+    /// Index of its resource.
+    pub resource: u32,
+    /// What it means.
+    pub meaning: Meaning,
+    /// Index of the rule that found it.
+    pub rule: u16,
+    /// The breaker's own name; empty if it is not told.
+    pub name: Text,
+    /// What the span calls, if it is a call itself.
+    pub target: Option<TargetRecord>,
+    /// Unix time in nanoseconds.
+    pub start: u64,
+    /// Unix time in nanoseconds; never before `start`.
+    pub end: u64,
+    pub(in crate::circuit) ids: (u32, u32),
+}
+
 /// What is kept of a resource: who calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResourceRecord {
@@ -104,6 +140,10 @@ pub struct Inspection {
     pub spans: Vec<SpanRecord>,
     /// States that were reported, in the order of the request.
     pub observations: Vec<ObservationRecord>,
+    /// Tops of what processes did, in the order of the request.
+    pub roots: Vec<RootRecord>,
+    /// Texts of breakers' libraries, in the order of the request.
+    pub told: Vec<ToldRecord>,
     /// Resources, in the order of the request.
     pub resources: Vec<ResourceRecord>,
     /// Spans that belong to no circuit.
@@ -150,4 +190,10 @@ impl ObservationRecord {
     pub fn ids(&self, request: &[u8]) -> [u8; 24] {
         ids_at(request, self.ids)
     }
+}
+
+/// The part of a trace id that tells traces of one process apart.
+pub(crate) fn trace_at(request: &[u8], ids: (u32, u32)) -> u64 {
+    let at = ids.0 as usize;
+    request.get(at + 8..at + 16).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

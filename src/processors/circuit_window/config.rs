@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     circuit::{
         config::{CircuitMetricsConfig, ConfigError},
+        detect::library,
         inspect::{FailureOverride, FailureRule, GRPC_STATUSES, Rules, RulesText},
         pattern::Pattern,
         selection::{self, Selection},
@@ -356,6 +357,7 @@ impl Config {
 
     fn rules(&self, faults: &mut Faults) -> Option<Rules> {
         let text = RulesText {
+            rules: library::rules(),
             breaker_names: self.breaker.name_attributes.clone(),
             breaker_states: self.breaker.state_attributes.clone(),
             breaker_outcomes: self.breaker.outcome_attributes.clone(),

@@ -8,11 +8,7 @@ use opentelemetry_proto::tonic::{
 };
 
 use super::attributes::{float, number, resource, scope, text};
-use crate::circuit::{
-    event::CircuitEvent,
-    key::Caller,
-    state::{Change, State},
-};
+use crate::circuit::{event::CircuitEvent, key::Caller, state::Change};
 
 /// Events as log records, one each.
 pub(super) fn request(events: &[CircuitEvent], now: u64) -> ExportLogsServiceRequest {
@@ -48,26 +44,19 @@ fn record(event: &CircuitEvent, now: u64) -> LogRecord {
     }
 }
 
-/// The state that holds after a change.
-const fn state_after(change: Change) -> State {
-    match change {
-        Change::Trip | Change::RecoveryAttemptFailed => State::Open,
-        Change::RecoveryAttempt => State::HalfOpen,
-        Change::Recovery => State::Closed,
-        Change::StateChange { to, .. } => to,
-    }
-}
-
 fn attributes(event: &CircuitEvent) -> Vec<KeyValue> {
     let mut attributes = vec![
-        text("circuit_breaker.name", event.circuit.name()),
+        text("circuit_breaker.name", event.breaker_name()),
         text("circuit_breaker.source", event.source.name()),
-        text("circuit_breaker.state", state_after(event.change).name()),
+        text("circuit_breaker.state", event.change.state_after().name()),
         text("log.record.uid", uid(event)),
     ];
     attributes.extend(event.circuit.callee().map(|callee| text("service.peer.name", callee)));
     if !event.instance.is_empty() {
         attributes.push(text("circuit_breaker.instance", &*event.instance));
+    }
+    if event.change == Change::Trip && !event.reason.is_empty() {
+        attributes.push(text("circuit_breaker.trip.reason", &*event.reason));
     }
     if let Change::StateChange { from, .. } = event.change {
         attributes.push(text("circuit_breaker.state.before", from.name()));

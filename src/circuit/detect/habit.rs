@@ -1,0 +1,184 @@
+use std::hash::BuildHasher;
+
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+
+/// Units of an operation from which on its edges count as learned.
+const UNITS_MIN: f32 = 20.0;
+/// An edge that is called in a smaller share of units says nothing when it is missing.
+const SHARE_MIN: f32 = 0.3;
+/// What was learned is halved at so many units, so that what changes is learned anew.
+const UNITS_MAX: f32 = 600.0;
+/// Operations of a caller that are learned.
+const OPERATIONS_MAX: usize = 256;
+/// Edges of an operation.
+const EDGES_MAX: usize = 16;
+/// Names of breakers of a caller whose edge is learned.
+const NAMES_MAX: usize = 256;
+
+/// What one caller usually calls, learned from all of its processes.
+#[derive(Debug, Default)]
+pub(in crate::circuit) struct Habits {
+    hasher: RandomState,
+    operations: Vec<Operation>,
+    by_name: HashTable<u32>,
+    breakers: Vec<BreakerName>,
+    /// Processes of this caller.
+    pub(in crate::circuit) users: u32,
+}
+
+/// An operation: what a process does under one name of a SERVER span.
+#[derive(Debug)]
+struct Operation {
+    name: Box<str>,
+    edges: SmallVec<[Edge; 2]>,
+}
+
+/// A circuit that an operation calls.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    circuit: u32,
+    /// Units that were seen, and those that called it.
+    units: f32,
+    calls: f32,
+    /// Its usual place among the calls of a unit.
+    place: f32,
+}
+
+/// A breaker's own name and the edge it turned out to guard.
+#[derive(Debug)]
+struct BreakerName {
+    name: Box<[u8]>,
+    circuit: u32,
+    votes: u32,
+}
+
+impl Edge {
+    fn share(&self) -> f32 {
+        (self.calls + 0.5) / (self.units + 1.0)
+    }
+}
+
+impl Habits {
+    /// The number of an operation; made known if there is room.
+    pub(in crate::circuit) fn operation(&mut self, name: &[u8]) -> Option<u32> {
+        let hash = self.hasher.hash_one(name);
+        let operations = &self.operations;
+        let is = |index: &u32| operations.get(*index as usize).is_some_and(|operation| operation.name.as_bytes() == name);
+        if let Some(found) = self.by_name.find(hash, is) {
+            return Some(*found);
+        }
+        if self.operations.len() >= OPERATIONS_MAX {
+            return None;
+        }
+        let index = u32::try_from(self.operations.len()).ok()?;
+        self.operations.push(Operation { name: String::from_utf8_lossy(name).into(), edges: SmallVec::new() });
+        let (operations, hasher) = (&self.operations, &self.hasher);
+        let rehash = |index: &u32| operations.get(*index as usize).map_or(0, |operation| hasher.hash_one(operation.name.as_bytes()));
+        self.by_name.insert_unique(hash, index, rehash);
+        Some(index)
+    }
+
+    /// The name of an operation.
+    pub(in crate::circuit) fn operation_name(&self, operation: u32) -> &str {
+        self.operations.get(operation as usize).map_or("", |operation| &operation.name)
+    }
+
+    /// Learns from one unit which circuits the operation calls, in which order. Hits and misses are learned together:
+    /// hits alone would make an edge with a cache look steady.
+    pub(in crate::circuit) fn see(&mut self, operation: u32, called: &[u32]) {
+        let Some(operation) = self.operations.get_mut(operation as usize) else { return };
+        for circuit in called {
+            if operation.edges.len() < EDGES_MAX && !operation.edges.iter().any(|edge| edge.circuit == *circuit) {
+                operation.edges.push(Edge { circuit: *circuit, units: 0.0, calls: 0.0, place: 0.0 });
+            }
+        }
+        for edge in &mut operation.edges {
+            edge.units += 1.0;
+            if let Some(place) = called.iter().position(|circuit| *circuit == edge.circuit) {
+                edge.calls += 1.0;
+                edge.place += (place as f32 - edge.place) / edge.calls.min(20.0);
+            }
+            if edge.units > UNITS_MAX {
+                edge.units /= 2.0;
+                edge.calls /= 2.0;
+            }
+        }
+        operation.edges.retain(|edge| edge.units < UNITS_MAX / 2.0 || edge.share() > 0.001);
+    }
+
+    /// Circuits that the operation usually calls, in the order in which it does.
+    pub(in crate::circuit) fn usual(&self, operation: u32) -> SmallVec<[u32; 4]> {
+        let edges = self.operations.get(operation as usize).map(|operation| operation.edges.as_slice()).unwrap_or_default();
+        let mut usual: SmallVec<[Edge; 4]> = edges.iter().copied().filter(|edge| edge.units >= UNITS_MIN && edge.share() >= SHARE_MIN).collect();
+        usual.sort_by(|one, other| one.place.total_cmp(&other.place));
+        usual.iter().map(|edge| edge.circuit).collect()
+    }
+
+    /// Circuits that the operation was ever seen to call.
+    pub(in crate::circuit) fn known(&self, operation: u32) -> impl Iterator<Item = u32> {
+        self.operations.get(operation as usize).into_iter().flat_map(|operation| operation.edges.iter().map(|edge| edge.circuit))
+    }
+
+    /// Notes that a breaker of this name turned away calls of a circuit.
+    pub(in crate::circuit) fn name(&mut self, name: &[u8], circuit: u32) {
+        if let Some(known) = self.breakers.iter_mut().find(|known| *known.name == *name && known.circuit == circuit) {
+            known.votes = known.votes.saturating_add(1);
+        } else if self.breakers.len() < NAMES_MAX {
+            self.breakers.push(BreakerName { name: name.into(), circuit, votes: 1 });
+        }
+    }
+
+    /// The circuit that a breaker of this name guards, as far as is known.
+    pub(in crate::circuit) fn guarded_by(&self, name: &[u8]) -> Option<u32> {
+        self.breakers.iter().filter(|known| *known.name == *name).max_by_key(|known| known.votes).map(|known| known.circuit)
+    }
+
+    /// Forgets a circuit that ended.
+    pub(in crate::circuit) fn forget(&mut self, circuit: u32) {
+        self.operations.iter_mut().for_each(|operation| operation.edges.retain(|edge| edge.circuit != circuit));
+        self.breakers.retain(|known| known.circuit != circuit);
+    }
+
+    /// Bytes on the heap.
+    pub(in crate::circuit) fn heap_bytes(&self) -> usize {
+        let operation = |one: &Operation| one.name.len() + if one.edges.spilled() { one.edges.capacity() * size_of::<Edge>() } else { 0 };
+        self.operations.capacity() * size_of::<Operation>()
+            + self.operations.iter().map(operation).sum::<usize>()
+            + self.by_name.allocation_size()
+            + self.breakers.capacity() * size_of::<BreakerName>()
+            + self.breakers.iter().map(|known| known.name.len()).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operation_usually_calls_is_learned_in_order() {
+        let mut habits = Habits::default();
+        let checkout = habits.operation(b"POST /checkout").unwrap();
+        assert_eq!(habits.operation(b"POST /checkout"), Some(checkout));
+        for unit in 0..100 {
+            let called: &[u32] = if unit % 10 == 0 { &[7, 3] } else { &[7, 3, 9] };
+            habits.see(checkout, if unit % 5 == 0 { called } else { &called[..2] });
+        }
+        assert_eq!(&habits.usual(checkout)[..], [7, 3], "9 is called too rarely");
+        assert_eq!(habits.known(checkout).collect::<Vec<_>>(), [7, 3, 9]);
+        habits.forget(7);
+        assert_eq!(&habits.usual(checkout)[..], [3]);
+    }
+
+    #[test]
+    fn names_of_breakers_are_learned_by_votes() {
+        let mut habits = Habits::default();
+        habits.name(b"pay", 1);
+        habits.name(b"pay", 2);
+        habits.name(b"pay", 2);
+        assert_eq!((habits.guarded_by(b"pay"), habits.guarded_by(b"stock")), (Some(2), None));
+        habits.forget(2);
+        assert_eq!(habits.guarded_by(b"pay"), Some(1));
+    }
+}

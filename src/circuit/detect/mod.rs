@@ -1,0 +1,10 @@
+//! Breakers in spans that say nothing of them: what texts tell, which edge they belong to, and what follows from it.
+//!
+//! `rule` and `library` turn the texts that libraries write into what they mean; `habit` knows which edges an operation
+//! usually calls; `watch` puts together what one process did in one trace; `suspect` follows one breaker through it.
+
+pub(super) mod habit;
+pub mod library;
+pub mod rule;
+pub(super) mod suspect;
+pub(super) mod watch;

@@ -1,0 +1,163 @@
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{super::state::Ids, rule::Meaning, suspect::Through};
+
+/// A unit is looked at so long after it ended: in some runtimes calls end after the span they belong to. Nanoseconds.
+pub(in crate::circuit) const HOLD: u64 = 500_000_000;
+/// What was looked at is kept for units that end later. Nanoseconds.
+const KEEP: u64 = 15_000_000_000;
+/// How long a process is watched after the last thing that is worth it. Nanoseconds.
+const CALM: u64 = 60_000_000_000;
+/// Marks that are kept of one process.
+const MARKS_MAX: usize = 4_096;
+
+/// What one process does, while something there is worth a closer look.
+#[derive(Debug, Default)]
+pub(in crate::circuit) struct Watch {
+    marks: Vec<Mark>,
+    /// Everything that ended so long before [`HOLD`] was looked at.
+    settled_to: u64,
+    /// The end of the last rejection.
+    worth: u64,
+}
+
+/// One span, as far as it matters here.
+#[derive(Clone, Debug)]
+pub(in crate::circuit) struct Mark {
+    pub(in crate::circuit) start: u64,
+    pub(in crate::circuit) end: u64,
+    /// A part of the trace id.
+    pub(in crate::circuit) trace: u64,
+    pub(in crate::circuit) what: What,
+}
+
+#[derive(Clone, Debug)]
+pub(in crate::circuit) enum What {
+    /// A call that was let through.
+    Call { circuit: u32, bad: bool },
+    /// The span at the top of what the process did in a trace.
+    Root { operation: Option<u32>, aborted: bool },
+    /// A text of a library.
+    Told(Arc<Told>),
+}
+
+/// A text of a library on a span.
+#[derive(Clone, Debug)]
+pub(in crate::circuit) struct Told {
+    pub(in crate::circuit) meaning: Meaning,
+    pub(in crate::circuit) rule: u16,
+    /// The breaker's own name.
+    pub(in crate::circuit) name: Option<Arc<str>>,
+    /// The circuit, where the span itself is a call.
+    pub(in crate::circuit) circuit: Option<u32>,
+    /// The span.
+    pub(in crate::circuit) start: u64,
+    pub(in crate::circuit) end: u64,
+    pub(in crate::circuit) ids: Ids,
+}
+
+/// What a process did in one trace under one root.
+#[derive(Debug, Default)]
+pub(in crate::circuit) struct Unit {
+    /// In order of their starts.
+    pub(in crate::circuit) calls: SmallVec<[(u32, Through); 4]>,
+    /// By name, of each the one that ended first: the deepest.
+    pub(in crate::circuit) told: SmallVec<[Arc<Told>; 1]>,
+}
+
+impl Unit {
+    /// Circuits that were called, each once.
+    pub(in crate::circuit) fn called(&self) -> SmallVec<[u32; 4]> {
+        let mut called = SmallVec::new();
+        for (circuit, _) in &self.calls {
+            if !called.contains(circuit) {
+                called.push(*circuit);
+            }
+        }
+        called
+    }
+}
+
+impl Mark {
+    /// What decides the order in which marks are taken: never the order of arrival.
+    const fn rank(&self) -> (u64, u64, u64, u8) {
+        let kind = match self.what {
+            What::Call { .. } => 0,
+            What::Told(_) => 1,
+            What::Root { .. } => 2,
+        };
+        (self.end, self.start, self.trace, kind)
+    }
+}
+
+impl Watch {
+    /// Notes a span; `false` if there is no room for it.
+    pub(in crate::circuit) fn note(&mut self, mark: Mark) -> bool {
+        if matches!(&mark.what, What::Told(_)) {
+            self.worth = self.worth.max(mark.end);
+        }
+        let room = self.marks.len() < MARKS_MAX;
+        if room {
+            self.marks.push(mark);
+        }
+        room
+    }
+
+    /// What is due at this watermark, in order of ends. What comes later than that moves nothing any more.
+    pub(in crate::circuit) fn take_due(&mut self, watermark: u64) -> Vec<Mark> {
+        let due = |mark: &&Mark| mark.end.saturating_add(HOLD) <= watermark && mark.end.saturating_add(HOLD) > self.settled_to;
+        let mut due: Vec<Mark> = self.marks.iter().filter(due).cloned().collect();
+        due.sort_by_key(Mark::rank);
+        self.settled_to = self.settled_to.max(watermark);
+        self.marks.sort_by_key(|mark| mark.trace);
+        due
+    }
+
+    fn of_trace(&self, trace: u64) -> impl Iterator<Item = &Mark> {
+        let from = self.marks.partition_point(|mark| mark.trace < trace);
+        self.marks.get(from..).unwrap_or_default().iter().take_while(move |mark| mark.trace == trace)
+    }
+
+    /// What happened within a root, once [`take_due`](Self::take_due) has put the marks in order.
+    pub(in crate::circuit) fn unit(&self, root: &Mark) -> Unit {
+        let within = |mark: &&Mark| mark.start >= root.start && mark.end <= root.end.saturating_add(HOLD);
+        let mut unit = Unit::default();
+        let mut inside: SmallVec<[&Mark; 8]> = self.of_trace(root.trace).filter(within).collect();
+        inside.sort_by_key(|mark| mark.rank());
+        for mark in inside {
+            match &mark.what {
+                What::Call { circuit, bad } => unit.calls.push((*circuit, Through { start: mark.start, end: mark.end, bad: *bad })),
+                What::Told(told) if !unit.told.iter().any(|other| other.name == told.name) => unit.told.push(Arc::clone(told)),
+                What::Told(_) | What::Root { .. } => {}
+            }
+        }
+        unit.calls.sort_by_key(|(_, call)| call.start);
+        // The same rejection with and without a name is the one with a name.
+        if unit.told.len() > 1 {
+            unit.told.retain(|told| told.name.is_some());
+        }
+        unit
+    }
+
+    /// Whether a root of this process holds a span.
+    pub(in crate::circuit) fn has_root(&self, inner: &Mark) -> bool {
+        self.of_trace(inner.trace)
+            .any(|mark| matches!(mark.what, What::Root { .. }) && mark.start <= inner.start && inner.end <= mark.end.saturating_add(HOLD))
+    }
+
+    /// Forgets what is old; `false` when there is nothing left to watch for.
+    pub(in crate::circuit) fn goes_on(&mut self, watermark: u64) -> bool {
+        self.marks.retain(|mark| mark.end.saturating_add(KEEP) > watermark);
+        if self.marks.is_empty() {
+            self.marks = Vec::new();
+        }
+        self.worth.saturating_add(CALM) > watermark
+    }
+
+    /// Bytes on the heap.
+    pub(in crate::circuit) fn heap_bytes(&self) -> usize {
+        self.marks.capacity() * size_of::<Mark>()
+    }
+}

@@ -1,0 +1,335 @@
+//! From what a process does to what its breakers did: the collector's part that looks closer.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{
+    bucket::Outcome,
+    circuit::Decided,
+    collector::{CircuitBreakerMetricsCollector, Process, Seat},
+    detect::{
+        habit::Habits,
+        rule::Meaning,
+        suspect::{Suspect, Through},
+        watch::{Mark, Told, Unit, What},
+    },
+    inspect::{Inspection, RootRecord, SpanRecord, ToldRecord, ids_at, trace_at},
+    key::Target,
+    state::{Ids, State},
+};
+
+/// Of healthy processes one trace in so many is learned from.
+const LEARNED_OF: u64 = 4;
+
+impl CircuitBreakerMetricsCollector {
+    /// Begins to watch the processes that tell of breakers in this request.
+    pub(super) fn watch(&mut self, request: &[u8], inspection: &Inspection, mine: &impl Fn(u32) -> bool, now: u64) {
+        let mut current = None;
+        for told in inspection.told.iter().filter(|told| mine(told.resource)) {
+            let process = self.process_of(request, inspection, told.resource, &mut current, now);
+            if let Some(process) = process.and_then(|process| self.processes.get_mut(process as usize)) {
+                process.watch.get_or_insert_default();
+            }
+        }
+    }
+
+    /// Notes a call of a process that is watched; of others only failures, which may explain a trip later. `false` if
+    /// there is no room for it.
+    #[inline]
+    pub(super) fn note_call(&mut self, process: u32, seat: Seat, span: &SpanRecord, request: &[u8]) -> bool {
+        let bad = span.outcome == Outcome::Failure;
+        if span.outcome == Outcome::Rejected {
+            return true;
+        }
+        if let Some(watch) = self.processes.get_mut(process as usize).and_then(|process| process.watch.as_mut()) {
+            let what = What::Call { circuit: seat.circuit, bad };
+            return watch.note(Mark { start: span.start, end: span.end, trace: trace_at(request, span.ids), what });
+        }
+        if bad {
+            self.note_failure(seat, Through { start: span.start, end: span.end, bad });
+        }
+        true
+    }
+
+    #[cold]
+    fn note_failure(&mut self, seat: Seat, call: Through) {
+        let circuit = self.circuits.get_mut(seat.circuit as usize);
+        let member = circuit.and_then(|circuit| circuit.members.get_mut(seat.member? as usize));
+        if let Some(member) = member.filter(|member| !member.reports()) {
+            member.suspect().remember(call);
+        }
+    }
+
+    /// Notes what stands around the calls of this request: roots, and texts of breakers' libraries. Gives how many found
+    /// no room.
+    pub(super) fn note_units(&mut self, request: &[u8], inspection: &Inspection, mine: &impl Fn(u32) -> bool, now: u64) -> u64 {
+        let mut dropped = 0;
+        let mut current = None;
+        for told in inspection.told.iter().filter(|told| mine(told.resource)) {
+            let Some(process) = self.process_of(request, inspection, told.resource, &mut current, now) else { continue };
+            dropped += u64::from(!self.note_told(process, told, request, inspection, now));
+        }
+        for root in inspection.roots.iter().filter(|root| mine(root.resource)) {
+            let Some(process) = self.process_of(request, inspection, root.resource, &mut current, now) else { continue };
+            dropped += u64::from(!self.note_root(process, root, request, inspection));
+        }
+        self.learn(request, inspection);
+        dropped
+    }
+
+    fn note_told(&mut self, index: u32, record: &ToldRecord, request: &[u8], inspection: &Inspection, now: u64) -> bool {
+        let name = inspection.text(request, record.name);
+        let name = (!name.is_empty()).then(|| Arc::from(String::from_utf8_lossy(name)));
+        let circuit = record.target.and_then(|target| self.circuit_called(index, inspection, request, target, now));
+        let (trace, ids) = (trace_at(request, record.ids), ids_at(request, record.ids));
+        let (start, end) = (record.start, record.end);
+        let told = Told { meaning: record.meaning, rule: record.rule, name, circuit, start, end, ids };
+        if told.meaning != Meaning::Maybe {
+            self.seems_open(index, &told, record.end);
+        }
+        let Some(process) = self.processes.get_mut(index as usize) else { return true };
+        process.watch.get_or_insert_default().note(Mark { start, end, trace, what: What::Told(Arc::new(told)) })
+    }
+
+    /// Moves the state that is not final yet, where it is plain whose it is.
+    fn seems_open(&mut self, index: u32, told: &Told, at: u64) {
+        let Some(process) = self.processes.get(index as usize) else { return };
+        let known =
+            told.circuit.or_else(|| self.habits.get(process.habits as usize).and_then(|habits| habits.guarded_by(told.name.as_deref()?.as_bytes())));
+        let circuit = known.or_else(|| match process.only_circuit() {
+            Some(only) => Some(only),
+            // Of several the one that is open already.
+            None => process.circuits().find(|circuit| self.state_in(*circuit, index) != State::Closed),
+        });
+        let Some(circuit) = circuit.and_then(|circuit| self.circuits.get_mut(circuit as usize)) else { return };
+        if let Some((_, member)) = circuit.members.iter_mut().find(|(_, member)| member.process == index) {
+            member.seems(at, State::Open);
+            circuit.changed = true;
+        }
+    }
+
+    fn note_root(&mut self, index: u32, root: &RootRecord, request: &[u8], inspection: &Inspection) -> bool {
+        let Some(process) = self.processes.get_mut(index as usize) else { return true };
+        let trace = trace_at(request, root.ids);
+        let Some(watch) = &mut process.watch else {
+            if trace.is_multiple_of(LEARNED_OF) && !root.aborted {
+                self.learning.roots.push((trace, index, root.operation));
+            }
+            return true;
+        };
+        let habits = self.habits.get_mut(process.habits as usize);
+        let operation = habits.and_then(|habits| habits.operation(inspection.text(request, root.operation)));
+        let what = What::Root { operation, aborted: root.aborted };
+        watch.note(Mark { start: root.start, end: root.end, trace, what })
+    }
+
+    /// Notes a call of a healthy process to learn from.
+    #[inline]
+    pub(super) fn note_healthy(&mut self, seat: Seat, span: &SpanRecord, request: &[u8]) {
+        let trace = trace_at(request, span.ids);
+        if trace.is_multiple_of(LEARNED_OF) {
+            self.learning.calls.push((trace, seat.circuit, span.start));
+        }
+    }
+
+    /// Learns which circuits operations call, from traces that came whole in one request.
+    fn learn(&mut self, request: &[u8], inspection: &Inspection) {
+        let mut learning = std::mem::take(&mut self.learning);
+        learning.calls.sort_unstable_by_key(|(trace, _, start)| (*trace, *start));
+        for (trace, process, operation) in learning.roots.drain(..) {
+            let from = learning.calls.partition_point(|(other, ..)| *other < trace);
+            let mut called: SmallVec<[u32; 4]> = SmallVec::new();
+            for (_, circuit, _) in learning.calls.iter().skip(from).take_while(|(other, ..)| *other == trace) {
+                if !called.contains(circuit) {
+                    called.push(*circuit);
+                }
+            }
+            let habits = self.processes.get(process as usize).and_then(|process| self.habits.get_mut(process.habits as usize));
+            let Some(habits) = habits else { continue };
+            if let Some(operation) = habits.operation(inspection.text(request, operation)) {
+                habits.see(operation, &called);
+            }
+        }
+        learning.calls.clear();
+        // What is allocated is used again.
+        self.learning = learning;
+    }
+
+    /// Looks at what is due of a process that is watched.
+    pub(super) fn detect(&mut self, index: usize, watermark: u64, now: u64) {
+        let Some(process) = self.processes.get_mut(index) else { return };
+        let Some(mut watch) = process.watch.take() else { return };
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        for mark in watch.take_due(watermark) {
+            match &mark.what {
+                What::Call { circuit, bad } => self.suspect_call(number, *circuit, Through { start: mark.start, end: mark.end, bad: *bad }),
+                What::Root { operation, aborted } => {
+                    let unit = watch.unit(&mark);
+                    self.look_at(number, &mark, *operation, *aborted, &unit, now);
+                }
+                What::Told(told) if !watch.has_root(&mark) => {
+                    let unit = Unit { told: [Arc::clone(told)].into_iter().collect(), ..Unit::default() };
+                    self.look_at(number, &mark, None, true, &unit, now);
+                }
+                What::Told(_) => {}
+            }
+        }
+        let calm = !watch.goes_on(watermark) && self.calm(number);
+        if let Some(process) = self.processes.get_mut(index).filter(|_| !calm) {
+            process.watch = Some(watch);
+        }
+    }
+
+    /// Forgets what was suspected of a process; `false` if one of its breakers is not closed.
+    fn calm(&mut self, index: u32) -> bool {
+        let circuits: Vec<u32> = self.processes.get(index as usize).map(|process| process.circuits().collect()).unwrap_or_default();
+        if circuits.iter().any(|circuit| self.state_in(*circuit, index) != State::Closed) {
+            return false;
+        }
+        for circuit in circuits {
+            let Some(circuit) = self.circuits.get_mut(circuit as usize) else { continue };
+            circuit.members.iter_mut().filter(|(_, member)| member.process == index).for_each(|(_, member)| member.calm());
+        }
+        true
+    }
+
+    /// One unit: what it tells of breakers, or else what there is to learn from it.
+    fn look_at(&mut self, index: u32, root: &Mark, operation: Option<u32>, aborted: bool, unit: &Unit, now: u64) {
+        let called = unit.called();
+        if unit.told.is_empty() {
+            let Some(operation) = operation else { return };
+            let healthy = !aborted && unit.calls.iter().all(|(_, call)| !call.bad);
+            let closed = called.iter().all(|circuit| self.state_in(*circuit, index) == State::Closed);
+            let habits = self.processes.get(index as usize).and_then(|process| self.habits.get_mut(process.habits as usize));
+            if let Some(habits) = habits.filter(|_| healthy && closed && !called.is_empty()) {
+                habits.see(operation, &called);
+            }
+            return;
+        }
+        for told in &unit.told {
+            let Some(circuit) = self.blame(index, root, operation, told, &called, now) else { continue };
+            self.suspect_told(index, circuit, root, told, unit, now);
+        }
+    }
+
+    /// Whose rejection it is. Until that is known, the circuit has the name of the breaker, or of what was asked for.
+    fn blame(&mut self, index: u32, root: &Mark, operation: Option<u32>, told: &Told, called: &[u32], now: u64) -> Option<u32> {
+        if told.circuit.is_some() {
+            return told.circuit;
+        }
+        let (known, learned) = self.guess(index, root, operation, told, called)?;
+        let process = self.processes.get(index as usize)?;
+        let (caller, habits) = (Arc::clone(&process.caller), process.habits as usize);
+        if let (Some(name), Some(circuit), true) = (&told.name, known, learned) {
+            self.habits.get_mut(habits).into_iter().for_each(|habits| habits.name(name.as_bytes(), circuit));
+        }
+        let asked_for = || operation.and_then(|operation| Some(self.habits.get(habits)?.operation_name(operation).to_owned()));
+        let text = told.name.as_deref().map(str::to_owned).or_else(asked_for).filter(|text| !text.is_empty());
+        known.or_else(|| self.circuit_of(&caller, &Target { named: true, text: text?.as_bytes(), port: None }, now))
+    }
+
+    /// The circuit that was most likely refused, and whether its breaker's name is learned by this.
+    fn guess(&self, index: u32, root: &Mark, operation: Option<u32>, told: &Told, called: &[u32]) -> Option<(Option<u32>, bool)> {
+        let process = self.processes.get(index as usize)?;
+        let habits = self.habits.get(process.habits as usize)?;
+        if let Some(name) = &told.name {
+            let is = |circuit: &u32| self.circuits.get(*circuit as usize).is_some_and(|circuit| *circuit.key().text == **name);
+            if let Some(known) = habits.guarded_by(name.as_bytes()).or_else(|| circuits_of(process, habits, operation).into_iter().find(is)) {
+                return Some((Some(known), false));
+            }
+        }
+        if matches!(told.meaning, Meaning::Opened | Meaning::ProbeFailed)
+            && let Some(last) = called.last()
+        {
+            return Some((Some(*last), false));
+        }
+        let usual = operation.map(|operation| habits.usual(operation)).unwrap_or_default();
+        let mut missing = usual.iter().copied().filter(|circuit| !called.contains(circuit));
+        if let Some(first) = missing.next() {
+            // A lost span must not blame a callee that answers well while another is open.
+            let other =
+                if self.is_well_in(first, index, root.start) { missing.find(|other| self.state_in(*other, index) != State::Closed) } else { None };
+            return Some((other.or(Some(first)), true));
+        }
+        let all = circuits_of(process, habits, operation);
+        let left: SmallVec<[u32; 4]> = all.iter().copied().filter(|circuit| !called.contains(circuit)).collect();
+        let only = |circuits: &[u32]| if let [only] = circuits { Some(*only) } else { None };
+        Some((only(&left).or_else(|| only(&all)), false))
+    }
+
+    fn suspect_call(&mut self, index: u32, circuit: u32, call: Through) {
+        let Some(known) = self.circuits.get_mut(circuit as usize) else { return };
+        let permits = *known.permits();
+        let Some((number, member)) = known.members.iter_mut().find(|(_, member)| member.process == index) else { return };
+        // A process that only makes good calls is watched for the sake of another circuit.
+        if !call.bad && member.suspected().is_none() || member.reports() {
+            return;
+        }
+        member.suspect().call(call, &permits);
+        self.take_decisions(circuit, number, None, &Arc::default(), [0; 24]);
+    }
+
+    fn suspect_told(&mut self, index: u32, circuit: u32, root: &Mark, told: &Told, unit: &Unit, now: u64) {
+        let Some(number) = self.seat_in(index, circuit) else { return };
+        let config = Arc::clone(&self.config);
+        let reason: Arc<str> = self.libraries.get(usize::from(told.rule)).cloned().unwrap_or_default();
+        let Some(known) = self.circuits.get_mut(circuit as usize) else { return };
+        known.last_seen = now;
+        if told.circuit.is_none() && matches!(told.meaning, Meaning::Rejected) {
+            known.count_rejection(root.end, now, &config);
+        }
+        let mut permits = *known.permits();
+        let Some(member) = known.members.get_mut(number).filter(|member| !member.reports()) else { return };
+        let suspect = member.suspect();
+        match told.meaning {
+            Meaning::Opened | Meaning::ProbeFailed => {
+                let last = unit.calls.iter().filter(|(other, _)| *other == circuit).map(|(_, call)| *call).max_by_key(|call| call.end);
+                let call = last.unwrap_or(Through { start: told.start, end: told.end, bad: true });
+                suspect.opened(call, told.meaning == Meaning::ProbeFailed, &permits);
+            }
+            Meaning::Rejected => suspect.reject(root.start, root.end, false, &mut permits),
+            Meaning::Maybe => suspect.reject(root.start, root.end, true, &mut permits),
+            Meaning::NoBreaker => {}
+        }
+        *known.permits() = permits;
+        self.take_decisions(circuit, number, told.name.as_ref(), &reason, told.ids);
+    }
+
+    /// Hands on what was decided in an instance of a circuit.
+    fn take_decisions(&mut self, circuit: u32, number: usize, breaker: Option<&Arc<str>>, reason: &Arc<str>, ids: Ids) {
+        let Some(known) = self.circuits.get_mut(circuit as usize) else { return };
+        let Some(member) = known.members.get_mut(number) else { return };
+        let decisions = member.suspect().take_decisions();
+        let instance = Arc::clone(member.instance());
+        for decision in &decisions {
+            member.seems(decision.decided, decision.change.state_after());
+        }
+        for decision in decisions {
+            let (breaker, reason, instance) = (breaker.cloned(), Arc::clone(reason), Arc::clone(&instance));
+            known.decide(Decided { decision, member: number, instance, breaker, reason, ids });
+            known.changed = true;
+        }
+    }
+
+    /// What calls and rejections tell of a circuit in a process.
+    fn state_in(&self, circuit: u32, index: u32) -> State {
+        let circuit = self.circuits.get(circuit as usize);
+        let member = circuit.and_then(|circuit| circuit.members.iter().find(|(_, member)| member.process == index));
+        member.and_then(|(_, member)| member.suspected()).map_or(State::Closed, Suspect::state)
+    }
+
+    fn is_well_in(&self, circuit: u32, index: u32, at: u64) -> bool {
+        let circuit = self.circuits.get(circuit as usize);
+        let member = circuit.and_then(|circuit| circuit.members.iter().find(|(_, member)| member.process == index));
+        member.is_some_and(|(_, member)| member.suspected().is_none_or(|suspect| suspect.is_well(at)))
+    }
+}
+
+/// Circuits of an operation, or of the whole process where it is not known.
+fn circuits_of(process: &Process, habits: &Habits, operation: Option<u32>) -> SmallVec<[u32; 4]> {
+    match operation {
+        Some(operation) => habits.known(operation).collect(),
+        None => process.circuits().collect(),
+    }
+}
