@@ -207,7 +207,11 @@ fn span<'a>(message: &'a [u8], visitor: &mut impl Visitor<'a>) -> Result<(), Mal
             field::DROPPED_ATTRIBUTES | field::DROPPED_EVENTS | field::DROPPED_LINKS => drop(reader.varint()?),
             field::EVENT => visitor.event(event(reader.bytes()?)?),
             field::LINK => link(reader.bytes()?)?,
-            field::STATUS => status(reader.bytes()?, &mut span)?,
+            field::STATUS => match reader.bytes()? {
+                // As some SDKs write the status of each span that has none.
+                [] => {}
+                message => status(message, &mut span)?,
+            },
             field::FLAGS => drop(reader.fixed32()?),
             _ => reader.skip(tag, field::KNOWN)?,
         }

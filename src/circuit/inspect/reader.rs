@@ -31,8 +31,8 @@ pub fn inspect(request: &[u8], spans: usize, rules: &Rules, horizon: u64) -> Res
         resource: Resource::default(),
         values: [&[]; SLOTS_MAX],
         present: 0,
-        events: SmallVec::new(),
-        exceptions: SmallVec::new(),
+        events: Vec::new(),
+        exceptions: Vec::new(),
         last_told: Vec::new(),
         last_url: None,
         last_name: None,
@@ -91,9 +91,9 @@ struct Reader<'a> {
     values: [&'a [u8]; SLOTS_MAX],
     present: u64,
     /// Events of the present span that tell of transitions.
-    events: SmallVec<[Event<'a>; 4]>,
+    events: Vec<Event<'a>>,
     /// Exceptions of the present span.
-    exceptions: SmallVec<[Event<'a>; 2]>,
+    exceptions: Vec<Event<'a>>,
     /// What was said last, and what that means.
     last_told: Vec<KnownTold<'a>>,
     /// How the URL began that was read last, and what it calls: a service often calls one callee several times.
