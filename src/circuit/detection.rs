@@ -163,12 +163,15 @@ impl CircuitBreakerMetricsCollector {
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         for mark in watch.take_due(watermark) {
             match &mark.what {
-                What::Call { circuit, bad } => self.suspect_call(number, *circuit, Through { start: mark.start, end: mark.end, bad: *bad }),
+                What::Call { circuit, bad } => {
+                    let within = watch.root_of(&mark);
+                    self.suspect_call(number, *circuit, within, Through { start: mark.start, end: mark.end, bad: *bad });
+                }
                 What::Root { operation, aborted } => {
                     let unit = watch.unit(&mark);
                     self.look_at(number, &mark, *operation, *aborted, &unit, now);
                 }
-                What::Told(told) if !watch.has_root(&mark) => {
+                What::Told(told) if watch.root_of(&mark).is_none() => {
                     let unit = Unit { told: [Arc::clone(told)].into_iter().collect(), ..Unit::default() };
                     self.look_at(number, &mark, None, true, &unit, now);
                 }
@@ -209,6 +212,10 @@ impl CircuitBreakerMetricsCollector {
         }
         for told in &unit.told {
             let Some(circuit) = self.blame(index, root, operation, told, &called, now) else { continue };
+            if told.meaning != Meaning::Maybe {
+                let habits = self.processes.get(index as usize).and_then(|process| self.habits.get_mut(process.habits as usize));
+                habits.into_iter().for_each(|habits| habits.reject(operation, circuit));
+            }
             self.suspect_told(index, circuit, root, told, unit, now);
         }
     }
@@ -258,7 +265,12 @@ impl CircuitBreakerMetricsCollector {
         Some((only(&left).or_else(|| only(&all)), false))
     }
 
-    fn suspect_call(&mut self, index: u32, circuit: u32, call: Through) {
+    fn suspect_call(&mut self, index: u32, circuit: u32, within: Option<Option<u32>>, call: Through) {
+        let is_closed = self.state_in(circuit, index) == State::Closed;
+        let habits = self.processes.get(index as usize).and_then(|process| self.habits.get_mut(process.habits as usize));
+        if habits.is_some_and(|habits| !habits.is_guarded(within, circuit, is_closed)) {
+            return;
+        }
         let Some(known) = self.circuits.get_mut(circuit as usize) else { return };
         let permits = *known.permits();
         let Some((number, member)) = known.members.iter_mut().find(|(_, member)| member.process == index) else { return };

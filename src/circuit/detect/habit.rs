@@ -17,6 +17,9 @@ const EDGES_MAX: usize = 16;
 /// Names of breakers of a caller whose edge is learned.
 const NAMES_MAX: usize = 256;
 
+/// An operation that came through an open breaker so often, and was never turned away, does not go through it.
+const PASSES: u16 = 2;
+
 /// What one caller usually calls, learned from all of its processes.
 #[derive(Debug, Default)]
 pub(in crate::circuit) struct Habits {
@@ -24,6 +27,8 @@ pub(in crate::circuit) struct Habits {
     operations: Vec<Operation>,
     by_name: HashTable<u32>,
     breakers: Vec<BreakerName>,
+    /// Circuits whose breaker turned away what belongs to no operation.
+    without_operation: Vec<u32>,
     /// Processes of this caller.
     pub(in crate::circuit) users: u32,
 }
@@ -44,6 +49,9 @@ struct Edge {
     calls: f32,
     /// Its usual place among the calls of a unit.
     place: f32,
+    /// How often a breaker turned this operation away from it, and how often it came through while one was not closed.
+    rejected: u16,
+    passed: u16,
 }
 
 /// A breaker's own name and the edge it turned out to guard.
@@ -55,6 +63,10 @@ struct BreakerName {
 }
 
 impl Edge {
+    const fn new(circuit: u32) -> Self {
+        Self { circuit, units: 0.0, calls: 0.0, place: 0.0, rejected: 0, passed: 0 }
+    }
+
     fn share(&self) -> f32 {
         (self.calls + 0.5) / (self.units + 1.0)
     }
@@ -91,7 +103,7 @@ impl Habits {
         let Some(operation) = self.operations.get_mut(operation as usize) else { return };
         for circuit in called {
             if operation.edges.len() < EDGES_MAX && !operation.edges.iter().any(|edge| edge.circuit == *circuit) {
-                operation.edges.push(Edge { circuit: *circuit, units: 0.0, calls: 0.0, place: 0.0 });
+                operation.edges.push(Edge::new(*circuit));
             }
         }
         for edge in &mut operation.edges {
@@ -121,6 +133,38 @@ impl Habits {
         self.operations.get(operation as usize).into_iter().flat_map(|operation| operation.edges.iter().map(|edge| edge.circuit))
     }
 
+    fn edge(&mut self, operation: u32, circuit: u32) -> Option<&mut Edge> {
+        let edges = &mut self.operations.get_mut(operation as usize)?.edges;
+        let is_known = edges.iter().any(|edge| edge.circuit == circuit);
+        if !is_known && edges.len() < EDGES_MAX {
+            edges.push(Edge::new(circuit));
+        }
+        edges.iter_mut().find(|edge| edge.circuit == circuit)
+    }
+
+    /// Notes that a breaker turned an operation away from a circuit.
+    pub(in crate::circuit) fn reject(&mut self, operation: Option<u32>, circuit: u32) {
+        match operation {
+            Some(operation) => self.edge(operation, circuit).into_iter().for_each(|edge| edge.rejected = edge.rejected.saturating_add(1)),
+            None if self.without_operation.len() < NAMES_MAX && !self.without_operation.contains(&circuit) => self.without_operation.push(circuit),
+            None => {}
+        }
+    }
+
+    /// Whether calls of a circuit go through its breaker, as far as is known: those of an operation that always comes
+    /// through while others are turned away do not. `within` is the operation, and `None` where a call stands alone.
+    pub(in crate::circuit) fn is_guarded(&mut self, within: Option<Option<u32>>, circuit: u32, is_closed: bool) -> bool {
+        let Some(operation) = within else {
+            let is = |edge: &Edge| edge.circuit == circuit && edge.rejected > 0;
+            return self.without_operation.contains(&circuit) || !self.operations.iter().any(|operation| operation.edges.iter().any(is));
+        };
+        let Some(edge) = operation.and_then(|operation| self.edge(operation, circuit)) else { return true };
+        if !is_closed {
+            edge.passed = edge.passed.saturating_add(1);
+        }
+        edge.rejected > 0 || edge.passed <= PASSES
+    }
+
     /// Notes that a breaker of this name turned away calls of a circuit.
     pub(in crate::circuit) fn name(&mut self, name: &[u8], circuit: u32) {
         if let Some(known) = self.breakers.iter_mut().find(|known| *known.name == *name && known.circuit == circuit) {
@@ -139,6 +183,7 @@ impl Habits {
     pub(in crate::circuit) fn forget(&mut self, circuit: u32) {
         self.operations.iter_mut().for_each(|operation| operation.edges.retain(|edge| edge.circuit != circuit));
         self.breakers.retain(|known| known.circuit != circuit);
+        self.without_operation.retain(|known| *known != circuit);
     }
 
     /// Bytes on the heap.
@@ -147,6 +192,7 @@ impl Habits {
         self.operations.capacity() * size_of::<Operation>()
             + self.operations.iter().map(operation).sum::<usize>()
             + self.by_name.allocation_size()
+            + self.without_operation.capacity() * size_of::<u32>()
             + self.breakers.capacity() * size_of::<BreakerName>()
             + self.breakers.iter().map(|known| known.name.len()).sum::<usize>()
     }
@@ -169,6 +215,22 @@ mod tests {
         assert_eq!(habits.known(checkout).collect::<Vec<_>>(), [7, 3, 9]);
         habits.forget(7);
         assert_eq!(&habits.usual(checkout)[..], [3]);
+    }
+
+    #[test]
+    fn operations_that_are_never_turned_away_do_not_go_through_the_breaker() {
+        let mut habits = Habits::default();
+        let (checkout, report) = (habits.operation(b"checkout"), habits.operation(b"report"));
+        assert!(habits.is_guarded(None, 7, true), "nothing is known yet");
+        habits.reject(checkout, 7);
+        assert!(!habits.is_guarded(None, 7, false), "calls that stand alone are never turned away");
+        for pass in 0..10 {
+            assert!(habits.is_guarded(Some(checkout), 7, false));
+            assert_eq!(habits.is_guarded(Some(report), 7, false), pass < 2);
+        }
+        habits.reject(report, 7);
+        habits.reject(None, 7);
+        assert!(habits.is_guarded(Some(report), 7, false) && habits.is_guarded(None, 7, false));
     }
 
     #[test]

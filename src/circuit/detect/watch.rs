@@ -141,10 +141,12 @@ impl Watch {
         unit
     }
 
-    /// Whether a root of this process holds a span.
-    pub(in crate::circuit) fn has_root(&self, inner: &Mark) -> bool {
-        self.of_trace(inner.trace)
-            .any(|mark| matches!(mark.what, What::Root { .. }) && mark.start <= inner.start && inner.end <= mark.end.saturating_add(HOLD))
+    /// The operation of the root of this process that holds a span; `None` if none does.
+    pub(in crate::circuit) fn root_of(&self, inner: &Mark) -> Option<Option<u32>> {
+        self.of_trace(inner.trace).find_map(|mark| match mark.what {
+            What::Root { operation, .. } if mark.start <= inner.start && inner.end <= mark.end.saturating_add(HOLD) => Some(operation),
+            _ => None,
+        })
     }
 
     /// Forgets what is old; `false` when there is nothing left to watch for.
