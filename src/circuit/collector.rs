@@ -84,7 +84,7 @@ pub struct CircuitBreakerMetricsCollector {
     by_key: HashTable<u32>,
     hasher: RandomState,
     /// What callers usually call, by caller.
-    pub(super) habits: Slab<Habits>,
+    pub(super) habits: Slab<Box<Habits>>,
     by_caller: HashTable<u32>,
     callers: Vec<Arc<Caller>>,
     /// Traces of the request at hand that are learned from; empty between requests.
@@ -386,7 +386,7 @@ impl CircuitBreakerMetricsCollector {
         let callers = &self.callers;
         let known = self.by_caller.find(hash, |index| callers.get(*index as usize).is_some_and(|known| **known == caller)).copied();
         let index = known.unwrap_or_else(|| {
-            let number = self.habits.insert(Habits::default());
+            let number = self.habits.insert(Box::default());
             let caller = Arc::new(caller.clone());
             match self.callers.get_mut(number) {
                 Some(place) => *place = caller,
