@@ -131,6 +131,6 @@ fn main() {
     }
     let [prost, scan, window] = all;
     println!("{:<8}{:>75}{:>14.2}", "all", format!("1/{:.1}", prost / window), window / scan);
-    println!("targets: window/prost at most 1/6, window/scan at most 1.8");
+    println!("targets: window/prost at most 1/5, window/scan at most 1.8");
     println!("whole: checked at the door, hashed, inspected, counted, buckets closed");
 }
