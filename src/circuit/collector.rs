@@ -16,11 +16,12 @@ use super::{
     bucket::Outcome,
     circuit::{Call, Circuit, Reshape},
     config::CircuitMetricsConfig,
-    detect::{habit::Habits, library, watch::Watch},
+    detect::habit::Habits,
     event::CircuitEvent,
     inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, ResourceRecord, SpanRecord, TargetRecord, Text},
     key::{Caller, CircuitKey, Target},
     member::{Evidence, Member},
+    process::{Process, Seat},
     selection::Selection,
     state::Observation,
 };
@@ -89,38 +90,10 @@ pub struct CircuitBreakerMetricsCollector {
     callers: Vec<Arc<Caller>>,
     /// Traces of the request at hand that are learned from; empty between requests.
     pub(super) learning: Learning,
-    /// The library of each rule.
-    pub(super) libraries: Arc<[Arc<str>]>,
     /// Circuits that ended and whose series have to be ended too.
     ended: Vec<Circuit>,
     instances: usize,
     next_sweep: u64,
-}
-
-/// A process that sends spans: one instance of every circuit it calls through.
-#[derive(Debug)]
-pub(super) struct Process {
-    pub(super) caller: Arc<Caller>,
-    /// What its caller usually calls.
-    pub(super) habits: u32,
-    /// While something there is worth a closer look.
-    pub(super) watch: Option<Box<Watch>>,
-    instance: Arc<str>,
-    /// The newest end of its spans.
-    newest_end: u64,
-    /// When it was heard of last, by the clock.
-    last_seen: u64,
-    seats: HashTable<Seat>,
-    /// The seat used last: calls often go to one callee several times in a row.
-    last: Option<Seat>,
-}
-
-/// A process in a circuit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seat {
-    pub(super) circuit: u32,
-    /// Among the circuit's members; `None` where those are too many.
-    pub(super) member: Option<u32>,
 }
 
 /// Traces that are learned from.
@@ -192,16 +165,10 @@ impl CircuitBreakerMetricsCollector {
             by_caller: HashTable::new(),
             callers: Vec::new(),
             learning: Learning::default(),
-            libraries: library::names(),
             ended: Vec::new(),
             instances: 0,
             next_sweep: 0,
         }
-    }
-
-    /// The library of each rule, where rules of users stand among them.
-    pub fn set_libraries(&mut self, libraries: &Arc<[Arc<str>]>) {
-        self.libraries = Arc::clone(libraries);
     }
 
     /// Goes over to other settings. Where the shape of the windows changed they begin anew; counters go on.
@@ -685,31 +652,6 @@ impl Drop for CircuitBreakerMetricsCollector {
         self.by_key.iter().for_each(|_| self.room.give());
         let ended = self.take_ended();
         self.forget(&ended);
-    }
-}
-
-impl Process {
-    /// Circuits it has a place in.
-    pub(super) fn circuits(&self) -> impl Iterator<Item = u32> {
-        self.seats.iter().map(|seat| seat.circuit)
-    }
-
-    /// The one circuit it has a place in, if there is just one.
-    pub(super) fn only_circuit(&self) -> Option<u32> {
-        let mut circuits = self.circuits();
-        circuits.next().filter(|_| circuits.next().is_none())
-    }
-
-    fn texts(&self) -> [&[u8]; 4] {
-        [&*self.caller.environment, &*self.caller.namespace, &*self.caller.service, &*self.instance].map(str::as_bytes)
-    }
-
-    fn bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.texts().map(<[u8]>::len).iter().sum::<usize>()
-            + size_of::<Caller>()
-            + self.seats.capacity() * (size_of::<Seat>() + 1)
-            + self.watch.as_ref().map_or(0, |watch| size_of::<Watch>() + watch.heap_bytes())
     }
 }
 

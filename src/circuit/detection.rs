@@ -7,15 +7,18 @@ use smallvec::SmallVec;
 use super::{
     bucket::Outcome,
     circuit::Decided,
-    collector::{CircuitBreakerMetricsCollector, Process, Seat},
+    collector::CircuitBreakerMetricsCollector,
     detect::{
         habit::Habits,
+        library,
         rule::Meaning,
         suspect::{Suspect, Through},
         watch::{Mark, Told, Unit, What},
     },
     inspect::{Inspection, RootRecord, SpanRecord, ToldRecord, ids_at, trace_at},
     key::Target,
+    member::Member,
+    process::{Process, Seat},
     state::{Ids, State},
 };
 
@@ -145,7 +148,7 @@ impl CircuitBreakerMetricsCollector {
                     called.push(*circuit);
                 }
             }
-            let habits = self.processes.get(process as usize).and_then(|process| self.habits.get_mut(process.habits as usize));
+            let habits = self.habits_of_process(process);
             let Some(habits) = habits else { continue };
             if let Some(operation) = habits.operation(inspection.text(request, operation)) {
                 habits.see(operation, &called);
@@ -204,7 +207,7 @@ impl CircuitBreakerMetricsCollector {
             let Some(operation) = operation else { return };
             let healthy = !aborted && unit.calls.iter().all(|(_, call)| !call.bad);
             let closed = called.iter().all(|circuit| self.state_in(*circuit, index) == State::Closed);
-            let habits = self.processes.get(index as usize).and_then(|process| self.habits.get_mut(process.habits as usize));
+            let habits = self.habits_of_process(index);
             if let Some(habits) = habits.filter(|_| healthy && closed && !called.is_empty()) {
                 habits.see(operation, &called);
             }
@@ -213,7 +216,7 @@ impl CircuitBreakerMetricsCollector {
         for told in &unit.told {
             let Some(circuit) = self.blame(index, root, operation, told, &called, now) else { continue };
             if told.meaning != Meaning::Maybe {
-                let habits = self.processes.get(index as usize).and_then(|process| self.habits.get_mut(process.habits as usize));
+                let habits = self.habits_of_process(index);
                 habits.into_iter().for_each(|habits| habits.reject(operation, circuit));
             }
             self.suspect_told(index, circuit, root, told, unit, now);
@@ -267,7 +270,7 @@ impl CircuitBreakerMetricsCollector {
 
     fn suspect_call(&mut self, index: u32, circuit: u32, within: Option<Option<u32>>, call: Through) {
         let is_closed = self.state_in(circuit, index) == State::Closed;
-        let habits = self.processes.get(index as usize).and_then(|process| self.habits.get_mut(process.habits as usize));
+        let habits = self.habits_of_process(index);
         if habits.is_some_and(|habits| !habits.is_guarded(within, circuit, is_closed)) {
             return;
         }
@@ -285,7 +288,7 @@ impl CircuitBreakerMetricsCollector {
     fn suspect_told(&mut self, index: u32, circuit: u32, root: &Mark, told: &Told, unit: &Unit, now: u64) {
         let Some(number) = self.seat_in(index, circuit) else { return };
         let config = Arc::clone(&self.config);
-        let reason: Arc<str> = self.libraries.get(usize::from(told.rule)).cloned().unwrap_or_default();
+        let reason: Arc<str> = library::names().get(usize::from(told.rule)).cloned().unwrap_or_default();
         let Some(known) = self.circuits.get_mut(circuit as usize) else { return };
         known.last_seen = now;
         if told.circuit.is_none() && matches!(told.meaning, Meaning::Rejected) {
@@ -324,17 +327,24 @@ impl CircuitBreakerMetricsCollector {
         }
     }
 
+    /// What the caller of a process usually calls.
+    fn habits_of_process(&mut self, index: u32) -> Option<&mut Habits> {
+        let process = self.processes.get(index as usize)?;
+        self.habits.get_mut(process.habits as usize).map(Box::as_mut)
+    }
+
+    fn member_in(&self, circuit: u32, index: u32) -> Option<&Member> {
+        let circuit = self.circuits.get(circuit as usize)?;
+        circuit.members.iter().find(|(_, member)| member.process == index).map(|(_, member)| member)
+    }
+
     /// What calls and rejections tell of a circuit in a process.
     fn state_in(&self, circuit: u32, index: u32) -> State {
-        let circuit = self.circuits.get(circuit as usize);
-        let member = circuit.and_then(|circuit| circuit.members.iter().find(|(_, member)| member.process == index));
-        member.and_then(|(_, member)| member.suspected()).map_or(State::Closed, Suspect::state)
+        self.member_in(circuit, index).and_then(Member::suspected).map_or(State::Closed, Suspect::state)
     }
 
     fn is_well_in(&self, circuit: u32, index: u32, at: u64) -> bool {
-        let circuit = self.circuits.get(circuit as usize);
-        let member = circuit.and_then(|circuit| circuit.members.iter().find(|(_, member)| member.process == index));
-        member.is_some_and(|(_, member)| member.suspected().is_none_or(|suspect| suspect.is_well(at)))
+        self.member_in(circuit, index).is_some_and(|member| member.suspected().is_none_or(|suspect| suspect.is_well(at)))
     }
 }
 

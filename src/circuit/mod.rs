@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod key;
 mod member;
 pub mod pattern;
+mod process;
 pub mod selection;
 pub mod sent;
 pub mod sketch;

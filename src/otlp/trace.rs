@@ -401,7 +401,7 @@ mod tests {
     use super::*;
     use crate::otlp::{
         Value,
-        wire::{put_bytes, put_varint},
+        wire::{field, put_bytes, put_varint},
     };
 
     /// What was read of a request, by whichever reader: resource attributes, then a line a span.
@@ -485,17 +485,6 @@ mod tests {
             }
         }
         seen
-    }
-
-    /// One field: its number, and how it is laid out.
-    fn field(number: u32, layout: u32, content: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_varint(&mut out, u64::from(number << 3 | layout));
-        if layout == 2 {
-            put_varint(&mut out, content.len() as u64);
-        }
-        out.extend_from_slice(content);
-        out
     }
 
     fn number() -> BoxedStrategy<Vec<u8>> {

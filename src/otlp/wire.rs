@@ -234,6 +234,18 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// One field for tests: its number, and how it is laid out.
+#[cfg(test)]
+pub(super) fn field(number: u32, layout: u32, content: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_varint(&mut out, u64::from(number << 3 | layout));
+    if layout == 2 {
+        put_varint(&mut out, content.len() as u64);
+    }
+    out.extend_from_slice(content);
+    out
+}
+
 /// How many bytes [`put_varint`] appends.
 pub const fn varint_len(value: u64) -> usize {
     // 7 bits a byte, and one byte for 0.

@@ -108,13 +108,8 @@ const ROWS: &[Row] = &[
 
 /// The library of each of [`rules`], in their order.
 pub fn names() -> Arc<[Arc<str>]> {
-    static NAMES: LazyLock<Arc<[Arc<str>]>> = LazyLock::new(|| names_of(&rules()));
+    static NAMES: LazyLock<Arc<[Arc<str>]>> = LazyLock::new(|| ROWS.iter().map(|(library, ..)| Arc::from(*library)).collect());
     Arc::clone(&NAMES)
-}
-
-/// The library of each rule.
-pub fn names_of(rules: &[Rule]) -> Arc<[Arc<str>]> {
-    rules.iter().map(|rule| Arc::from(&*rule.library)).collect()
 }
 
 /// The rules for the libraries that are known.

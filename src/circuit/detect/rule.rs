@@ -18,22 +18,6 @@ pub enum Meaning {
     NoBreaker,
 }
 
-impl Meaning {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Rejected, Self::Opened, Self::ProbeFailed, Self::Maybe, Self::NoBreaker];
-
-    /// As it is written in YAML.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Rejected => "rejected",
-            Self::Opened => "opened",
-            Self::ProbeFailed => "probe_failed",
-            Self::Maybe => "maybe",
-            Self::NoBreaker => "no_breaker",
-        }
-    }
-}
-
 /// Where a text stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {

@@ -284,11 +284,6 @@ impl Rules {
             .or_else(|| candidates.iter().find(|known| *known.text == *key).map(|known| known.slot))
     }
 
-    /// The library and the texts of a rule, for people.
-    pub fn library(&self, rule: u16) -> Option<&str> {
-        self.matcher.as_ref()?.rules().get(usize::from(rule)).map(|rule| &*rule.library)
-    }
-
     /// What a failure is for a callee or breaker of this name.
     #[inline]
     pub(super) fn failure_of(&self, target: &[u8]) -> &FailureRule {

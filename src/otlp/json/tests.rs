@@ -25,7 +25,10 @@ use super::{
     schema::{Kind, Layout, Message, Number, Text, request},
     to_protobuf,
 };
-use crate::otlp::{Signal, wire::put_varint};
+use crate::otlp::{
+    Signal,
+    wire::{self, put_varint},
+};
 
 fn text() -> BoxedStrategy<String> {
     prop_oneof![Just(String::new()), ".{0,8}"].boxed()
@@ -301,17 +304,6 @@ fn metrics() -> BoxedStrategy<ExportMetricsServiceRequest> {
     vec(resources, 0..3).prop_map(|resource_metrics| ExportMetricsServiceRequest { resource_metrics }).boxed()
 }
 
-/// One field: its number, and how it is laid out.
-fn encoded(number: u32, layout: u32, content: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    put_varint(&mut out, u64::from(number << 3 | layout));
-    if layout == 2 {
-        put_varint(&mut out, content.len() as u64);
-    }
-    out.extend_from_slice(content);
-    out
-}
-
 /// A number without its key; those of 32 bits may be written with more of them.
 fn bare(number: Number) -> BoxedStrategy<Vec<u8>> {
     match (number, number.layout()) {
@@ -330,7 +322,7 @@ fn bare(number: Number) -> BoxedStrategy<Vec<u8>> {
 
 /// A message as it may stand on the wire: fields in any order and any number of times, packed or not, known or not.
 fn on_the_wire(message: &'static Message, depth: u32) -> BoxedStrategy<Vec<u8>> {
-    let mut fields = vec![(90..95_u32, narrow()).prop_map(|(number, content)| encoded(number, 5, &content.to_le_bytes())).boxed()];
+    let mut fields = vec![(90..95_u32, narrow()).prop_map(|(number, content)| wire::field(number, 5, &content.to_le_bytes())).boxed()];
     for field in message.fields {
         let number = field.number;
         match field.kind {
@@ -340,15 +332,15 @@ fn on_the_wire(message: &'static Message, depth: u32) -> BoxedStrategy<Vec<u8>> 
                     Layout::Fixed64 => 1,
                     Layout::Fixed32 => 5,
                 };
-                fields.push(bare(kind).prop_map(move |content| encoded(number, layout, &content)).boxed());
+                fields.push(bare(kind).prop_map(move |content| wire::field(number, layout, &content)).boxed());
                 if field.repeated {
-                    fields.push(vec(bare(kind), 0..4).prop_map(move |packed| encoded(number, 2, &packed.concat())).boxed());
+                    fields.push(vec(bare(kind), 0..4).prop_map(move |packed| wire::field(number, 2, &packed.concat())).boxed());
                 }
             }
-            Kind::Text(Text::String) => fields.push(text().prop_map(move |text| encoded(number, 2, text.as_bytes())).boxed()),
-            Kind::Text(Text::Bytes | Text::Hex) => fields.push(id().prop_map(move |bytes| encoded(number, 2, &bytes)).boxed()),
+            Kind::Text(Text::String) => fields.push(text().prop_map(move |text| wire::field(number, 2, text.as_bytes())).boxed()),
+            Kind::Text(Text::Bytes | Text::Hex) => fields.push(id().prop_map(move |bytes| wire::field(number, 2, &bytes)).boxed()),
             Kind::Message(inner) if depth > 0 => {
-                fields.push(on_the_wire(inner, depth - 1).prop_map(move |message| encoded(number, 2, &message)).boxed());
+                fields.push(on_the_wire(inner, depth - 1).prop_map(move |message| wire::field(number, 2, &message)).boxed());
             }
             Kind::Message(_) => {}
         }

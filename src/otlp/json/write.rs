@@ -267,19 +267,8 @@ mod tests {
     use crate::otlp::{
         Signal,
         json::{JsonError, from_protobuf},
-        wire::put_varint,
+        wire::{field, put_varint},
     };
-
-    /// One field: its number, and how it is laid out.
-    fn field(number: u32, layout: u32, content: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_varint(&mut out, u64::from(number << 3 | layout));
-        if layout == 2 {
-            put_varint(&mut out, content.len() as u64);
-        }
-        out.extend_from_slice(content);
-        out
-    }
 
     fn varint(number: u64) -> Vec<u8> {
         let mut out = Vec::new();

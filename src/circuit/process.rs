@@ -1,0 +1,60 @@
+//! Processes that send spans, and their places in circuits.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::{detect::watch::Watch, key::Caller};
+
+/// A process that sends spans: one instance of every circuit it calls through.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) caller: Arc<Caller>,
+    /// What its caller usually calls.
+    pub(super) habits: u32,
+    /// While something there is worth a closer look.
+    pub(super) watch: Option<Box<Watch>>,
+    pub(super) instance: Arc<str>,
+    /// The newest end of its spans.
+    pub(super) newest_end: u64,
+    /// When it was heard of last, by the clock.
+    pub(super) last_seen: u64,
+    pub(super) seats: HashTable<Seat>,
+    /// The seat used last: calls often go to one callee several times in a row.
+    pub(super) last: Option<Seat>,
+}
+
+/// A process in a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seat {
+    pub(super) circuit: u32,
+    /// Among the circuit's members; `None` where those are too many.
+    pub(super) member: Option<u32>,
+}
+
+impl Process {
+    /// Circuits it has a place in.
+    pub(super) fn circuits(&self) -> impl Iterator<Item = u32> {
+        self.seats.iter().map(|seat| seat.circuit)
+    }
+
+    /// The one circuit it has a place in, if there is just one.
+    pub(super) fn only_circuit(&self) -> Option<u32> {
+        let mut circuits = self.circuits();
+        circuits.next().filter(|_| circuits.next().is_none())
+    }
+
+    /// What tells it from all others.
+    pub(super) fn texts(&self) -> [&[u8]; 4] {
+        [&*self.caller.environment, &*self.caller.namespace, &*self.caller.service, &*self.instance].map(str::as_bytes)
+    }
+
+    /// What it weighs.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.texts().map(<[u8]>::len).iter().sum::<usize>()
+            + size_of::<Caller>()
+            + self.seats.capacity() * (size_of::<Seat>() + 1)
+            + self.watch.as_ref().map_or(0, |watch| size_of::<Watch>() + watch.heap_bytes())
+    }
+}
