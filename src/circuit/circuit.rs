@@ -11,7 +11,7 @@ use super::{
     config::CircuitMetricsConfig,
     detect::suspect::{Decision, Permits},
     event::{CircuitEvent, IncidentId},
-    key::CircuitKey,
+    key::{CircuitKey, Target},
     member::{Evidence, Member},
     sent::Sent,
     sketch::Code,
@@ -41,6 +41,10 @@ pub struct Circuit {
     pub(super) strangers: u32,
     /// Moves on when totals begin anew, so that what was told of the old ones is not taken for the new.
     epoch: u32,
+    /// Addresses of the callee, once its name is known.
+    pub(super) addresses: Option<Box<Vec<Address>>>,
+    /// Whether it goes on under another name: what it counted is told once more, then it ends.
+    pub(super) retired: bool,
     window: Rolling,
     totals: Totals,
     incident: Option<Incident>,
@@ -51,6 +55,27 @@ pub struct Circuit {
     pub sent: Sent,
     /// Whether anything moved since then.
     pub changed: bool,
+}
+
+/// An address that a circuit's callee has.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    pub(super) text: Box<str>,
+    pub(super) port: Option<u16>,
+    /// How often in a row another callee answered there.
+    pub(super) doubts: u8,
+    /// How often its callee was another one before.
+    pub(super) moves: u8,
+}
+
+impl Address {
+    pub(super) fn target(&self) -> Target<'_> {
+        Target { named: false, text: self.text.as_bytes(), port: self.port }
+    }
+
+    fn is(&self, target: &Target<'_>) -> bool {
+        self.target() == *target
+    }
 }
 
 /// What calls and rejections told of a circuit's breaker.
@@ -133,6 +158,8 @@ impl Circuit {
             members: Slab::with_capacity(1),
             strangers: 0,
             epoch: 0,
+            addresses: None,
+            retired: false,
             window: Rolling::default(),
             totals: Totals::default(),
             incident: None,
@@ -146,6 +173,26 @@ impl Circuit {
     /// What tells it from all others.
     pub const fn key(&self) -> &Arc<CircuitKey> {
         &self.key
+    }
+
+    /// Whether a span's target is its callee, by the name or by an address.
+    #[inline]
+    pub(super) fn answers_to(&self, target: &Target<'_>) -> bool {
+        self.key.is(target) || self.addresses.as_ref().is_some_and(|addresses| addresses.iter().any(|address| address.is(target)))
+    }
+
+    /// Goes on under another name. What was told of the old one stays with what is given back, and is to be ended.
+    pub(super) fn rename(&mut self, key: Arc<CircuitKey>, now: u64) -> Option<Self> {
+        let old = std::mem::replace(&mut self.key, key);
+        self.changed = true;
+        if self.sent.at == 0 {
+            return None;
+        }
+        let mut past = Self::new(old, now);
+        (past.totals, past.sent, past.since) = (std::mem::take(&mut self.totals), std::mem::take(&mut self.sent), self.since);
+        (past.retired, past.epoch) = (true, self.epoch);
+        (self.since, self.epoch) = (now.saturating_sub(BEFORE), self.epoch.wrapping_add(1));
+        Some(past)
     }
 
     /// Just before it was seen first, in Unix nanoseconds.
@@ -430,14 +477,16 @@ impl Circuit {
         (Some(incident.id), Some(nanos))
     }
 
-    /// Takes an instance out. Its part of an incident ends; an incident of it alone ends without a recovery.
-    pub(super) fn remove(&mut self, member: usize) {
-        if self.members.try_remove(member).is_some() {
+    /// Takes an instance out. Its part of an incident ends; an incident of it alone ends without a recovery. `false` if there was none.
+    pub(super) fn remove(&mut self, member: usize) -> bool {
+        let removed = self.members.try_remove(member).is_some();
+        if removed {
             self.changed = true;
             if !self.members.iter().any(|(_, member)| member.is_tripped()) {
                 self.incident = None;
             }
         }
+        removed
     }
 
     /// Whether an instance is open or half-open.
@@ -454,11 +503,14 @@ impl Circuit {
     /// Bytes it holds, itself included.
     pub fn bytes(&self) -> usize {
         let members: usize = self.members.iter().map(|(_, member)| member.heap_bytes()).sum();
-        let texts = [&self.key.text, &self.key.caller.service, &self.key.caller.namespace, &self.key.caller.environment].map(|text| text.len());
+        let texts = [&self.key.text, &self.key.address].map(|text| text.len());
+        let address = |address: &Address| size_of::<Address>() + address.text.len();
+        let addresses = self.addresses.as_ref().map_or(0, |all| size_of::<Vec<Address>>() + all.iter().map(address).sum::<usize>());
         let histograms = self.sent.histograms.as_deref().map_or(0, |sent| size_of_val(sent) + sent.iter().map(Histogram::heap_bytes).sum::<usize>());
         size_of::<Self>()
             + size_of::<CircuitKey>()
             + texts.iter().sum::<usize>()
+            + addresses
             + members
             + self.members.capacity() * (size_of::<Member>() + size_of::<usize>())
             + self.window.heap_bytes()

@@ -14,14 +14,15 @@ use slab::Slab;
 
 use super::{
     bucket::Outcome,
-    circuit::{Call, Circuit, Reshape},
+    circuit::{Address, Call, Circuit, Reshape},
     config::CircuitMetricsConfig,
     detect::habit::Habits,
     event::CircuitEvent,
     inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, ResourceRecord, SpanRecord, TargetRecord, Text},
     key::{Caller, CircuitKey, Target},
     member::{Evidence, Member},
-    process::{Process, Seat},
+    meeting::Met,
+    process::{Hashed, Process, Seat},
     selection::Selection,
     state::Observation,
 };
@@ -65,6 +66,11 @@ impl Room {
         room
     }
 
+    /// For what has to be, even where there is no room.
+    pub(super) fn take_anyway(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn give(&self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
     }
@@ -77,23 +83,33 @@ impl Room {
 pub struct CircuitBreakerMetricsCollector {
     pub(super) config: Arc<CircuitMetricsConfig>,
     selection: Arc<Selection>,
-    room: Arc<Room>,
+    pub(super) room: Arc<Room>,
     pub(super) processes: Slab<Process>,
     by_resource: HashTable<u32>,
     /// Boxed, since a slab that grows leaves room for as many again.
     pub(super) circuits: Slab<Box<Circuit>>,
-    by_key: HashTable<u32>,
-    hasher: RandomState,
+    pub(super) by_key: HashTable<KeyPlace>,
+    pub(super) hasher: RandomState,
     /// What callers usually call, by caller.
     pub(super) habits: Slab<Box<Habits>>,
     by_caller: HashTable<u32>,
     callers: Vec<Arc<Caller>>,
     /// Traces of the request at hand that are learned from; empty between requests.
     pub(super) learning: Learning,
+    /// Halves of calls that may tell a callee's name; the other half may be another shard's.
+    pub(super) met: Vec<Met>,
     /// Circuits that ended and whose series have to be ended too.
     ended: Vec<Circuit>,
-    instances: usize,
+    pub(super) instances: usize,
     next_sweep: u64,
+}
+
+/// Where a circuit stands that a target leads to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeyPlace {
+    /// Of caller and target: the name, or an address.
+    pub(super) hash: u64,
+    pub(super) circuit: u32,
 }
 
 /// Traces that are learned from.
@@ -165,6 +181,7 @@ impl CircuitBreakerMetricsCollector {
             by_caller: HashTable::new(),
             callers: Vec::new(),
             learning: Learning::default(),
+            met: Vec::new(),
             ended: Vec::new(),
             instances: 0,
             next_sweep: 0,
@@ -247,8 +264,8 @@ impl CircuitBreakerMetricsCollector {
     fn note(&mut self, current: Option<(u32, Option<u32>)>, seat: Seat, span: &SpanRecord, request: &[u8], learns: bool, applied: &mut Applied) {
         let Some(process) = current.and_then(|(_, process)| process) else { return };
         applied.evidence_dropped += u64::from(!self.note_call(process, seat, span, request));
-        if learns {
-            self.note_healthy(seat, span, request);
+        if learns || span.target.address {
+            self.note_healthy(seat, span, request, learns);
         }
     }
 
@@ -258,12 +275,12 @@ impl CircuitBreakerMetricsCollector {
         let circuit = match self.circuits.iter().next() {
             Some((circuit, _)) => circuit,
             None => {
-                let caller = Caller { service: "fuseboard".into(), ..Caller::default() };
+                let caller = Arc::new(Caller { service: "fuseboard".into(), ..Caller::default() });
                 let key = CircuitKey { caller, text: "overflow".into(), overflow: true, ..CircuitKey::default() };
                 self.circuits.insert(Box::new(Circuit::new(Arc::new(key), now)))
             }
         };
-        let seat = Seat { circuit: u32::try_from(circuit).unwrap_or(u32::MAX), member: None };
+        let seat = Seat { hash: Hashed::of(0), circuit: u32::try_from(circuit).unwrap_or(u32::MAX), member: None };
         let mut applied = Applied::default();
         for span in spans.iter().filter_map(|index| inspection.spans.get(*index as usize)) {
             let outcome = if span.outcome == Outcome::Rejected { Outcome::Rejected } else { Outcome::Success };
@@ -397,16 +414,14 @@ impl CircuitBreakerMetricsCollector {
             return Some(member);
         }
         let process = self.processes.get_mut(index as usize)?;
-        let hash = self.hasher.hash_one(target_of(circuit.key()));
-        if process.seats.find(hash, |seat| seat.circuit == number).is_some() {
+        if process.seats.iter().any(|seat| seat.circuit == number) {
             // A stranger, for want of room.
             return None;
         }
+        let hash = Hashed::of(self.hasher.hash_one(circuit.key().target()));
         let member = join(circuit, index, &process.instance, self.config.max_instances)?;
         self.instances += 1;
-        let (circuits, hasher) = (&self.circuits, &self.hasher);
-        let rehash = |seat: &Seat| circuits.get(seat.circuit as usize).map_or(0, |circuit| hasher.hash_one(target_of(circuit.key())));
-        process.seats.insert_unique(hash, Seat { circuit: number, member: Some(member) }, rehash);
+        process.seats.insert_unique(hash.spread(), Seat { hash, circuit: number, member: Some(member) }, |seat| seat.hash.spread());
         Some(member as usize)
     }
 
@@ -416,15 +431,15 @@ impl CircuitBreakerMetricsCollector {
         let target = Target { named: target.named, text: inspection.text(request, target.text), port: target.port };
         let Some(process) = self.processes.get_mut(index as usize) else { return Found::NoRoom };
         let circuits = &self.circuits;
-        let is = |seat: &Seat| circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.key().is(&target));
+        let is = |seat: &Seat| circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.answers_to(&target));
         if let Some(last) = process.last
             && last.member.is_some()
             && is(&last)
         {
             return Found::Seat(last);
         }
-        let hash = self.hasher.hash_one(target);
-        if let Some(seat) = process.seats.find_mut(hash, is) {
+        let hash = Hashed::of(self.hasher.hash_one(target));
+        if let Some(seat) = process.seats.find_mut(hash.spread(), is) {
             if seat.member.is_none() {
                 // A stranger becomes a member when others have left.
                 seat.member = self.circuits.get_mut(seat.circuit as usize).and_then(|circuit| {
@@ -441,7 +456,7 @@ impl CircuitBreakerMetricsCollector {
     }
 
     #[cold]
-    fn take_seat(&mut self, index: u32, target: &Target<'_>, hash: u64, now: u64) -> Found {
+    fn take_seat(&mut self, index: u32, target: &Target<'_>, hash: Hashed, now: u64) -> Found {
         let Some(process) = self.processes.get(index as usize) else { return Found::NoRoom };
         let (caller, instance) = (Arc::clone(&process.caller), Arc::clone(&process.instance));
         if !self.selection.takes(caller.service.as_bytes(), target.text) {
@@ -449,37 +464,56 @@ impl CircuitBreakerMetricsCollector {
         }
         let Some(number) = self.circuit_of(&caller, target, now) else { return Found::NoRoom };
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return Found::NoRoom };
-        let member = join(circuit, index, &instance, self.config.max_instances);
-        circuit.strangers += u32::from(member.is_none());
-        self.instances += usize::from(member.is_some());
-        let seat = Seat { circuit: number, member };
-        let (circuits, hasher) = (&self.circuits, &self.hasher);
-        let rehash = |seat: &Seat| circuits.get(seat.circuit as usize).map_or(0, |circuit| hasher.hash_one(target_of(circuit.key())));
-        if let Some(process) = self.processes.get_mut(index as usize) {
-            process.seats.insert_unique(hash, seat, rehash);
+        let Some(process) = self.processes.get_mut(index as usize) else { return Found::NoRoom };
+        // It may have one already, by another address of the same callee.
+        let known = process.seats.iter().find(|seat| seat.circuit == number).map(|seat| seat.member);
+        let member = known.unwrap_or_else(|| {
+            let member = join(circuit, index, &instance, self.config.max_instances);
+            circuit.strangers += u32::from(member.is_none());
+            self.instances += usize::from(member.is_some());
+            member
+        });
+        let seat = Seat { hash, circuit: number, member };
+        {
+            process.seats.insert_unique(hash.spread(), seat, |seat| seat.hash.spread());
             process.last = Some(seat);
         }
         Found::Seat(seat)
     }
 
     /// The circuit of a target; made if there is room.
-    pub(super) fn circuit_of(&mut self, caller: &Caller, target: &Target<'_>, now: u64) -> Option<u32> {
-        let hash = hash_of(&self.hasher, caller, target);
-        let is = |index: &u32| self.circuits.get(*index as usize).is_some_and(|circuit| circuit.key().caller == *caller && circuit.key().is(target));
-        if let Some(found) = self.by_key.find(hash, is) {
-            return Some(*found);
+    pub(super) fn circuit_of(&mut self, caller: &Arc<Caller>, target: &Target<'_>, now: u64) -> Option<u32> {
+        let hash = self.key_hash(caller, target);
+        if let Some(known) = self.known_circuit(hash, caller, target) {
+            return Some(known);
         }
         if !self.room.take() {
             return None;
         }
         let text = String::from_utf8_lossy(target.text).into();
-        let key = CircuitKey { caller: caller.clone(), named: target.named, text, port: target.port, overflow: false };
-        let index = u32::try_from(self.circuits.insert(Box::new(Circuit::new(Arc::new(key), now)))).unwrap_or(u32::MAX);
-        let (circuits, hasher) = (&self.circuits, &self.hasher);
-        let rehash =
-            |index: &u32| circuits.get(*index as usize).map_or(0, |circuit| hash_of(hasher, &circuit.key().caller, &target_of(circuit.key())));
-        self.by_key.insert_unique(hash, index, rehash);
-        Some(index)
+        let key = CircuitKey { caller: Arc::clone(caller), named: target.named, text, port: target.port, ..CircuitKey::default() };
+        let circuit = u32::try_from(self.circuits.insert(Box::new(Circuit::new(Arc::new(key), now)))).unwrap_or(u32::MAX);
+        self.by_key.insert_unique(hash, KeyPlace { hash, circuit }, |place| place.hash);
+        Some(circuit)
+    }
+
+    /// The circuit of a target, if there is one.
+    pub(super) fn known_circuit(&self, hash: u64, caller: &Caller, target: &Target<'_>) -> Option<u32> {
+        let is = |place: &KeyPlace| {
+            let circuit = self.circuits.get(place.circuit as usize);
+            circuit.is_some_and(|circuit| *circuit.key().caller == *caller && circuit.answers_to(target))
+        };
+        self.by_key.find(hash, is).map(|place| place.circuit)
+    }
+
+    /// What a circuit is found by.
+    pub(super) fn key_hash(&self, caller: &Caller, target: &Target<'_>) -> u64 {
+        hash_of(&self.hasher, caller, target)
+    }
+
+    /// Halves of calls that were noted since this was asked last.
+    pub fn take_met(&mut self) -> std::vec::Drain<'_, Met> {
+        self.met.drain(..)
     }
 
     /// Closes the buckets of every circuit up to its watermark, lets go of what is idle, and hands out what breakers
@@ -540,7 +574,8 @@ impl CircuitBreakerMetricsCollector {
             circuit.members.iter_mut().for_each(|(_, member)| member.calm_since(now));
         }
         if circuit.is_settled() {
-            if sweeping && is_gone(circuit.last_seen, self.config.circuit_ttl, now) && !circuit.is_tripped() {
+            let told = circuit.retired && !circuit.changed;
+            if told || sweeping && is_gone(circuit.last_seen, self.config.circuit_ttl, now) && !circuit.is_tripped() {
                 return self.remove_circuit(number);
             }
             circuit.rest();
@@ -583,10 +618,7 @@ impl CircuitBreakerMetricsCollector {
         for seat in process.seats {
             let Some(circuit) = self.circuits.get_mut(seat.circuit as usize) else { continue };
             match seat.member {
-                Some(member) => {
-                    circuit.remove(member as usize);
-                    self.instances -= 1;
-                }
+                Some(member) => self.instances -= usize::from(circuit.remove(member as usize)),
                 None => circuit.strangers = circuit.strangers.saturating_sub(1),
             }
         }
@@ -594,18 +626,12 @@ impl CircuitBreakerMetricsCollector {
 
     fn remove_circuit(&mut self, number: usize) {
         let Some(circuit) = self.circuits.try_remove(number) else { return };
-        let key = circuit.key();
-        if let Ok(entry) = self.by_key.find_entry(hash_of(&self.hasher, &key.caller, &target_of(key)), |other| *other as usize == number) {
-            entry.remove();
-        }
-        let hash = self.hasher.hash_one(target_of(key));
-        let leave = |process: &mut Process| {
-            process.last = process.last.filter(|seat| seat.circuit as usize != number);
-            if let Ok(entry) = process.seats.find_entry(hash, |seat| seat.circuit as usize == number) {
-                entry.remove();
-            }
-        };
         let gone = u32::try_from(number).unwrap_or(u32::MAX);
+        self.leave_keys(gone, &circuit);
+        let leave = |process: &mut Process| {
+            process.last = process.last.filter(|seat| seat.circuit != gone);
+            process.seats.retain(|seat| seat.circuit != gone);
+        };
         self.habits.iter_mut().for_each(|(_, habits)| habits.forget(gone));
         self.instances -= circuit.members.len();
         if circuit.strangers > 0 {
@@ -614,6 +640,17 @@ impl CircuitBreakerMetricsCollector {
             circuit.members.iter().filter_map(|(_, member)| self.processes.get_mut(member.process as usize).map(leave)).for_each(drop);
         }
         self.ended.push(*circuit);
+    }
+
+    /// Whatever led to a circuit leads nowhere.
+    fn leave_keys(&mut self, number: u32, circuit: &Circuit) {
+        let caller = &circuit.key().caller;
+        let addresses = circuit.addresses.as_deref().map(Vec::as_slice).unwrap_or_default();
+        for target in addresses.iter().map(Address::target).chain([circuit.key().target()]) {
+            if let Ok(entry) = self.by_key.find_entry(hash_of(&self.hasher, caller, &target), |place| place.circuit == number) {
+                entry.remove();
+            }
+        }
     }
 
     /// The circuits, by number: a number is a circuit's own for its life.
@@ -649,14 +686,14 @@ impl CircuitBreakerMetricsCollector {
 
 impl Drop for CircuitBreakerMetricsCollector {
     fn drop(&mut self) {
-        self.by_key.iter().for_each(|_| self.room.give());
+        self.circuits.iter().filter(|(_, circuit)| !circuit.key().overflow).for_each(|_| self.room.give());
         let ended = self.take_ended();
         self.forget(&ended);
     }
 }
 
 /// Makes a process a member of a circuit, if there is room; its place among them.
-fn join(circuit: &mut Circuit, process: u32, instance: &Arc<str>, most: usize) -> Option<u32> {
+pub(super) fn join(circuit: &mut Circuit, process: u32, instance: &Arc<str>, most: usize) -> Option<u32> {
     let room = circuit.members.len() < most;
     room.then(|| u32::try_from(circuit.members.insert(Member::new(process, Arc::clone(instance)))).unwrap_or(u32::MAX))
 }
@@ -668,10 +705,6 @@ const fn is_gone(last_seen: u64, ttl: u64, now: u64) -> bool {
 
 fn resource_texts<'a>(request: &'a [u8], inspection: &'a Inspection, record: &ResourceRecord) -> [&'a [u8]; 4] {
     [record.environment, record.namespace, record.service, record.instance].map(|text| inspection.text(request, text))
-}
-
-fn target_of(key: &CircuitKey) -> Target<'_> {
-    Target { named: key.named, text: key.text.as_bytes(), port: key.port }
 }
 
 fn hash_of(hasher: &RandomState, caller: &Caller, target: &Target<'_>) -> u64 {

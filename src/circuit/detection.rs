@@ -15,12 +15,16 @@ use super::{
         suspect::{Suspect, Through},
         watch::{Mark, Told, Unit, What},
     },
-    inspect::{Inspection, RootRecord, SpanRecord, ToldRecord, ids_at, trace_at},
+    inspect::{Inspection, RootRecord, SpanRecord, ToldRecord, ids_at, span_at, trace_at},
     key::Target,
+    meeting::Met,
     member::Member,
     process::{Process, Seat},
     state::{Ids, State},
 };
+
+/// One trace in so many tells who answers at an address.
+const MET_OF: u64 = 8;
 
 /// Of healthy processes one trace in so many is learned from.
 const LEARNED_OF: u64 = 4;
@@ -115,6 +119,9 @@ impl CircuitBreakerMetricsCollector {
     fn note_root(&mut self, index: u32, root: &RootRecord, request: &[u8], inspection: &Inspection) -> bool {
         let Some(process) = self.processes.get_mut(index as usize) else { return true };
         let trace = trace_at(request, root.ids);
+        if root.parent != 0 && trace.is_multiple_of(MET_OF) {
+            self.met.push(Met::Answer { key: trace ^ span_at(request, root.parent), callee: Arc::clone(&process.caller) });
+        }
         let Some(watch) = &mut process.watch else {
             if trace.is_multiple_of(LEARNED_OF) && !root.aborted {
                 self.learning.roots.push((trace, index, root.operation));
@@ -129,10 +136,14 @@ impl CircuitBreakerMetricsCollector {
 
     /// Notes a call of a healthy process to learn from.
     #[inline]
-    pub(super) fn note_healthy(&mut self, seat: Seat, span: &SpanRecord, request: &[u8]) {
+    pub(super) fn note_healthy(&mut self, seat: Seat, span: &SpanRecord, request: &[u8], learns: bool) {
         let trace = trace_at(request, span.ids);
-        if trace.is_multiple_of(LEARNED_OF) {
+        if learns && trace.is_multiple_of(LEARNED_OF) {
             self.learning.calls.push((trace, seat.circuit, span.start));
+        }
+        if span.target.address && trace.is_multiple_of(MET_OF) {
+            let call = Met::Call { key: trace ^ span_at(request, span.ids.1), circuit: seat.circuit, address: seat.hash };
+            self.met.push(call);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What tells circuits apart.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 /// Who calls: the service, as its resource names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,13 +28,15 @@ pub struct Target<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CircuitKey {
     /// Who calls.
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     /// Whether `text` is a breaker's own name.
     pub named: bool,
     /// The breaker's own name, or the callee's name or host; not longer than [`TEXT_BYTES_MAX`].
     pub text: Box<str>,
     /// The callee's port, where it belongs to the name.
     pub port: Option<u16>,
+    /// Where the callee's name was learned from its own spans: the address that spans called first.
+    pub address: Box<str>,
     /// Whether this is the circuit of all that found no room.
     pub overflow: bool,
 }
@@ -54,6 +56,11 @@ impl CircuitKey {
     /// `service.peer.name`: the callee, where it is known.
     pub fn callee(&self) -> Option<String> {
         (!self.named && !self.overflow).then(|| self.name())
+    }
+
+    /// What spans that belong to it call it.
+    pub(super) fn target(&self) -> Target<'_> {
+        Target { named: self.named, text: self.text.as_bytes(), port: self.port }
     }
 
     /// Whether a span's target is this circuit's.

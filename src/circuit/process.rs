@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use super::{detect::watch::Watch, key::Caller};
 
@@ -27,15 +28,36 @@ pub(super) struct Process {
 /// A process in a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seat {
+    /// Of the target that leads to it: a circuit may have several addresses.
+    pub(super) hash: Hashed,
     pub(super) circuit: u32,
     /// Among the circuit's members; `None` where those are too many.
     pub(super) member: Option<u32>,
 }
 
+/// Half of a hash: a table of these knows where each belongs without looking at what was hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hashed(u32);
+
+impl Hashed {
+    pub(super) const fn of(hash: u64) -> Self {
+        let [a, b, c, d, ..] = hash.to_le_bytes();
+        Self(u32::from_le_bytes([a, b, c, d]))
+    }
+
+    /// Spread over 64 bits, as tables want it.
+    pub(super) const fn spread(self) -> u64 {
+        (self.0 as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+}
+
 impl Process {
-    /// Circuits it has a place in.
+    /// Circuits it has a place in, each once.
     pub(super) fn circuits(&self) -> impl Iterator<Item = u32> {
-        self.seats.iter().map(|seat| seat.circuit)
+        let mut circuits: SmallVec<[u32; 8]> = self.seats.iter().map(|seat| seat.circuit).collect();
+        circuits.sort_unstable();
+        circuits.dedup();
+        circuits.into_iter()
     }
 
     /// The one circuit it has a place in, if there is just one.

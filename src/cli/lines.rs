@@ -18,6 +18,9 @@ pub(super) struct CircuitName {
     callee: Option<String>,
     /// The breaker's own name.
     name: Option<String>,
+    /// Where the callee's name was learned: the address that spans called first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     overflow: bool,
 }
@@ -29,7 +32,14 @@ impl CircuitName {
             Some(namespace) => format!("{namespace}/{}", key.caller.service),
             None => key.caller.service.to_string(),
         };
-        Self { caller, environment: said(&key.caller.environment), callee: key.callee(), name: key.named.then(|| key.name()), overflow: key.overflow }
+        Self {
+            caller,
+            environment: said(&key.caller.environment),
+            callee: key.callee(),
+            name: key.named.then(|| key.name()),
+            address: said(&key.address),
+            overflow: key.overflow,
+        }
     }
 
     fn text(&self) -> String {

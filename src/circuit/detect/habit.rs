@@ -179,6 +179,18 @@ impl Habits {
         self.breakers.iter().filter(|known| *known.name == *name).max_by_key(|known| known.votes).map(|known| known.circuit)
     }
 
+    /// One circuit became part of another.
+    pub(in crate::circuit) fn replace(&mut self, old: u32, new: u32) {
+        for operation in &mut self.operations {
+            if operation.edges.iter().any(|edge| edge.circuit == new) {
+                operation.edges.retain(|edge| edge.circuit != old);
+            }
+            operation.edges.iter_mut().filter(|edge| edge.circuit == old).for_each(|edge| edge.circuit = new);
+        }
+        self.breakers.iter_mut().filter(|known| known.circuit == old).for_each(|known| known.circuit = new);
+        self.without_operation.iter_mut().filter(|known| **known == old).for_each(|known| *known = new);
+    }
+
     /// Forgets a circuit that ended.
     pub(in crate::circuit) fn forget(&mut self, circuit: u32) {
         self.operations.iter_mut().for_each(|operation| operation.edges.retain(|edge| edge.circuit != circuit));

@@ -149,6 +149,17 @@ impl Watch {
         })
     }
 
+    /// One circuit became part of another.
+    pub(in crate::circuit) fn replace(&mut self, old: u32, new: u32) {
+        for mark in &mut self.marks {
+            match &mut mark.what {
+                What::Call { circuit, .. } if *circuit == old => *circuit = new,
+                What::Told(told) if told.circuit == Some(old) => *told = Arc::new(Told { circuit: Some(new), ..(**told).clone() }),
+                _ => {}
+            }
+        }
+    }
+
     /// Forgets what is old; `false` when there is nothing left to watch for.
     pub(in crate::circuit) fn goes_on(&mut self, watermark: u64) -> bool {
         self.marks.retain(|mark| mark.end.saturating_add(KEEP) > watermark);

@@ -262,7 +262,7 @@ impl<'a> Reader<'a> {
         if self.present & self.rules.names != 0
             && let Some((_, text)) = self.first_of(self.rules.names)
         {
-            return Some(self.found(true, text, None));
+            return Some(self.found(true, text, None, false));
         }
         let is_call = u32::try_from(span.kind).ok().and_then(|kind| self.rules.span_kinds.checked_shr(kind)).is_some_and(|kinds| kinds & 1 == 1);
         if !is_call {
@@ -301,7 +301,7 @@ impl<'a> Reader<'a> {
             }
             let (host, port) = self.host(shape, text);
             if !host.is_empty() {
-                let found = self.found(false, host, port);
+                let found = self.found(false, host, port, shape != Shape::Name);
                 match shape {
                     Shape::Url => self.last_url = origin(text).map(|start| (start, found)).or(self.last_url),
                     _ => self.remember(slot, shape, found),
@@ -341,8 +341,8 @@ impl<'a> Reader<'a> {
         (target.text, target.port)
     }
 
-    fn found(&mut self, named: bool, text: &'a [u8], port: Option<u16>) -> Found<'a> {
-        Found { text, record: TargetRecord { named, text: self.text(text), port } }
+    fn found(&mut self, named: bool, text: &'a [u8], port: Option<u16>, address: bool) -> Found<'a> {
+        Found { text, record: TargetRecord { named, text: self.text(text), port, address } }
     }
 
     /// Notes where a text is. One that is too long is cut, one that is no UTF-8 mended beside the request.
@@ -500,7 +500,8 @@ impl<'a> Reader<'a> {
             // About one span in so many is one.
             self.inspection.roots.reserve(self.inspection.spans.capacity() / 4);
         }
-        self.inspection.roots.push(RootRecord { resource, operation, start: span.start, end: span.end, aborted, ids });
+        let parent = if span.parent_span_id.is_empty() { 0 } else { self.within(span.parent_span_id).at };
+        self.inspection.roots.push(RootRecord { resource, operation, start: span.start, end: span.end, aborted, ids, parent });
     }
 
     #[inline]
@@ -612,7 +613,7 @@ impl<'a> Reader<'a> {
         });
         let Some((_, to)) = to else { return };
         let target = match name {
-            Some(name) => self.found(true, name, None),
+            Some(name) => self.found(true, name, None, false),
             None => match self.target(span) {
                 Some(target) => target,
                 None => return,

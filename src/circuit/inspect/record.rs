@@ -28,6 +28,8 @@ pub struct TargetRecord {
     pub text: Text,
     /// The callee's port, where it belongs to the name.
     pub port: Option<u16>,
+    /// Whether it is an address, whose callee may have a name of its own.
+    pub address: bool,
 }
 
 /// Why a call failed.
@@ -96,6 +98,8 @@ pub struct RootRecord {
     /// Whether it ended with an error, so that calls may be missing that would have come later.
     pub aborted: bool,
     pub(in crate::circuit) ids: (u32, u32),
+    /// Where the id of the span is that it was called by; 0 if there is none.
+    pub(in crate::circuit) parent: u32,
 }
 
 /// A text of a library that tells what a breaker did.
@@ -190,6 +194,12 @@ impl ObservationRecord {
     pub fn ids(&self, request: &[u8]) -> [u8; 24] {
         ids_at(request, self.ids)
     }
+}
+
+/// A span's id.
+pub(crate) fn span_at(request: &[u8], at: u32) -> u64 {
+    let at = at as usize;
+    request.get(at..at + 8).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// The part of a trace id that tells traces of one process apart.

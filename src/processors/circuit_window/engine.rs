@@ -22,6 +22,7 @@ use crate::{
         event::CircuitEvent,
         inspect::{Inspection, ResourceRecord, inspect},
         key::CircuitKey,
+        meeting::{Introduction, Meetings},
         sent::Sent,
     },
     clock::Clock,
@@ -44,6 +45,8 @@ pub(super) struct Engine {
     /// All that found no room.
     overflow: Mutex<CircuitBreakerMetricsCollector>,
     room: Arc<Room>,
+    /// Who answers at the addresses that are called.
+    meetings: Mutex<Meetings>,
     seen: Seen,
     ledger: Arc<Ledger>,
     charge: Mutex<Charge>,
@@ -93,6 +96,7 @@ impl Engine {
             shards: (0..shards).map(|_| collector(&room)).collect(),
             overflow: collector(&Arc::new(Room::new(0))),
             room,
+            meetings: Mutex::default(),
             seen: Seen::new(config.window_size() + REMEMBERED),
             ledger: Arc::clone(&setup.ledger),
             charge: Mutex::new(setup.ledger.open()),
@@ -135,7 +139,17 @@ impl Engine {
         let shard_of: SmallVec<[usize; 4]> = inspection.resources.iter().map(|resource| self.shard_of(request, inspection, resource)).collect();
         for (index, shard) in self.shards.iter().enumerate().filter(|(index, _)| shard_of.contains(index)) {
             let mine = |resource: u32| shard_of.get(resource as usize) == Some(&index);
-            let mut applied = shard.lock().apply(request, inspection, mine, now);
+            let mut shard = shard.lock();
+            let mut applied = shard.apply(request, inspection, mine, now);
+            let introductions: SmallVec<[Introduction; 4]> = {
+                let met = shard.take_met();
+                let mut meetings = (met.len() > 0).then(|| self.meetings.lock());
+                met.filter_map(|met| meetings.as_mut()?.meet(index, met)).collect()
+            };
+            drop(shard);
+            for introduction in introductions {
+                self.shard(Place::Shard(introduction.shard)).lock().introduce(&introduction, now);
+            }
             if !applied.overflow.is_empty() {
                 applied.late += self.overflow.lock().apply_overflow(request, inspection, &applied.overflow, now);
             }
@@ -156,7 +170,7 @@ impl Engine {
         let now = self.clock.now();
         let mut events = Vec::new();
         let (mut circuits, mut instances, mut lag) = (0, 0, 0);
-        let mut bytes = self.seen.bytes();
+        let mut bytes = self.seen.bytes() + self.meetings.lock().bytes();
         for shard in self.shards.iter().chain([&self.overflow]) {
             let mut round = Round::default();
             while shard.lock().advance_some(&mut round, now, &mut events) {}

@@ -1,0 +1,206 @@
+//! The names of callees, learned from their own spans: the collector's part that gives circuits other names.
+
+use std::sync::Arc;
+
+use super::{
+    circuit::{Address, Circuit},
+    collector::{CircuitBreakerMetricsCollector, KeyPlace, join},
+    key::{Caller, CircuitKey, Target},
+    meeting::Introduction,
+    process::Hashed,
+};
+
+/// So often in a row another callee must answer at an address before it is believed to have moved.
+const DOUBTS_MAX: u8 = 3;
+
+/// An address that moves so often is shared by several callees, and keeps its own name.
+const MOVES_MAX: u8 = 2;
+
+/// Addresses of one callee that are remembered; the oldest are forgotten first.
+const ADDRESSES_MAX: usize = 64;
+
+impl CircuitBreakerMetricsCollector {
+    /// Takes in who answered at an address of a circuit: the circuit goes on under the callee's name.
+    pub fn introduce(&mut self, introduction: &Introduction, now: u64) {
+        let Introduction { circuit: number, address: hash, callee, .. } = introduction;
+        let Some(circuit) = self.circuits.get_mut(*number as usize) else { return };
+        if callee.service.is_empty() || circuit.key().named || circuit.retired {
+            return;
+        }
+        let hasher = &self.hasher;
+        let is = |target: Target<'_>| Hashed::of(std::hash::BuildHasher::hash_one(hasher, target)) == *hash;
+        let is_own = is(circuit.key().target());
+        let is_known = !is_own && circuit_is_called(circuit, &callee.service);
+        let Some(address) = circuit.addresses.as_mut().and_then(|all| all.iter_mut().find(|address| is(address.target()))) else {
+            if is_own {
+                self.name(*number, 0, callee, now);
+            }
+            return;
+        };
+        if is_known {
+            address.doubts = 0;
+            return;
+        }
+        if address.moves >= MOVES_MAX {
+            return;
+        }
+        address.doubts += 1;
+        if address.doubts >= DOUBTS_MAX {
+            let moves = address.moves + 1;
+            let address = address.clone();
+            self.move_out(*number, &address, moves, callee, now);
+        }
+    }
+
+    /// Names the circuit of an address after the callee that answers there, or lets it become part of one that is
+    /// named so.
+    fn name(&mut self, number: u32, moves: u8, callee: &Caller, now: u64) {
+        let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
+        let key = Arc::clone(circuit.key());
+        let address = Address { text: key.text.clone(), port: key.port, doubts: 0, moves };
+        if circuit_is_called(circuit, &callee.service) {
+            circuit.addresses.get_or_insert_default().push(address);
+            return;
+        }
+        let target = Target { named: false, text: callee.service.as_bytes(), port: None };
+        let hash = self.key_hash(&key.caller, &target);
+        if let Some(other) = self.known_circuit(hash, &key.caller, &target).filter(|other| *other != number) {
+            return self.join_into(number, other, now);
+        }
+        let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
+        let addresses = circuit.addresses.get_or_insert_default();
+        if !addresses.iter().any(|known| known.target() == address.target()) {
+            addresses.push(address);
+        }
+        self.by_key.insert_unique(hash, KeyPlace { hash, circuit: number }, |place| place.hash);
+        let shown = shown(&key);
+        let named = CircuitKey { caller: Arc::clone(&key.caller), text: callee.service.clone(), address: shown, ..CircuitKey::default() };
+        self.rename(number, named, now);
+    }
+
+    fn rename(&mut self, number: u32, key: CircuitKey, now: u64) {
+        let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
+        if let Some(past) = circuit.rename(Arc::new(key), now) {
+            // It gives its room back when its end was told.
+            self.room.take_anyway();
+            self.circuits.insert(Box::new(past));
+        }
+    }
+
+    /// An address whose callee is another one by now.
+    fn move_out(&mut self, number: u32, address: &Address, moves: u8, callee: &Caller, now: u64) {
+        let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
+        let key = Arc::clone(circuit.key());
+        let is_only = circuit.addresses.as_ref().is_some_and(|all| all.len() == 1);
+        if !is_only {
+            // What is called there from now on is a circuit of its own until its callee has said its name.
+            return self.forget_address(number, &address.target());
+        }
+        let name = self.key_hash(&key.caller, &key.target());
+        if let Ok(entry) = self.by_key.find_entry(name, |place| place.circuit == number) {
+            entry.remove();
+        }
+        let known = Address { doubts: 0, moves, ..address.clone() };
+        circuit_of_address(self.circuits.get_mut(number as usize), known);
+        let bare = CircuitKey { caller: Arc::clone(&key.caller), text: address.text.clone(), port: address.port, ..CircuitKey::default() };
+        self.rename(number, bare, now);
+        if moves < MOVES_MAX {
+            self.name(number, moves, callee, now);
+        }
+    }
+
+    /// What is called at this address is no longer this circuit.
+    fn forget_address(&mut self, number: u32, target: &Target<'_>) {
+        let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
+        let caller = Arc::clone(&circuit.key().caller);
+        if let Some(addresses) = &mut circuit.addresses {
+            addresses.retain(|address| address.target() != *target);
+        }
+        let hash = self.key_hash(&caller, target);
+        if let Ok(entry) = self.by_key.find_entry(hash, |place| place.circuit == number) {
+            entry.remove();
+        }
+        let seat_hash = Hashed::of(std::hash::BuildHasher::hash_one(&self.hasher, target));
+        for (_, process) in &mut self.processes {
+            process.last = None;
+            if let Ok(entry) = process.seats.find_entry(seat_hash.spread(), |seat| seat.circuit == number) {
+                let seat = entry.remove().0;
+                if !process.seats.iter().any(|other| other.circuit == number)
+                    && let Some(circuit) = self.circuits.get_mut(number as usize)
+                {
+                    match seat.member {
+                        Some(member) => self.instances -= usize::from(circuit.remove(member as usize)),
+                        None => circuit.strangers = circuit.strangers.saturating_sub(1),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes one circuit part of another: its instances go on there, what it counted stays its own and ends with it.
+    fn join_into(&mut self, number: u32, other: u32, now: u64) {
+        let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
+        circuit.retired = true;
+        circuit.changed = true;
+        let key = Arc::clone(circuit.key());
+        let mut members: Vec<_> = circuit.members.drain().collect();
+        let mut addresses = circuit.addresses.take().map(|all| *all).unwrap_or_default();
+        if addresses.is_empty() {
+            addresses.push(Address { text: key.text.clone(), port: key.port, doubts: 0, moves: 0 });
+        }
+        circuit.strangers = 0;
+        for place in self.by_key.iter_mut().filter(|place| place.circuit == number) {
+            place.circuit = other;
+        }
+        let Some(into) = self.circuits.get_mut(other as usize) else { return };
+        into.last_seen = now;
+        let known = into.addresses.get_or_insert_default();
+        known.extend(addresses);
+        let forgotten = if known.len() > ADDRESSES_MAX { known.first().cloned() } else { None };
+        for (index, process) in &mut self.processes {
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            if !process.seats.iter().any(|seat| seat.circuit == number) {
+                continue;
+            }
+            process.last = None;
+            let there = process.seats.iter().find(|seat| seat.circuit == other).map(|seat| seat.member);
+            let mine = members.iter().position(|member| member.process == index).map(|at| members.swap_remove(at));
+            self.instances -= usize::from(mine.is_some());
+            let member = there.unwrap_or_else(|| {
+                let joined = join(into, index, &process.instance, self.config.max_instances);
+                into.strangers += u32::from(joined.is_none());
+                self.instances += usize::from(joined.is_some());
+                // What its breaker did goes on.
+                if let (Some(mine), Some(place)) = (mine, joined.and_then(|member| into.members.get_mut(member as usize))) {
+                    *place = mine;
+                }
+                joined
+            });
+            for seat in process.seats.iter_mut().filter(|seat| seat.circuit == number) {
+                (seat.circuit, seat.member) = (other, member);
+            }
+            if let Some(watch) = &mut process.watch {
+                watch.replace(number, other);
+            }
+        }
+        self.habits.iter_mut().for_each(|(_, habits)| habits.replace(number, other));
+        if let Some(forgotten) = forgotten {
+            self.forget_address(other, &forgotten.target());
+        }
+    }
+}
+
+fn circuit_is_called(circuit: &Circuit, name: &str) -> bool {
+    *circuit.key().text == *name && circuit.key().port.is_none()
+}
+
+fn circuit_of_address(circuit: Option<&mut Box<Circuit>>, address: Address) {
+    if let Some(circuit) = circuit {
+        circuit.addresses = Some(Box::new(vec![address]));
+    }
+}
+
+/// An address as it is shown beside a name.
+fn shown(key: &CircuitKey) -> Box<str> {
+    if key.address.is_empty() { key.name().into() } else { key.address.clone() }
+}
