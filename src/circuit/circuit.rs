@@ -9,7 +9,11 @@ use smallvec::SmallVec;
 use super::{
     bucket::Outcome,
     config::CircuitMetricsConfig,
-    detect::suspect::{Decision, Permits},
+    detect::{
+        inferred::{Inferred, Outcomes, Would},
+        manner::Manner,
+        suspect::Decision,
+    },
     event::{CircuitEvent, IncidentId},
     key::{CircuitKey, Target},
     member::{Evidence, Member},
@@ -17,7 +21,7 @@ use super::{
     sketch::Code,
     state::{Change, Ids, Source, State},
     totals::{Histogram, Totals},
-    window::{Place, Rolling, Window},
+    window::{Place, Rolling, Window, WindowTotal},
 };
 
 /// Calls a bucket below which a circuit's histograms are put at rest between them: they weigh more than it takes to
@@ -43,6 +47,8 @@ pub struct Circuit {
     epoch: u32,
     /// Addresses of the callee, once its name is known.
     pub(super) addresses: Option<Box<Vec<Address>>>,
+    /// How long its calls usually take.
+    usual: Usual,
     /// Whether it goes on under another name: what it counted is told once more, then it ends.
     pub(super) retired: bool,
     window: Rolling,
@@ -55,6 +61,50 @@ pub struct Circuit {
     pub sent: Sent,
     /// Whether anything moved since then.
     pub changed: bool,
+}
+
+/// How long calls that go well take: the mean of the logarithm of their nanoseconds and its mean deviation, over the
+/// last 500 or so that were looked at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Usual {
+    mean: f32,
+    deviation: f32,
+    seen: u16,
+    /// What takes longer is slow, in microseconds; 0 until that is known.
+    slow_from: u32,
+}
+
+/// Calls from which on it is known how long they usually take.
+const USUAL_FROM: u16 = 50;
+/// No call that ends sooner is slow. Nanoseconds.
+const SLOW_MIN: u64 = 100_000_000;
+/// So many mean deviations above the mean is slow.
+const SLOW_DEVIATIONS: f32 = 4.0;
+
+impl Usual {
+    fn is_slow(&self, nanos: u64) -> bool {
+        nanos > SLOW_MIN && self.slow_from > 0 && nanos / 1_000 > u64::from(self.slow_from)
+    }
+
+    fn see(&mut self, nanos: u64) {
+        if self.is_slow(nanos) {
+            return;
+        }
+        let log = (nanos.max(1) as f32).ln();
+        if self.seen == 0 {
+            (self.mean, self.deviation) = (log, 0.5);
+        }
+        let weight = (1.0 / (f32::from(self.seen) + 1.0)).max(0.002);
+        self.deviation += weight * ((log - self.mean).abs() - self.deviation);
+        self.mean += weight * (log - self.mean);
+        self.seen = self.seen.saturating_add(1);
+        if self.seen >= USUAL_FROM {
+            let micros = (self.mean + SLOW_DEVIATIONS * self.deviation).exp() / 1e3;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+            let micros = micros.clamp(1.0, 4e9) as u32;
+            self.slow_from = micros;
+        }
+    }
 }
 
 /// An address that a circuit's callee has.
@@ -81,7 +131,8 @@ impl Address {
 /// What calls and rejections told of a circuit's breaker.
 #[derive(Debug, Default)]
 struct Detected {
-    permits: Permits,
+    manner: Manner,
+    inferred: Inferred,
     /// Not final yet: other instances may still tell of what was before.
     decided: Vec<Decided>,
 }
@@ -159,6 +210,7 @@ impl Circuit {
             strangers: 0,
             epoch: 0,
             addresses: None,
+            usual: Usual::default(),
             retired: false,
             window: Rolling::default(),
             totals: Totals::default(),
@@ -356,22 +408,110 @@ impl Circuit {
         let due = self.due(to.saturating_mul(config.bucket_size()));
         for (member, evidence) in due {
             let number = evidence.observation.order / config.bucket_size();
-            self.window.close_to(number.min(to), config.buckets());
+            self.close_to(number.min(to), config, events);
             self.observe(member, &evidence, config, events);
         }
         self.settle_decided(to, config, events);
         if to > self.window.closed_to() {
             self.changed |= !self.window.is_empty();
-            self.window.close_to(to, config.buckets());
+            self.close_to(to, config, events);
             if self.window.get().total().requests() < RARE * config.buckets() {
                 self.rest();
             }
         }
     }
 
-    /// How many probes its breakers let through, as far as was learned.
-    pub(super) fn permits(&mut self) -> &mut Permits {
-        &mut self.detected.get_or_insert_default().permits
+    /// Closes buckets, and runs the breaker of our own over them where no other is known.
+    fn close_to(&mut self, number: u64, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
+        let Some(rule) = config.detection.inferred.as_ref().filter(|_| !self.has_breaker()) else {
+            if let Some(detected) = &mut self.detected {
+                detected.inferred = Inferred::default();
+            }
+            return self.window.close_to(number, config.buckets(), |_, _, _| {});
+        };
+        let mut inferred = self.detected.as_ref().map(|detected| detected.inferred).unwrap_or_default();
+        let was_idle = inferred.is_idle();
+        let mut would: SmallVec<[(u64, Would); 1]> = SmallVec::new();
+        let slow_from = Code::of(rule.slow_call_duration);
+        self.window.close_to(number, config.buckets(), |number, bucket, total| {
+            let slow = bucket.latencies().iter().rev().take_while(|(code, _)| *code >= slow_from.0).map(|(_, count)| u64::from(*count)).sum();
+            let calls = u64::from(bucket.successes) + u64::from(bucket.failures);
+            let bucket = Outcomes { calls, failures: bucket.failures.into(), slow };
+            let slow_before = |total: &WindowTotal| total.latencies.iter().filter(|(code, _)| code.0 >= slow_from.0).map(|(_, count)| count).sum::<u64>();
+            let window = Outcomes {
+                calls: total.successes + total.failures + calls,
+                failures: total.failures + bucket.failures,
+                // Only a bucket that holds slow calls can make them too many.
+                slow: if slow > 0 { slow_before(total) + slow } else { 0 },
+            };
+            let end = (number + 1) * config.bucket_size();
+            would.extend(inferred.take(end, bucket, window, config.window_size(), rule).map(|would| (number, would)));
+        });
+        if !was_idle || !inferred.is_idle() {
+            self.detected.get_or_insert_default().inferred = inferred;
+        }
+        for (number, would) in would {
+            self.tell_inferred(number, would, config, events);
+        }
+    }
+
+    /// Whether there is a breaker for sure, or what may be one is not closed.
+    fn has_breaker(&self) -> bool {
+        self.detected.as_ref().is_some_and(|detected| detected.manner.is_proven()) || self.members.iter().any(|(_, member)| member.has_breaker())
+    }
+
+    fn tell_inferred(&mut self, number: u64, would: Would, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
+        let born = self.born();
+        self.changed = true;
+        let Some(counts) = self.totals.breaker(Source::Inferred, born) else { return };
+        let change = match would {
+            Would::Trip => {
+                counts.trips += 1;
+                Change::InferredTrip
+            }
+            Would::Recover => {
+                counts.recoveries += 1;
+                Change::InferredRecovery
+            }
+        };
+        let at = (number + 1) * config.bucket_size();
+        events.push(CircuitEvent {
+            at,
+            circuit: Arc::clone(&self.key),
+            instance: Arc::default(),
+            change,
+            source: Source::Inferred,
+            decided: at,
+            breaker: None,
+            reason: Arc::default(),
+            ids: [0; 24],
+            window: Some(Box::new(self.window.get_mut().snapshot(number, config))),
+            incident: None,
+            incident_duration: None,
+        });
+    }
+
+    /// Learns from a call that went well how long they usually take.
+    pub(super) fn see_usual(&mut self, nanos: u64) {
+        self.usual.see(nanos);
+    }
+
+    /// Whether a call took much longer than is usual.
+    #[inline]
+    pub(super) fn is_slow(&self, nanos: u64) -> bool {
+        self.usual.is_slow(nanos)
+    }
+
+    /// How its breakers behave, as far as was learned.
+    pub(super) fn manner(&self) -> Manner {
+        self.detected.as_ref().map(|detected| detected.manner).unwrap_or_default()
+    }
+
+    /// Notes what was learned of its breakers.
+    pub(super) fn set_manner(&mut self, manner: Manner) {
+        if self.detected.is_some() || manner.is_proven() {
+            self.detected.get_or_insert_default().manner = manner;
+        }
     }
 
     /// Notes what was decided; it is told when everything before it is final.
@@ -390,11 +530,11 @@ impl Circuit {
         });
         for Decided { decision, member, instance, breaker, reason, ids } in due {
             let Some(known) = self.members.get_mut(member).filter(|known| **known.instance() == *instance && !known.reports()) else { continue };
-            known.detect(decision.change.state_after());
+            decision.change.state_after().into_iter().for_each(|state| known.detect(state));
             let number = decision.at / config.bucket_size();
-            self.window.close_to(number.min(to), config.buckets());
-            let Decision { change, at, decided } = decision;
-            self.tell(Told { change, source: Source::Rejected, at, number, decided, ids, breaker, reason }, &instance, config, events);
+            self.close_to(number.min(to), config, events);
+            let Decision { change, source, at, decided } = decision;
+            self.tell(Told { change, source, at, number, decided, ids, breaker, reason }, &instance, config, events);
         }
     }
 
@@ -434,6 +574,9 @@ impl Circuit {
     }
 
     fn count_change(&mut self, change: Change, source: Source, number: u64, ids: Ids, at: u64, config: &CircuitMetricsConfig) {
+        if change.state_after().is_none() {
+            return;
+        }
         let born = self.born();
         let Some(counts) = self.totals.breaker(source, born) else { return };
         let bucket = match self.window.get_mut().place(number, config.buckets()) {
@@ -445,7 +588,7 @@ impl Circuit {
             Change::RecoveryAttempt => (&mut counts.recovery_attempts, bucket.map(|bucket| &mut bucket.recovery_attempts)),
             Change::RecoveryAttemptFailed => (&mut counts.recovery_attempt_failures, bucket.map(|bucket| &mut bucket.recovery_attempt_failures)),
             Change::Recovery => (&mut counts.recoveries, bucket.map(|bucket| &mut bucket.recoveries)),
-            Change::StateChange { .. } => return,
+            Change::StateChange { .. } | Change::CallsStopped | Change::InferredTrip | Change::InferredRecovery => return,
         };
         *total += 1;
         if let Some(count) = in_bucket {
@@ -461,6 +604,9 @@ impl Circuit {
         if change == Change::Trip && self.incident.is_none() {
             let id = IncidentId(std::hash::BuildHasher::hash_one(&FixedState::with_seed(0), (&*self.key, at)));
             self.incident = Some(Incident { id, since: at });
+        }
+        if change == Change::CallsStopped {
+            return (None, None);
         }
         let Some(incident) = self.incident else { return (None, None) };
         if self.members.iter().any(|(_, member)| member.is_tripped()) {

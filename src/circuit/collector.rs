@@ -117,8 +117,8 @@ pub(super) struct KeyPlace {
 pub(super) struct Learning {
     /// A part of the trace id, the circuit, the start.
     pub(super) calls: Vec<(u64, u32, u64)>,
-    /// A part of the trace id, the process, the operation.
-    pub(super) roots: Vec<(u64, u32, Text)>,
+    /// A part of the trace id, the process, the operation, start and end.
+    pub(super) roots: Vec<(u64, u32, Text, (u64, u64))>,
 }
 
 /// What became of a request.
@@ -208,7 +208,6 @@ impl CircuitBreakerMetricsCollector {
     /// Counts the spans of a request whose resources are `mine`. Can't fail.
     pub fn apply(&mut self, request: &[u8], inspection: &Inspection, mine: impl Fn(u32) -> bool, now: u64) -> Applied {
         let mut applied = Applied::default();
-        let learns = !inspection.roots.is_empty();
         self.watch(request, inspection, &mine, now);
         let mut current: Option<(u32, Option<u32>)> = None;
         let mut before: Option<(u32, TargetRecord, Seat)> = None;
@@ -221,7 +220,7 @@ impl CircuitBreakerMetricsCollector {
                 && (resource, target) == (span.resource, span.target)
             {
                 self.count(seat, span, request, inspection, now, &mut applied);
-                self.note(current, seat, span, request, learns, &mut applied);
+                self.note(current, seat, span, request, inspection, &mut applied);
                 continue;
             }
             let process = self.process_of(request, inspection, span.resource, &mut current, now);
@@ -231,7 +230,7 @@ impl CircuitBreakerMetricsCollector {
             match found {
                 Found::Seat(seat) => {
                     self.count(seat, span, request, inspection, now, &mut applied);
-                    self.note(current, seat, span, request, learns, &mut applied);
+                    self.note(current, seat, span, request, inspection, &mut applied);
                 }
                 Found::Excluded => applied.excluded += 1,
                 Found::NoRoom => applied.overflow.extend(u32::try_from(index)),
@@ -261,12 +260,11 @@ impl CircuitBreakerMetricsCollector {
 
     /// Looks at a call for the sake of breakers.
     #[inline]
-    fn note(&mut self, current: Option<(u32, Option<u32>)>, seat: Seat, span: &SpanRecord, request: &[u8], learns: bool, applied: &mut Applied) {
-        let Some(process) = current.and_then(|(_, process)| process) else { return };
-        applied.evidence_dropped += u64::from(!self.note_call(process, seat, span, request));
-        if learns || span.target.address {
-            self.note_healthy(seat, span, request, learns);
-        }
+    fn note(&mut self, current: Option<(u32, Option<u32>)>, seat: Seat, span: &SpanRecord, request: &[u8], inspection: &Inspection, applied: &mut Applied) {
+        let Some((resource, Some(process))) = current else { return };
+        let newest_end = inspection.resources.get(resource as usize).map_or(0, |resource| resource.newest_end);
+        applied.evidence_dropped += u64::from(!self.note_call(process, seat, span, request, newest_end));
+        self.note_healthy(seat, span, request, !inspection.roots.is_empty());
     }
 
     /// Counts spans in the one circuit of all that found no room, which tells no outcomes apart but refusals; gives

@@ -1,5 +1,9 @@
 //! The checked settings of windowing and analysis.
 
+use std::sync::Arc;
+
+use super::detect::{inferred::InferredRule, library};
+
 /// The checked settings of windowing and analysis. Times are in nanoseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CircuitMetricsConfig {
@@ -28,6 +32,25 @@ pub struct CircuitMetricsConfig {
     pub explicit_bounds: Vec<u64>,
     /// Whether what was exported is forgotten (delta temporality).
     pub delta: bool,
+    /// How breakers are found that say nothing of themselves.
+    pub detection: Detection,
+}
+
+/// How breakers are found that say nothing of themselves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detection {
+    /// Of each rule, by index: whose text it is.
+    pub libraries: Arc<[Arc<str>]>,
+    /// Whether missing calls tell anything.
+    pub silence: bool,
+    /// The breaker of our own that is run where there is none; `None` if it is not run.
+    pub inferred: Option<InferredRule>,
+}
+
+impl Default for Detection {
+    fn default() -> Self {
+        Self { libraries: library::names(), silence: true, inferred: Some(InferredRule::default()) }
+    }
 }
 
 /// Why settings make no sense.
@@ -64,6 +87,7 @@ impl Default for CircuitMetricsConfig {
             max_instances: 1_000,
             explicit_bounds: Vec::new(),
             delta: false,
+            detection: Detection::default(),
         }
     }
 }

@@ -9,11 +9,10 @@ use super::{
     circuit::Decided,
     collector::CircuitBreakerMetricsCollector,
     detect::{
-        habit::Habits,
-        library,
+        habit::{Guard, Habits},
         rule::Meaning,
-        suspect::{Suspect, Through},
-        watch::{Mark, Told, Unit, What},
+        suspect::{Away, Context, NO_OPERATION, Suspect, Through},
+        watch::{Mark, Told, Unit, Watch, What},
     },
     inspect::{Inspection, RootRecord, SpanRecord, ToldRecord, ids_at, span_at, trace_at},
     key::Target,
@@ -26,8 +25,29 @@ use super::{
 /// One trace in so many tells who answers at an address.
 const MET_OF: u64 = 8;
 
+/// Sampling by which more traces than this stand for one hides too many calls to miss any.
+const SAMPLED: u32 = 2;
+
+/// A call that is missing is never thought rarer than this.
+const RARE: f32 = 0.01;
+
+/// What takes longer is likely to be split between two requests of an SDK. Nanoseconds.
+const LONG: u64 = 100_000_000;
+
 /// Of healthy processes one trace in so many is learned from.
 const LEARNED_OF: u64 = 4;
+
+/// A unit, and what is known around it.
+struct Seen<'a> {
+    root: &'a Mark,
+    operation: Option<u32>,
+    /// It ended with an error.
+    aborted: bool,
+    unit: &'a Unit,
+    /// All of its calls are known.
+    whole: bool,
+    watch: &'a Watch,
+}
 
 impl CircuitBreakerMetricsCollector {
     /// Begins to watch the processes that tell of breakers in this request.
@@ -36,35 +56,47 @@ impl CircuitBreakerMetricsCollector {
         for told in inspection.told.iter().filter(|told| mine(told.resource)) {
             let process = self.process_of(request, inspection, told.resource, &mut current, now);
             if let Some(process) = process.and_then(|process| self.processes.get_mut(process as usize)) {
-                process.watch.get_or_insert_default();
+                let newest_end = process.newest_end;
+                process.watch.get_or_insert_with(|| Box::new(Watch::new(newest_end)));
             }
         }
     }
 
-    /// Notes a call of a process that is watched; of others only failures, which may explain a trip later. `false` if
-    /// there is no room for it.
+    /// Notes a call of a process that is watched; of others only failures, which may explain a trip later: from the
+    /// second within few calls on the process is watched. `false` if there is no room for it.
     #[inline]
-    pub(super) fn note_call(&mut self, process: u32, seat: Seat, span: &SpanRecord, request: &[u8]) -> bool {
-        let bad = span.outcome == Outcome::Failure;
+    pub(super) fn note_call(&mut self, index: u32, seat: Seat, span: &SpanRecord, request: &[u8], newest_end: u64) -> bool {
         if span.outcome == Outcome::Rejected {
             return true;
         }
-        if let Some(watch) = self.processes.get_mut(process as usize).and_then(|process| process.watch.as_mut()) {
-            let what = What::Call { circuit: seat.circuit, bad };
-            return watch.note(Mark { start: span.start, end: span.end, trace: trace_at(request, span.ids), what });
-        }
+        let slow = self.circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.is_slow(span.end - span.start));
+        let bad = slow || span.outcome == Outcome::Failure;
+        let watched = self.processes.get(index as usize).is_some_and(|process| process.watch.is_some());
         if bad {
-            self.note_failure(seat, Through { start: span.start, end: span.end, bad });
+            let call = Through { start: span.start, end: span.end, bad, operation: NO_OPERATION };
+            self.note_failure(index, seat, call, watched, newest_end);
         }
-        true
+        if !watched {
+            return true;
+        }
+        let Some(watch) = self.processes.get_mut(index as usize).and_then(|process| process.watch.as_mut()) else { return true };
+        watch.sampled |= span.weight > SAMPLED;
+        let what = What::Call { circuit: seat.circuit, bad };
+        watch.note(Mark { start: span.start, end: span.end, trace: trace_at(request, span.ids), what })
     }
 
     #[cold]
-    fn note_failure(&mut self, seat: Seat, call: Through) {
+    fn note_failure(&mut self, index: u32, seat: Seat, call: Through, watched: bool, newest_end: u64) {
         let circuit = self.circuits.get_mut(seat.circuit as usize);
         let member = circuit.and_then(|circuit| circuit.members.get_mut(seat.member? as usize));
-        if let Some(member) = member.filter(|member| !member.reports()) {
+        let Some(member) = member.filter(|member| !member.reports()) else { return };
+        let calls = member.calls();
+        let distressed = member.suspect().fails(call.end, calls);
+        if !watched {
             member.suspect().remember(call);
+        }
+        if distressed && let Some(process) = self.processes.get_mut(index as usize) {
+            process.watch.get_or_insert_with(|| Box::new(Watch::new(newest_end))).worth(call.end);
         }
     }
 
@@ -92,11 +124,13 @@ impl CircuitBreakerMetricsCollector {
         let (trace, ids) = (trace_at(request, record.ids), ids_at(request, record.ids));
         let (start, end) = (record.start, record.end);
         let told = Told { meaning: record.meaning, rule: record.rule, name, circuit, start, end, ids };
-        if told.meaning != Meaning::Maybe {
+        if !matches!(told.meaning, Meaning::Maybe | Meaning::NoBreaker) {
             self.seems_open(index, &told, record.end);
         }
         let Some(process) = self.processes.get_mut(index as usize) else { return true };
-        process.watch.get_or_insert_default().note(Mark { start, end, trace, what: What::Told(Arc::new(told)) })
+        let newest_end = process.newest_end;
+        let watch = process.watch.get_or_insert_with(|| Box::new(Watch::new(newest_end)));
+        watch.note(Mark { start, end, trace, what: What::Told(Arc::new(told)) })
     }
 
     /// Moves the state that is not final yet, where it is plain whose it is.
@@ -124,7 +158,7 @@ impl CircuitBreakerMetricsCollector {
         }
         let Some(watch) = &mut process.watch else {
             if trace.is_multiple_of(LEARNED_OF) && !root.aborted {
-                self.learning.roots.push((trace, index, root.operation));
+                self.learning.roots.push((trace, index, root.operation, (root.start, root.end)));
             }
             return true;
         };
@@ -138,6 +172,12 @@ impl CircuitBreakerMetricsCollector {
     #[inline]
     pub(super) fn note_healthy(&mut self, seat: Seat, span: &SpanRecord, request: &[u8], learns: bool) {
         let trace = trace_at(request, span.ids);
+        if trace.is_multiple_of(LEARNED_OF)
+            && span.outcome == Outcome::Success
+            && let Some(circuit) = self.circuits.get_mut(seat.circuit as usize)
+        {
+            circuit.see_usual(span.end - span.start);
+        }
         if learns && trace.is_multiple_of(LEARNED_OF) {
             self.learning.calls.push((trace, seat.circuit, span.start));
         }
@@ -151,7 +191,12 @@ impl CircuitBreakerMetricsCollector {
     fn learn(&mut self, request: &[u8], inspection: &Inspection) {
         let mut learning = std::mem::take(&mut self.learning);
         learning.calls.sort_unstable_by_key(|(trace, _, start)| (*trace, *start));
-        for (trace, process, operation) in learning.roots.drain(..) {
+        let first = learning.roots.iter().map(|(.., (_, end))| *end).min().unwrap_or_default();
+        for (trace, process, operation, (start, end)) in learning.roots.drain(..) {
+            // Of a long one that began before this request did, calls may have come in the one before.
+            if start < first && end - start > LONG {
+                continue;
+            }
             let from = learning.calls.partition_point(|(other, ..)| *other < trace);
             let mut called: SmallVec<[u32; 4]> = SmallVec::new();
             for (_, circuit, _) in learning.calls.iter().skip(from).take_while(|(other, ..)| *other == trace) {
@@ -179,15 +224,19 @@ impl CircuitBreakerMetricsCollector {
             match &mark.what {
                 What::Call { circuit, bad } => {
                     let within = watch.root_of(&mark);
-                    self.suspect_call(number, *circuit, within, Through { start: mark.start, end: mark.end, bad: *bad });
+                    let operation = within.flatten().unwrap_or(NO_OPERATION);
+                    self.suspect_call(number, *circuit, within, Through { start: mark.start, end: mark.end, bad: *bad, operation });
                 }
                 What::Root { operation, aborted } => {
                     let unit = watch.unit(&mark);
-                    self.look_at(number, &mark, *operation, *aborted, &unit, now);
+                    let whole = watch.knows(&mark) && !watch.sampled;
+                    let seen = Seen { root: &mark, operation: *operation, aborted: *aborted, unit: &unit, whole, watch: &watch };
+                    self.look_at(number, &seen, now);
                 }
                 What::Told(told) if watch.root_of(&mark).is_none() => {
                     let unit = Unit { told: [Arc::clone(told)].into_iter().collect(), ..Unit::default() };
-                    self.look_at(number, &mark, None, true, &unit, now);
+                    let seen = Seen { root: &mark, operation: None, aborted: true, unit: &unit, whole: false, watch: &watch };
+                    self.look_at(number, &seen, now);
                 }
                 What::Told(_) => {}
             }
@@ -211,26 +260,83 @@ impl CircuitBreakerMetricsCollector {
         true
     }
 
-    /// One unit: what it tells of breakers, or else what there is to learn from it.
-    fn look_at(&mut self, index: u32, root: &Mark, operation: Option<u32>, aborted: bool, unit: &Unit, now: u64) {
-        let called = unit.called();
-        if unit.told.is_empty() {
-            let Some(operation) = operation else { return };
-            let healthy = !aborted && unit.calls.iter().all(|(_, call)| !call.bad);
-            let closed = called.iter().all(|circuit| self.state_in(*circuit, index) == State::Closed);
-            let habits = self.habits_of_process(index);
-            if let Some(habits) = habits.filter(|_| healthy && closed && !called.is_empty()) {
-                habits.see(operation, &called);
+    /// One unit: what it tells of breakers, or else what is missing in it, and what there is to learn from it.
+    fn look_at(&mut self, index: u32, seen: &Seen<'_>, now: u64) {
+        let called = seen.unit.called();
+        if seen.unit.told.is_empty() {
+            if let Some(operation) = seen.operation.filter(|_| seen.whole) {
+                self.look_for_missing(index, seen, operation, &called);
             }
             return;
         }
-        for told in &unit.told {
-            let Some(circuit) = self.blame(index, root, operation, told, &called, now) else { continue };
-            if told.meaning != Meaning::Maybe {
+        for told in &seen.unit.told {
+            let Some(circuit) = self.blame(index, seen.root, seen.operation, told, &called, now) else { continue };
+            if matches!(told.meaning, Meaning::Rejected | Meaning::Opened | Meaning::ProbeFailed) {
                 let habits = self.habits_of_process(index);
-                habits.into_iter().for_each(|habits| habits.reject(operation, circuit));
+                habits.into_iter().for_each(|habits| habits.reject(seen.operation, circuit));
             }
-            self.suspect_told(index, circuit, root, told, unit, now);
+            self.suspect_told(index, circuit, seen, told, now);
+        }
+    }
+
+    /// A unit without a text: which of the usual calls are missing?
+    fn look_for_missing(&mut self, index: u32, seen: &Seen<'_>, operation: u32, called: &[u32]) {
+        let (root, aborted, unit) = (seen.root, seen.aborted, seen.unit);
+        let Some(habits) = self.habits_of_process(index) else { return };
+        let usual = habits.usual(operation);
+        let missing = usual.iter().filter(|(circuit, _)| !called.contains(circuit));
+        // What broke off says nothing of calls that would have come later, and nothing at all if a call is to blame.
+        let telling = match (aborted, unit.calls.iter().any(|(_, call)| call.bad)) {
+            (true, true) => 0,
+            (true, false) => 1,
+            (false, _) => usize::MAX,
+        };
+        let missing: SmallVec<[(u32, f32); 4]> = missing.copied().take(telling).collect();
+        let concerned = usual.iter().map(|(circuit, _)| *circuit).chain(called.iter().copied());
+        let healthy = !aborted && unit.calls.iter().all(|(_, call)| !call.bad) && self.all_well(concerned, index, root.end);
+        if healthy && let Some(habits) = self.habits_of_process(index) {
+            habits.see(operation, called);
+        }
+        if !self.config.detection.silence {
+            return;
+        }
+        for (circuit, share) in missing {
+            self.suspect_missing(index, circuit, operation, share, seen);
+        }
+    }
+
+    /// Whether the breakers of these circuits are closed and their calls go well: only then is there something to learn.
+    fn all_well(&self, mut circuits: impl Iterator<Item = u32>, index: u32, now: u64) -> bool {
+        circuits.all(|circuit| {
+            let suspect = self.member_in(circuit, index).and_then(Member::suspected);
+            suspect.is_none_or(|suspect| suspect.state() == State::Closed && !suspect.is_distressed(now))
+        })
+    }
+
+    fn suspect_missing(&mut self, index: u32, circuit: u32, operation: u32, share: f32, seen: &Seen<'_>) {
+        let root = seen.root;
+        let guarded = self.guarded(index, circuit, Some(operation));
+        let was_closed = self.state_in(circuit, index) == State::Closed;
+        let Some(known) = self.circuits.get_mut(circuit as usize) else { return };
+        let mut manner = known.manner();
+        let Some((number, member)) = known.members.iter_mut().find(|(_, member)| member.process == index) else { return };
+        // Without failures before there is nothing to suspect.
+        if member.suspected().is_none() || member.reports() {
+            return;
+        }
+        let nats = -(1.0 - share).max(RARE).ln();
+        let in_flight = member.suspect().state() == State::HalfOpen && seen.watch.is_in_flight(circuit, root.start, root.end);
+        member.suspect().miss(root.start, root.end, nats, Context { guarded: &guarded, in_flight }, &mut manner);
+        let passed = member.suspect().passed_before(root.start, operation);
+        let is_closed = member.suspect().state() == State::Closed;
+        known.set_manner(manner);
+        self.take_decisions(circuit, number, None, &Arc::default(), [0; 24]);
+        if !(was_closed && is_closed)
+            && let Some(habits) = self.habits_of_process(index)
+        {
+            let weight = nats / -RARE.ln();
+            habits.miss(operation, circuit, weight);
+            passed.iter().for_each(|other| habits.pass(*other, circuit, weight));
         }
     }
 
@@ -266,7 +372,7 @@ impl CircuitBreakerMetricsCollector {
             return Some((Some(*last), false));
         }
         let usual = operation.map(|operation| habits.usual(operation)).unwrap_or_default();
-        let mut missing = usual.iter().copied().filter(|circuit| !called.contains(circuit));
+        let mut missing = usual.iter().map(|(circuit, _)| *circuit).filter(|circuit| !called.contains(circuit));
         if let Some(first) = missing.next() {
             // A lost span must not blame a callee that answers well while another is open.
             let other =
@@ -280,46 +386,62 @@ impl CircuitBreakerMetricsCollector {
     }
 
     fn suspect_call(&mut self, index: u32, circuit: u32, within: Option<Option<u32>>, call: Through) {
-        let is_closed = self.state_in(circuit, index) == State::Closed;
-        let habits = self.habits_of_process(index);
-        if habits.is_some_and(|habits| !habits.is_guarded(within, circuit, is_closed)) {
+        let guard = self.habits_of_process(index).map_or(Guard::Through, |habits| habits.guard(within, circuit));
+        if guard == Guard::Past {
             return;
         }
         let Some(known) = self.circuits.get_mut(circuit as usize) else { return };
-        let permits = *known.permits();
+        let mut manner = known.manner();
         let Some((number, member)) = known.members.iter_mut().find(|(_, member)| member.process == index) else { return };
         // A process that only makes good calls is watched for the sake of another circuit.
         if !call.bad && member.suspected().is_none() || member.reports() {
             return;
         }
-        member.suspect().call(call, &permits);
+        member.suspect().call(call, guard == Guard::Unknown, &mut manner);
+        known.set_manner(manner);
         self.take_decisions(circuit, number, None, &Arc::default(), [0; 24]);
     }
 
-    fn suspect_told(&mut self, index: u32, circuit: u32, root: &Mark, told: &Told, unit: &Unit, now: u64) {
+    /// Operations that go through a circuit's breaker for sure, this one included.
+    fn guarded(&mut self, index: u32, circuit: u32, operation: Option<u32>) -> SmallVec<[u32; 4]> {
+        let mut guarded = self.habits_of_process(index).map(|habits| habits.guarded(circuit)).unwrap_or_default();
+        guarded.extend(operation.filter(|operation| !guarded.contains(operation)));
+        guarded
+    }
+
+    fn suspect_told(&mut self, index: u32, circuit: u32, seen: &Seen<'_>, told: &Told, now: u64) {
+        let (root, unit) = (seen.root, seen.unit);
+        let guarded = self.guarded(index, circuit, seen.operation);
         let Some(number) = self.seat_in(index, circuit) else { return };
         let config = Arc::clone(&self.config);
-        let reason: Arc<str> = library::names().get(usize::from(told.rule)).cloned().unwrap_or_default();
+        let reason: Arc<str> = config.detection.libraries.get(usize::from(told.rule)).cloned().unwrap_or_default();
         let Some(known) = self.circuits.get_mut(circuit as usize) else { return };
         known.last_seen = now;
         if told.circuit.is_none() && matches!(told.meaning, Meaning::Rejected) {
             known.count_rejection(root.end, now, &config);
         }
-        let mut permits = *known.permits();
+        let mut manner = known.manner();
         let Some(member) = known.members.get_mut(number).filter(|member| !member.reports()) else { return };
         let suspect = member.suspect();
         match told.meaning {
             Meaning::Opened | Meaning::ProbeFailed => {
                 let last = unit.calls.iter().filter(|(other, _)| *other == circuit).map(|(_, call)| *call).max_by_key(|call| call.end);
-                let call = last.unwrap_or(Through { start: told.start, end: told.end, bad: true });
-                suspect.opened(call, told.meaning == Meaning::ProbeFailed, &permits);
+                let call = last.unwrap_or(Through { start: told.start, end: told.end, bad: true, operation: NO_OPERATION });
+                suspect.opened(call, told.meaning == Meaning::ProbeFailed, &mut manner);
             }
-            Meaning::Rejected => suspect.reject(root.start, root.end, false, &mut permits),
-            Meaning::Maybe => suspect.reject(root.start, root.end, true, &mut permits),
-            Meaning::NoBreaker => {}
+            Meaning::Rejected | Meaning::Maybe => {
+                let maybe = told.meaning == Meaning::Maybe;
+                let in_flight = suspect.state() == State::HalfOpen && seen.watch.is_in_flight(circuit, root.start, root.end);
+                suspect.reject(Away { start: root.start, end: root.end, maybe }, Context { guarded: &guarded, in_flight }, &mut manner);
+            }
+            Meaning::NoBreaker => suspect.let_through(root.start),
         }
-        *known.permits() = permits;
+        let passed = if told.meaning == Meaning::NoBreaker { SmallVec::new() } else { suspect.passed_before(root.start, seen.operation.unwrap_or(NO_OPERATION)) };
+        known.set_manner(manner);
         self.take_decisions(circuit, number, told.name.as_ref(), &reason, told.ids);
+        if let Some(habits) = self.habits_of_process(index) {
+            passed.iter().for_each(|other| habits.pass(*other, circuit, 1.0));
+        }
     }
 
     /// Hands on what was decided in an instance of a circuit.
@@ -327,10 +449,12 @@ impl CircuitBreakerMetricsCollector {
         let Some(known) = self.circuits.get_mut(circuit as usize) else { return };
         let Some(member) = known.members.get_mut(number) else { return };
         let decisions = member.suspect().take_decisions();
-        let instance = Arc::clone(member.instance());
-        for decision in &decisions {
-            member.seems(decision.decided, decision.change.state_after());
+        let (last, state) = (member.suspect().last, member.suspect().state());
+        if state != State::Closed || member.provisional().is_some() {
+            known.changed |= member.provisional() != Some(state);
+            member.seems(last, state);
         }
+        let instance = Arc::clone(member.instance());
         for decision in decisions {
             let (breaker, reason, instance) = (breaker.cloned(), Arc::clone(reason), Arc::clone(&instance));
             known.decide(Decided { decision, member: number, instance, breaker, reason, ids });

@@ -67,13 +67,14 @@ impl CircuitEvent {
 }
 
 impl Change {
-    /// The state that holds after it.
-    pub const fn state_after(self) -> State {
+    /// The state that holds after it; `None` for what changes none.
+    pub const fn state_after(self) -> Option<State> {
         match self {
-            Self::Trip | Self::RecoveryAttemptFailed => State::Open,
-            Self::RecoveryAttempt => State::HalfOpen,
-            Self::Recovery => State::Closed,
-            Self::StateChange { to, .. } => to,
+            Self::Trip | Self::RecoveryAttemptFailed => Some(State::Open),
+            Self::RecoveryAttempt => Some(State::HalfOpen),
+            Self::Recovery => Some(State::Closed),
+            Self::StateChange { to, .. } => Some(to),
+            Self::CallsStopped | Self::InferredTrip | Self::InferredRecovery => None,
         }
     }
 
@@ -85,6 +86,9 @@ impl Change {
             Self::RecoveryAttemptFailed => "circuit_breaker.recovery_attempt_failed",
             Self::Recovery => "circuit_breaker.recovery",
             Self::StateChange { .. } => "circuit_breaker.state_change",
+            Self::CallsStopped => "circuit_breaker.calls_stopped",
+            Self::InferredTrip => "circuit_breaker.inferred.trip",
+            Self::InferredRecovery => "circuit_breaker.inferred.recovery",
         }
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Member {
     newest: Option<(u64, State)>,
     /// The earliest end of a call.
     used_since: u64,
+    /// Calls, to tell how close failures are to each other; begins anew at 2³².
+    calls: u32,
     /// What most instances never have.
     more: Option<Box<More>>,
 }
@@ -56,7 +58,7 @@ struct More {
 
 impl Member {
     pub(super) const fn new(process: u32, instance: Arc<str>) -> Self {
-        Self { process, instance, breaker: Breaker { known: None }, newest: None, used_since: u64::MAX, more: None }
+        Self { process, instance, breaker: Breaker { known: None }, newest: None, used_since: u64::MAX, calls: 0, more: None }
     }
 
     pub(super) const fn instance(&self) -> &Arc<str> {
@@ -67,6 +69,7 @@ impl Member {
     #[inline]
     pub(super) fn used(&mut self, end: u64) {
         self.used_since = self.used_since.min(end);
+        self.calls = self.calls.wrapping_add(1);
     }
 
     /// Keeps an observation until its time is final; `false` if there is no room for it.
@@ -147,6 +150,16 @@ impl Member {
         self.breaker.known.is_some()
     }
 
+    /// Whether it tells of its breaker, or something else does.
+    pub(super) fn has_breaker(&self) -> bool {
+        self.reports() || self.suspected().is_some_and(|suspect| suspect.state() != State::Closed)
+    }
+
+    /// Calls so far.
+    pub(super) const fn calls(&self) -> u32 {
+        self.calls
+    }
+
     /// What calls and rejections tell; begins with the first of them.
     pub(super) fn suspect(&mut self) -> &mut Suspect {
         &mut self.more.get_or_insert_default().suspect
@@ -178,7 +191,7 @@ impl Member {
 
     /// Forgets what calls told, where the breaker is closed and there is nothing to tell.
     pub(super) fn calm(&mut self) {
-        let closed = |more: &More| more.evidence.is_empty() && more.suspect.state() == State::Closed;
+        let closed = |more: &More| more.evidence.is_empty() && more.suspect.is_calm();
         if !self.is_tripped() && self.more.as_deref().is_some_and(closed) {
             self.more = None;
         }

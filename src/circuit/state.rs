@@ -62,6 +62,10 @@ pub enum Source {
     Reported,
     /// A text that only an open breaker's library writes, and the calls around it.
     Rejected,
+    /// The caller's usual calls stopped after failures, and came back as a breaker lets them.
+    Silent,
+    /// Nothing tells of a breaker: one of our own would have done so.
+    Inferred,
 }
 
 impl Source {
@@ -70,6 +74,8 @@ impl Source {
         match self {
             Self::Reported => "reported",
             Self::Rejected => "rejected",
+            Self::Silent => "silent",
+            Self::Inferred => "inferred",
         }
     }
 }
@@ -101,6 +107,13 @@ pub enum Change {
     RecoveryAttemptFailed,
     /// Back to closed.
     Recovery,
+    /// A caller's usual calls stopped after failures, while its traffic goes on. It may be a breaker's doing: then a trip is
+    /// told as soon as that is known, dated back.
+    CallsStopped,
+    /// Where no breaker is known: one would have opened.
+    InferredTrip,
+    /// Where no breaker is known: one would have closed again.
+    InferredRecovery,
     /// An operator's state began or ended.
     StateChange {
         /// Before.

@@ -118,9 +118,10 @@ impl Rolling {
     }
 
     /// Closes all buckets before this number, in a window of so many.
-    pub fn close_to(&mut self, number: u64, buckets: u64) {
+    /// Each is shown as it closes, with its number, and with the total as it was before.
+    pub fn close_to(&mut self, number: u64, buckets: u64, closing: impl FnMut(u64, &mut MetricsBucket, &WindowTotal)) {
         if let Some(window) = &mut self.kept {
-            window.close_to(number, buckets, |_, _, _| {});
+            window.close_to(number, buckets, closing);
         }
         self.closed_to = self.closed_to().max(number);
         if self.is_empty() {

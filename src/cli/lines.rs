@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, io, io::Write};
 use serde::Serialize;
 
 use crate::{
-    circuit::{circuit::Circuit, key::CircuitKey, sketch::Dense, state::State},
+    circuit::{circuit::Circuit, key::CircuitKey, sketch::Dense, state::{Change, State}},
     processors::circuit_window::Decided,
 };
 
@@ -69,8 +69,8 @@ impl EventLine {
         let circuit = CircuitName::of(&event.circuit);
         let name = circuit.name.clone();
         Self {
-            kind: "event",
-            event: event_name.strip_prefix("circuit_breaker.").unwrap_or(event_name),
+            kind: if event.change == Change::CallsStopped { "finding" } else { "event" },
+            event: event_name.strip_prefix("circuit_breaker.").map(|name| name.strip_prefix("inferred.").unwrap_or(name)).unwrap_or(event_name),
             time_unix_nano: event.at,
             decided_unix_nano: event.decided,
             circuit: CircuitName { name: event.breaker.as_ref().map(ToString::to_string).or(name), ..circuit },
@@ -199,7 +199,7 @@ pub(super) fn write_tables(out: &mut impl Write, events: &[EventLine], circuits:
 }
 
 /// Columns as wide as their widest cell.
-fn write_table(out: &mut impl Write, head: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
+pub(super) fn write_table(out: &mut impl Write, head: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
     let rows: Vec<Vec<String>> = std::iter::once(head.iter().map(|title| (*title).to_owned()).collect()).chain(rows).collect();
     let widths: Vec<usize> = (0..head.len())
         .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default())

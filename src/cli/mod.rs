@@ -4,6 +4,7 @@ mod components;
 mod lines;
 mod problems;
 mod replay;
+mod rules;
 mod start;
 
 use std::{env, ffi::OsStr, io, path::PathBuf, process::ExitCode};
@@ -59,6 +60,8 @@ enum Command {
     },
     /// Print the configuration as it takes effect, defaults filled in and secrets redacted
     PrintConfig(Configuration),
+    /// List the texts by which breakers are recognised, in the order in which they count
+    Rules(Configuration),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
     /// Run recorded spans through `circuit_window` by their own time, and print what was found
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
         Some(Command::PrintConfig(behind)) => start::print_config(&configuration.then(behind).sources()),
         Some(Command::Components { names }) => components::print(&names),
         Some(Command::Replay { configuration: behind, arguments }) => replay::run(&configuration.then(behind).sources(), &arguments),
+        Some(Command::Rules(behind)) => rules::print(&configuration.then(behind).sources()),
         Some(Command::Schema) => print(&format!("{:#}", service::schema())),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();

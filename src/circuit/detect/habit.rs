@@ -18,7 +18,7 @@ const EDGES_MAX: usize = 16;
 const NAMES_MAX: usize = 256;
 
 /// An operation that came through an open breaker so often, and was never turned away, does not go through it.
-const PASSES: u16 = 2;
+const PASSES: f32 = 2.0;
 
 /// What one caller usually calls, learned from all of its processes.
 #[derive(Debug, Default)]
@@ -49,9 +49,23 @@ struct Edge {
     calls: f32,
     /// Its usual place among the calls of a unit.
     place: f32,
-    /// How often a breaker turned this operation away from it, and how often it came through while one was not closed.
+    /// How often a breaker turned this operation away from it.
     rejected: u16,
-    passed: u16,
+    /// How often its calls were missing while a breaker was not closed, as far as that tells anything.
+    missed: f32,
+    /// How often it came through just before another operation was turned away.
+    passed: f32,
+}
+
+/// Whether a call goes through the breaker of its circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::circuit) enum Guard {
+    /// It does.
+    Through,
+    /// Its operation was never turned away yet.
+    Unknown,
+    /// It does not.
+    Past,
 }
 
 /// A breaker's own name and the edge it turned out to guard.
@@ -64,7 +78,17 @@ struct BreakerName {
 
 impl Edge {
     const fn new(circuit: u32) -> Self {
-        Self { circuit, units: 0.0, calls: 0.0, place: 0.0, rejected: 0, passed: 0 }
+        Self { circuit, units: 0.0, calls: 0.0, place: 0.0, rejected: 0, missed: 0.0, passed: 0.0 }
+    }
+
+    fn guard(&self) -> Guard {
+        if self.rejected > 0 || self.missed > 0.0 && self.missed >= self.passed {
+            Guard::Through
+        } else if self.passed < PASSES {
+            Guard::Unknown
+        } else {
+            Guard::Past
+        }
     }
 
     fn share(&self) -> f32 {
@@ -120,12 +144,12 @@ impl Habits {
         operation.edges.retain(|edge| edge.units < UNITS_MAX / 2.0 || edge.share() > 0.001);
     }
 
-    /// Circuits that the operation usually calls, in the order in which it does.
-    pub(in crate::circuit) fn usual(&self, operation: u32) -> SmallVec<[u32; 4]> {
+    /// Circuits that the operation usually calls, in the order in which it does, with the share of units that call them.
+    pub(in crate::circuit) fn usual(&self, operation: u32) -> SmallVec<[(u32, f32); 4]> {
         let edges = self.operations.get(operation as usize).map(|operation| operation.edges.as_slice()).unwrap_or_default();
         let mut usual: SmallVec<[Edge; 4]> = edges.iter().copied().filter(|edge| edge.units >= UNITS_MIN && edge.share() >= SHARE_MIN).collect();
         usual.sort_by(|one, other| one.place.total_cmp(&other.place));
-        usual.iter().map(|edge| edge.circuit).collect()
+        usual.iter().map(|edge| (edge.circuit, edge.share())).collect()
     }
 
     /// Circuits that the operation was ever seen to call.
@@ -151,18 +175,32 @@ impl Habits {
         }
     }
 
+    /// Notes that an operation came through just before another was turned away, which is sure up to this weight.
+    pub(in crate::circuit) fn pass(&mut self, operation: u32, circuit: u32, weight: f32) {
+        self.edge(operation, circuit).into_iter().for_each(|edge| edge.passed += weight);
+    }
+
+    /// Operations that a circuit's breaker is known to turn away.
+    pub(in crate::circuit) fn guarded(&self, circuit: u32) -> SmallVec<[u32; 4]> {
+        let is = |edge: &Edge| edge.circuit == circuit && edge.guard() == Guard::Through;
+        (0..).zip(&self.operations).filter(|(_, operation)| operation.edges.iter().any(is)).map(|(number, _)| number).collect()
+    }
+
+    /// Notes that calls of an operation were missing while a breaker was not closed: 1 if it always calls.
+    pub(in crate::circuit) fn miss(&mut self, operation: u32, circuit: u32, weight: f32) {
+        self.edge(operation, circuit).into_iter().for_each(|edge| edge.missed += weight);
+    }
+
     /// Whether calls of a circuit go through its breaker, as far as is known: those of an operation that always comes
     /// through while others are turned away do not. `within` is the operation, and `None` where a call stands alone.
-    pub(in crate::circuit) fn is_guarded(&mut self, within: Option<Option<u32>>, circuit: u32, is_closed: bool) -> bool {
+    pub(in crate::circuit) fn guard(&mut self, within: Option<Option<u32>>, circuit: u32) -> Guard {
         let Some(operation) = within else {
             let is = |edge: &Edge| edge.circuit == circuit && edge.rejected > 0;
-            return self.without_operation.contains(&circuit) || !self.operations.iter().any(|operation| operation.edges.iter().any(is));
+            let others = self.operations.iter().any(|operation| operation.edges.iter().any(is));
+            return if self.without_operation.contains(&circuit) || !others { Guard::Through } else { Guard::Past };
         };
-        let Some(edge) = operation.and_then(|operation| self.edge(operation, circuit)) else { return true };
-        if !is_closed {
-            edge.passed = edge.passed.saturating_add(1);
-        }
-        edge.rejected > 0 || edge.passed <= PASSES
+        let Some(edge) = operation.and_then(|operation| self.edge(operation, circuit)) else { return Guard::Through };
+        edge.guard()
     }
 
     /// Notes that a breaker of this name turned away calls of a circuit.
@@ -223,26 +261,29 @@ mod tests {
             let called: &[u32] = if unit % 10 == 0 { &[7, 3] } else { &[7, 3, 9] };
             habits.see(checkout, if unit % 5 == 0 { called } else { &called[..2] });
         }
-        assert_eq!(&habits.usual(checkout)[..], [7, 3], "9 is called too rarely");
+        let usual = |habits: &Habits| habits.usual(checkout).iter().map(|(circuit, _)| *circuit).collect::<Vec<_>>();
+        assert_eq!(usual(&habits), [7, 3], "9 is called too rarely");
         assert_eq!(habits.known(checkout).collect::<Vec<_>>(), [7, 3, 9]);
         habits.forget(7);
-        assert_eq!(&habits.usual(checkout)[..], [3]);
+        assert_eq!(usual(&habits), [3]);
     }
 
     #[test]
     fn operations_that_are_never_turned_away_do_not_go_through_the_breaker() {
         let mut habits = Habits::default();
         let (checkout, report) = (habits.operation(b"checkout"), habits.operation(b"report"));
-        assert!(habits.is_guarded(None, 7, true), "nothing is known yet");
+        assert_eq!(habits.guard(None, 7), Guard::Through, "nothing is known yet");
         habits.reject(checkout, 7);
-        assert!(!habits.is_guarded(None, 7, false), "calls that stand alone are never turned away");
+        assert_eq!(habits.guard(None, 7), Guard::Past, "calls that stand alone are never turned away");
         for pass in 0..10 {
-            assert!(habits.is_guarded(Some(checkout), 7, false));
-            assert_eq!(habits.is_guarded(Some(report), 7, false), pass < 2);
+            assert_eq!(habits.guard(Some(checkout), 7), Guard::Through);
+            assert_eq!(habits.guard(Some(report), 7), if pass < 2 { Guard::Unknown } else { Guard::Past });
+            habits.pass(report.unwrap(), 7, 1.0);
         }
+        assert_eq!(&habits.guarded(7)[..], [checkout.unwrap()]);
         habits.reject(report, 7);
         habits.reject(None, 7);
-        assert!(habits.is_guarded(Some(report), 7, false) && habits.is_guarded(None, 7, false));
+        assert_eq!([Some(report), None].map(|within| habits.guard(within, 7)), [Guard::Through; 2]);
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! usually calls; `watch` puts together what one process did in one trace; `suspect` follows one breaker through it.
 
 pub(super) mod habit;
+pub mod inferred;
 pub mod library;
+pub(super) mod manner;
 pub mod rule;
 pub(super) mod suspect;
 pub(super) mod watch;

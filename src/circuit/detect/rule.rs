@@ -40,6 +40,8 @@ pub enum NameAt {
     Between(Box<str>, Box<str>),
     /// From the beginning to this text.
     Before(Box<str>),
+    /// From behind this text to the end.
+    After(Box<str>),
     /// It is the whole text.
     Whole,
 }
@@ -227,6 +229,7 @@ impl NameAt {
             Self::Nowhere => &[],
             Self::Whole => text.trim_ascii(),
             Self::Before(end) => at(text, end).and_then(|at| text.get(..at)).unwrap_or_default().trim_ascii(),
+            Self::After(start) => at(text, start).and_then(|at| text.get(at + start.len()..)).unwrap_or_default().trim_ascii(),
             Self::Between(start, end) => {
                 let rest = at(text, start).and_then(|at| text.get(at + start.len()..)).unwrap_or_default();
                 at(rest, end).and_then(|at| rest.get(..at)).unwrap_or_default()

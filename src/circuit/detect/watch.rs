@@ -2,16 +2,20 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{super::state::Ids, rule::Meaning, suspect::Through};
+use super::{
+    super::state::Ids,
+    rule::Meaning,
+    suspect::{NO_OPERATION, Through},
+};
 
 /// A unit is looked at so long after it ended: in some runtimes calls end after the span they belong to. Nanoseconds.
 pub(in crate::circuit) const HOLD: u64 = 500_000_000;
 /// What was looked at is kept for units that end later. Nanoseconds.
-const KEEP: u64 = 15_000_000_000;
+const KEEP: u64 = 5_000_000_000;
 /// How long a process is watched after the last thing that is worth it. Nanoseconds.
 const CALM: u64 = 60_000_000_000;
 /// Marks that are kept of one process.
-const MARKS_MAX: usize = 4_096;
+const MARKS_MAX: usize = 32_768;
 
 /// What one process does, while something there is worth a closer look.
 #[derive(Debug, Default)]
@@ -19,8 +23,12 @@ pub(in crate::circuit) struct Watch {
     marks: Vec<Mark>,
     /// Everything that ended so long before [`HOLD`] was looked at.
     settled_to: u64,
-    /// The end of the last rejection.
+    /// The end of the last rejection, or of the last failure that was not the only one.
     worth: u64,
+    /// Units that began before this may not be known whole.
+    whole_from: u64,
+    /// Traces are sampled so that most are not seen.
+    pub(in crate::circuit) sampled: bool,
 }
 
 /// One span, as far as it matters here.
@@ -93,10 +101,25 @@ impl Mark {
 }
 
 impl Watch {
+    /// Begins when nothing that ended later than this was seen.
+    pub(in crate::circuit) fn new(newest_end: u64) -> Self {
+        Self { whole_from: newest_end, ..Self::default() }
+    }
+
+    /// Whether all calls of a unit are known.
+    pub(in crate::circuit) const fn knows(&self, root: &Mark) -> bool {
+        root.start > self.whole_from
+    }
+
+    /// Something happened then that is worth a closer look.
+    pub(in crate::circuit) fn worth(&mut self, at: u64) {
+        self.worth = self.worth.max(at);
+    }
+
     /// Notes a span; `false` if there is no room for it.
     pub(in crate::circuit) fn note(&mut self, mark: Mark) -> bool {
         if matches!(&mark.what, What::Told(_)) {
-            self.worth = self.worth.max(mark.end);
+            self.worth(mark.end);
         }
         let room = self.marks.len() < MARKS_MAX;
         if room {
@@ -128,7 +151,7 @@ impl Watch {
         inside.sort_by_key(|mark| mark.rank());
         for mark in inside {
             match &mark.what {
-                What::Call { circuit, bad } => unit.calls.push((*circuit, Through { start: mark.start, end: mark.end, bad: *bad })),
+                What::Call { circuit, bad } => unit.calls.push((*circuit, Through { start: mark.start, end: mark.end, bad: *bad, operation: NO_OPERATION })),
                 What::Told(told) if !unit.told.iter().any(|other| other.name == told.name) => unit.told.push(Arc::clone(told)),
                 What::Told(_) | What::Root { .. } => {}
             }
@@ -158,6 +181,13 @@ impl Watch {
                 _ => {}
             }
         }
+    }
+
+    /// Whether a call of a circuit was under way then, as far as is known at the time when something that ended then is
+    /// looked at: later ends may not have come yet.
+    pub(in crate::circuit) fn is_in_flight(&self, wanted: u32, start: u64, end: u64) -> bool {
+        let is = |mark: &Mark| mark.start < start && mark.end > start && mark.end <= end.saturating_add(HOLD);
+        self.marks.iter().any(|mark| is(mark) && matches!(mark.what, What::Call { circuit, .. } if circuit == wanted))
     }
 
     /// Forgets what is old; `false` when there is nothing left to watch for.

@@ -481,7 +481,7 @@ impl<'a> Reader<'a> {
     }
 
     fn note_told(&mut self, span: &Span<'a>, resource: u32, told: Match<'a>, target: Option<TargetRecord>) {
-        if told.meaning == Meaning::NoBreaker || span.end == 0 || span.end < span.start {
+        if span.end == 0 || span.end < span.start {
             return;
         }
         let (name, ids) = (self.text(told.name), self.ids(span));

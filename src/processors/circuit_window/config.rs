@@ -1,10 +1,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::detection::DetectionConfig;
 use crate::{
     circuit::{
         config::{CircuitMetricsConfig, ConfigError},
-        detect::library,
         inspect::{FailureOverride, FailureRule, GRPC_STATUSES, Rules, RulesText},
         pattern::Pattern,
         selection::{self, Selection},
@@ -55,6 +55,8 @@ pub(super) struct Config {
     pub(super) target: Target,
     /// How a breaker's own words are found.
     pub(super) breaker: Breaker,
+    /// How breakers are found that say nothing of themselves.
+    pub(super) detection: DetectionConfig,
     /// What a failure is.
     pub(super) failure: Failure,
     /// Only these circuits; all if there are none.
@@ -85,6 +87,7 @@ impl Default for Config {
             sampling: Sampling::default(),
             target: Target::default(),
             breaker: Breaker::default(),
+            detection: DetectionConfig::default(),
             failure: Failure::default(),
             include: Vec::new(),
             exclude: Vec::new(),
@@ -324,6 +327,7 @@ impl Config {
         circuit.circuit_ttl = self.circuit_ttl.nanos();
         circuit.max_circuits = self.max_circuits;
         circuit.max_instances = self.max_instances;
+        circuit.detection = self.detection.check(faults);
         circuit.delta = self.temporality == Temporality::Delta;
         circuit.explicit_bounds = explicit_bounds;
         Some(circuit)
@@ -357,7 +361,7 @@ impl Config {
 
     fn rules(&self, faults: &mut Faults) -> Option<Rules> {
         let text = RulesText {
-            rules: library::rules(),
+            rules: self.detection.rules(),
             breaker_names: self.breaker.name_attributes.clone(),
             breaker_states: self.breaker.state_attributes.clone(),
             breaker_outcomes: self.breaker.outcome_attributes.clone(),

@@ -48,9 +48,12 @@ fn attributes(event: &CircuitEvent) -> Vec<KeyValue> {
     let mut attributes = vec![
         text("circuit_breaker.name", event.breaker_name()),
         text("circuit_breaker.source", event.source.name()),
-        text("circuit_breaker.state", event.change.state_after().name()),
         text("log.record.uid", uid(event)),
     ];
+    attributes.extend(event.change.state_after().map(|state| text("circuit_breaker.state", state.name())));
+    if !event.circuit.address.is_empty() {
+        attributes.push(text("server.address", &*event.circuit.address));
+    }
     attributes.extend(event.circuit.callee().map(|callee| text("service.peer.name", callee)));
     if !event.instance.is_empty() {
         attributes.push(text("circuit_breaker.instance", &*event.instance));
@@ -93,6 +96,9 @@ fn sentence(event: &CircuitEvent) -> String {
             Some(nanos) => format!("{circuit} recovered{instance} after {:.1} s", nanos as f64 / 1e9),
             None => format!("{circuit} recovered{instance}"),
         },
+        Change::CallsStopped => format!("calls of {circuit} stopped after failures{instance}: perhaps a breaker opened"),
+        Change::InferredTrip => format!("{circuit} would have opened if it had a breaker"),
+        Change::InferredRecovery => format!("{circuit} would have recovered if it had a breaker"),
         Change::StateChange { from, to } => format!("{circuit} was set from {} to {}{instance}", from.name(), to.name()),
     }
 }

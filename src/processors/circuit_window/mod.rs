@@ -3,6 +3,7 @@
 mod attributes;
 mod config;
 mod counts;
+mod detection;
 mod engine;
 mod logs;
 mod metrics;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::replay::{Decided, Replay, Replayed};
 use self::{config::Config, engine::Engine, ticker::Ticker};
 use crate::{
-    circuit::inspect::Inspection,
+    circuit::{detect::rule::Rule, inspect::Inspection},
     config::schema_of,
     otlp::Signal,
     pipeline::{
@@ -45,6 +46,16 @@ pub const FACTORY: Factory = Factory {
     schema: schema_of::<Config>,
     parse,
 };
+
+/// The rules by which a `circuit_window` recognises breakers, in the order in which they count, from what a user wrote
+/// for it.
+///
+/// # Errors
+/// For people: what is wrong with it.
+pub fn rules(value: Value) -> Result<Vec<Rule>, String> {
+    let config: Config = Parsed::read(value).map_err(|faults| faults.to_string())?;
+    Ok(config.detection.rules())
+}
 
 fn parse(value: Value) -> Result<Parsed, Faults> {
     let config: Config = Parsed::read(value)?;

@@ -18,13 +18,15 @@ use super::{
 use crate::circuit::{circuit::Circuit, config::CircuitMetricsConfig, key::Caller, sent::Sent};
 
 /// Every metric that goes out: name, unit, what it is.
-const METRICS: [(&str, &str, &str); 13] = [
+const METRICS: [(&str, &str, &str); 15] = [
     ("circuit_breaker.requests", "{request}", "Calls through the circuit, by outcome."),
     ("circuit_breaker.duration", "s", "Latency of calls that were sent."),
     ("circuit_breaker.trips", "{trip}", "Changes from closed to open."),
     ("circuit_breaker.recovery_attempts", "{attempt}", "Probes that were let through."),
     ("circuit_breaker.recovery_attempt_failures", "{attempt}", "Probes that failed."),
     ("circuit_breaker.recoveries", "{recovery}", "Changes back to closed."),
+    ("circuit_breaker.inferred.trips", "{trip}", "How often a breaker would have opened where none is known."),
+    ("circuit_breaker.inferred.recoveries", "{recovery}", "How often it would have closed again."),
     ("circuit_breaker.incident.duration", "s", "From the first instance's trip to the last one's recovery."),
     ("circuit_breaker.instances", "{instance}", "Instances by the state of their breaker."),
     ("circuit_breaker.concurrency", "{request}", "Mean number of calls under way at a time, over the window."),
