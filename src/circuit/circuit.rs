@@ -11,6 +11,7 @@ use super::{
     config::CircuitMetricsConfig,
     detect::{
         inferred::{Inferred, Outcomes, Would},
+        lane::{Lanes, Route},
         manner::Manner,
         suspect::Decision,
     },
@@ -131,7 +132,9 @@ impl Address {
 /// What calls and rejections told of a circuit's breaker.
 #[derive(Debug, Default)]
 struct Detected {
-    manner: Manner,
+    /// By number of the breaker.
+    manners: SmallVec<[Manner; 1]>,
+    lanes: Lanes,
     inferred: Inferred,
     /// Not final yet: other instances may still tell of what was before.
     decided: Vec<Decided>,
@@ -142,6 +145,8 @@ struct Detected {
 pub(super) struct Decided {
     pub(super) decision: Decision,
     pub(super) member: usize,
+    /// The number of the breaker.
+    pub(super) lane: u8,
     pub(super) instance: Arc<str>,
     pub(super) breaker: Option<Arc<str>>,
     pub(super) reason: Arc<str>,
@@ -457,7 +462,7 @@ impl Circuit {
 
     /// Whether there is a breaker for sure, or what may be one is not closed.
     fn has_breaker(&self) -> bool {
-        self.detected.as_ref().is_some_and(|detected| detected.manner.is_proven()) || self.members.iter().any(|(_, member)| member.has_breaker())
+        self.detected.as_ref().is_some_and(|detected| detected.manners.iter().any(Manner::is_proven)) || self.members.iter().any(|(_, member)| member.has_breaker())
     }
 
     fn tell_inferred(&mut self, number: u64, would: Would, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
@@ -503,14 +508,34 @@ impl Circuit {
     }
 
     /// How its breakers behave, as far as was learned.
-    pub(super) fn manner(&self) -> Manner {
-        self.detected.as_ref().map(|detected| detected.manner).unwrap_or_default()
+    pub(super) fn manner(&self, lane: u8) -> Manner {
+        self.detected.as_ref().and_then(|detected| detected.manners.get(usize::from(lane))).copied().unwrap_or_default()
+    }
+
+    /// The breaker that guards a route.
+    #[inline]
+    pub(super) fn lane_of(&self, route: Route) -> u8 {
+        self.detected.as_ref().map_or(0, |detected| detected.lanes.of_route(route))
+    }
+
+    /// Its breakers.
+    pub(super) fn lanes(&self) -> Option<&Lanes> {
+        self.detected.as_ref().map(|detected| &detected.lanes)
+    }
+
+    /// Its breakers, to tell them apart.
+    pub(super) fn lanes_mut(&mut self) -> &mut Lanes {
+        &mut self.detected.get_or_insert_default().lanes
     }
 
     /// Notes what was learned of its breakers.
-    pub(super) fn set_manner(&mut self, manner: Manner) {
+    pub(super) fn set_manner(&mut self, lane: u8, manner: Manner) {
         if self.detected.is_some() || manner.is_proven() {
-            self.detected.get_or_insert_default().manner = manner;
+            let manners = &mut self.detected.get_or_insert_default().manners;
+            while manners.len() <= usize::from(lane) {
+                manners.push(Manner::default());
+            }
+            manners.get_mut(usize::from(lane)).into_iter().for_each(|known| *known = manner);
         }
     }
 
@@ -528,9 +553,9 @@ impl Circuit {
         due.sort_by(|one, other| {
             (one.decision.at, one.decision.decided, &one.instance).cmp(&(other.decision.at, other.decision.decided, &other.instance))
         });
-        for Decided { decision, member, instance, breaker, reason, ids } in due {
+        for Decided { decision, member, lane, instance, breaker, reason, ids } in due {
             let Some(known) = self.members.get_mut(member).filter(|known| **known.instance() == *instance && !known.reports()) else { continue };
-            decision.change.state_after().into_iter().for_each(|state| known.detect(state));
+            decision.change.state_after().into_iter().for_each(|state| known.detect(lane, state));
             let number = decision.at / config.bucket_size();
             self.close_to(number.min(to), config, events);
             let Decision { change, source, at, decided } = decision;
@@ -662,7 +687,9 @@ impl Circuit {
             + self.window.heap_bytes()
             + self.totals.heap_bytes()
             + self.exemplars.as_ref().map_or(0, |_| size_of::<Exemplars>())
-            + self.detected.as_ref().map_or(0, |detected| size_of::<Detected>() + detected.decided.capacity() * size_of::<Decided>())
+            + self.detected.as_ref().map_or(0, |detected| {
+                size_of::<Detected>() + detected.decided.capacity() * size_of::<Decided>() + detected.lanes.heap_bytes()
+            })
             + histograms
     }
 }

@@ -16,7 +16,7 @@ use super::{
     bucket::Outcome,
     circuit::{Address, Call, Circuit, Reshape},
     config::CircuitMetricsConfig,
-    detect::habit::Habits,
+    detect::{habit::Habits, lane::Lane},
     event::CircuitEvent,
     inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, ResourceRecord, SpanRecord, TargetRecord, Text},
     key::{Caller, CircuitKey, Target},
@@ -116,7 +116,7 @@ pub(super) struct KeyPlace {
 #[derive(Debug, Default)]
 pub(super) struct Learning {
     /// A part of the trace id, the circuit, the start.
-    pub(super) calls: Vec<(u64, u32, u64)>,
+    pub(super) calls: Vec<(u64, Lane, u64)>,
     /// A part of the trace id, the process, the operation, start and end.
     pub(super) roots: Vec<(u64, u32, Text, (u64, u64))>,
 }

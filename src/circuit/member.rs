@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{
     circuit::Changes,
     detect::suspect::Suspect,
@@ -50,10 +52,29 @@ pub(super) struct Member {
 struct More {
     /// Reported, and not final yet.
     evidence: Vec<Evidence>,
-    /// What calls and rejections tell.
+    /// What calls and rejections tell of each of the circuit's breakers.
+    lanes: SmallVec<[Suspected; 1]>,
+}
+
+/// One of the breakers.
+#[derive(Debug, Default)]
+struct Suspected {
+    number: u8,
     suspect: Suspect,
-    /// The final state, as far as they tell.
+    /// The final state, as far as calls and rejections tell.
     detected: Option<State>,
+}
+
+impl More {
+    fn lane(&mut self, number: u8) -> &mut Suspected {
+        let at = self.lanes.iter().position(|lane| lane.number == number).unwrap_or_else(|| {
+            self.lanes.push(Suspected { number, ..Suspected::default() });
+            self.lanes.len() - 1
+        });
+        // It is there: found or put there.
+        #[expect(clippy::indexing_slicing, reason = "the position of one that is there")]
+        &mut self.lanes[at]
+    }
 }
 
 impl Member {
@@ -137,8 +158,11 @@ impl Member {
     }
 
     pub(super) fn is_tripped(&self) -> bool {
-        let detected = self.more.as_ref().and_then(|more| more.detected);
-        matches!(self.breaker.state().or(detected), Some(State::Open | State::HalfOpen))
+        let open = |state: Option<State>| matches!(state, Some(State::Open | State::HalfOpen));
+        match self.breaker.state() {
+            Some(state) => open(Some(state)),
+            None => self.more.as_ref().is_some_and(|more| more.lanes.iter().any(|lane| open(lane.detected))),
+        }
     }
 
     pub(super) fn has_evidence(&self) -> bool {
@@ -152,7 +176,7 @@ impl Member {
 
     /// Whether it tells of its breaker, or something else does.
     pub(super) fn has_breaker(&self) -> bool {
-        self.reports() || self.suspected().is_some_and(|suspect| suspect.state() != State::Closed)
+        self.reports() || self.worst_suspected().is_some_and(|(_, state)| state != State::Closed)
     }
 
     /// Calls so far.
@@ -161,18 +185,26 @@ impl Member {
     }
 
     /// What calls and rejections tell; begins with the first of them.
-    pub(super) fn suspect(&mut self) -> &mut Suspect {
-        &mut self.more.get_or_insert_default().suspect
+    pub(super) fn suspect(&mut self, number: u8) -> &mut Suspect {
+        &mut self.more.get_or_insert_default().lane(number).suspect
     }
 
     /// What they tell, if there were any.
-    pub(super) fn suspected(&self) -> Option<&Suspect> {
-        self.more.as_ref().map(|more| &more.suspect)
+    pub(super) fn suspected(&self, number: u8) -> Option<&Suspect> {
+        self.more.as_ref()?.lanes.iter().find(|lane| lane.number == number).map(|lane| &lane.suspect)
+    }
+
+    /// The worst that calls and rejections tell of any of the breakers, and the end of what told it.
+    pub(super) fn worst_suspected(&self) -> Option<(u64, State)> {
+        let lanes = self.more.as_ref().map(|more| more.lanes.as_slice()).unwrap_or_default();
+        let last = lanes.iter().map(|lane| lane.suspect.last).max()?;
+        let any = |state: State| lanes.iter().any(|lane| lane.suspect.state() == state);
+        Some((last, [State::Open, State::HalfOpen].into_iter().find(|state| any(*state)).unwrap_or(State::Closed)))
     }
 
     /// Notes a state that is final.
-    pub(super) fn detect(&mut self, state: State) {
-        self.more.get_or_insert_default().detected = Some(state);
+    pub(super) fn detect(&mut self, number: u8, state: State) {
+        self.more.get_or_insert_default().lane(number).detected = Some(state);
     }
 
     /// Notes a state that is not final yet.
@@ -184,20 +216,24 @@ impl Member {
 
     /// Forgets failures that are too old to explain anything.
     pub(super) fn calm_since(&mut self, now: u64) {
-        if self.suspected().is_some_and(|suspect| suspect.last.saturating_add(OLD) < now) {
+        if self.worst_suspected().is_some_and(|(last, _)| last.saturating_add(OLD) < now) {
             self.calm();
         }
     }
 
     /// Forgets what calls told, where the breaker is closed and there is nothing to tell.
     pub(super) fn calm(&mut self) {
-        let closed = |more: &More| more.evidence.is_empty() && more.suspect.is_calm();
+        let closed = |more: &More| more.evidence.is_empty() && more.lanes.iter().all(|lane| lane.suspect.is_calm());
         if !self.is_tripped() && self.more.as_deref().is_some_and(closed) {
             self.more = None;
         }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.more.as_ref().map_or(0, |more| size_of::<More>() + more.evidence.capacity() * size_of::<Evidence>() + more.suspect.heap_bytes())
+        let lanes = |more: &More| {
+            let spilled = if more.lanes.spilled() { more.lanes.capacity() * size_of::<Suspected>() } else { 0 };
+            spilled + more.lanes.iter().map(|lane| lane.suspect.heap_bytes()).sum::<usize>()
+        };
+        self.more.as_ref().map_or(0, |more| size_of::<More>() + more.evidence.capacity() * size_of::<Evidence>() + lanes(more))
     }
 }

@@ -24,6 +24,7 @@ fn row(rule: &Rule) -> Vec<String> {
         Meaning::Rejected => "rejected",
         Meaning::Opened => "opened",
         Meaning::ProbeFailed => "probe_failed",
+        Meaning::Full => "full",
         Meaning::Maybe => "maybe",
         Meaning::NoBreaker => "no_breaker",
     };

@@ -4,6 +4,8 @@ use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
+use super::lane::{Lane, Route};
+
 /// Units of an operation from which on its edges count as learned.
 const UNITS_MIN: f32 = 20.0;
 /// An edge that is called in a smaller share of units says nothing when it is missing.
@@ -20,6 +22,12 @@ const NAMES_MAX: usize = 256;
 /// An operation that came through an open breaker so often, and was never turned away, does not go through it.
 const PASSES: f32 = 2.0;
 
+/// One that is turned away at other times, and came through so often in a row, goes through another breaker.
+const PASSES_APART: f32 = 6.0;
+
+/// What an operation asks one circuit for, at most; beyond that it does not tell breakers apart.
+const ROUTES_MAX: usize = 4;
+
 /// What one caller usually calls, learned from all of its processes.
 #[derive(Debug, Default)]
 pub(in crate::circuit) struct Habits {
@@ -28,7 +36,7 @@ pub(in crate::circuit) struct Habits {
     by_name: HashTable<u32>,
     breakers: Vec<BreakerName>,
     /// Circuits whose breaker turned away what belongs to no operation.
-    without_operation: Vec<u32>,
+    without_operation: Vec<Lane>,
     /// Processes of this caller.
     pub(in crate::circuit) users: u32,
 }
@@ -43,7 +51,10 @@ struct Operation {
 /// A circuit that an operation calls.
 #[derive(Clone, Copy, Debug)]
 struct Edge {
-    circuit: u32,
+    lane: Lane,
+    /// What it asks for there, as far as there is room.
+    routes: [Route; ROUTES_MAX],
+    many_routes: bool,
     /// Units that were seen, and those that called it.
     units: f32,
     calls: f32,
@@ -55,6 +66,8 @@ struct Edge {
     missed: f32,
     /// How often it came through just before another operation was turned away.
     passed: f32,
+    /// The same, since it was turned away itself.
+    passed_since: f32,
 }
 
 /// Whether a call goes through the breaker of its circuit.
@@ -72,13 +85,13 @@ pub(in crate::circuit) enum Guard {
 #[derive(Debug)]
 struct BreakerName {
     name: Box<[u8]>,
-    circuit: u32,
+    lane: Lane,
     votes: u32,
 }
 
 impl Edge {
-    const fn new(circuit: u32) -> Self {
-        Self { circuit, units: 0.0, calls: 0.0, place: 0.0, rejected: 0, missed: 0.0, passed: 0.0 }
+    fn new(lane: Lane) -> Self {
+        Self { lane, routes: [Route::default(); ROUTES_MAX], many_routes: false, units: 0.0, calls: 0.0, place: 0.0, rejected: 0, missed: 0.0, passed: 0.0, passed_since: 0.0 }
     }
 
     fn guard(&self) -> Guard {
@@ -123,16 +136,16 @@ impl Habits {
 
     /// Learns from one unit which circuits the operation calls, in which order. Hits and misses are learned together:
     /// hits alone would make an edge with a cache look steady.
-    pub(in crate::circuit) fn see(&mut self, operation: u32, called: &[u32]) {
+    pub(in crate::circuit) fn see(&mut self, operation: u32, called: &[Lane]) {
         let Some(operation) = self.operations.get_mut(operation as usize) else { return };
-        for circuit in called {
-            if operation.edges.len() < EDGES_MAX && !operation.edges.iter().any(|edge| edge.circuit == *circuit) {
-                operation.edges.push(Edge::new(*circuit));
+        for lane in called {
+            if operation.edges.len() < EDGES_MAX && !operation.edges.iter().any(|edge| edge.lane == *lane) {
+                operation.edges.push(Edge::new(*lane));
             }
         }
         for edge in &mut operation.edges {
             edge.units += 1.0;
-            if let Some(place) = called.iter().position(|circuit| *circuit == edge.circuit) {
+            if let Some(place) = called.iter().position(|lane| *lane == edge.lane) {
                 edge.calls += 1.0;
                 edge.place += (place as f32 - edge.place) / edge.calls.min(20.0);
             }
@@ -145,95 +158,156 @@ impl Habits {
     }
 
     /// Circuits that the operation usually calls, in the order in which it does, with the share of units that call them.
-    pub(in crate::circuit) fn usual(&self, operation: u32) -> SmallVec<[(u32, f32); 4]> {
+    pub(in crate::circuit) fn usual(&self, operation: u32) -> SmallVec<[(Lane, f32); 4]> {
         let edges = self.operations.get(operation as usize).map(|operation| operation.edges.as_slice()).unwrap_or_default();
         let mut usual: SmallVec<[Edge; 4]> = edges.iter().copied().filter(|edge| edge.units >= UNITS_MIN && edge.share() >= SHARE_MIN).collect();
         usual.sort_by(|one, other| one.place.total_cmp(&other.place));
-        usual.iter().map(|edge| (edge.circuit, edge.share())).collect()
+        usual.iter().map(|edge| (edge.lane, edge.share())).collect()
     }
 
     /// Circuits that the operation was ever seen to call.
-    pub(in crate::circuit) fn known(&self, operation: u32) -> impl Iterator<Item = u32> {
-        self.operations.get(operation as usize).into_iter().flat_map(|operation| operation.edges.iter().map(|edge| edge.circuit))
+    pub(in crate::circuit) fn known(&self, operation: u32) -> impl Iterator<Item = Lane> {
+        self.operations.get(operation as usize).into_iter().flat_map(|operation| operation.edges.iter().map(|edge| edge.lane))
     }
 
-    fn edge(&mut self, operation: u32, circuit: u32) -> Option<&mut Edge> {
+    fn edge(&mut self, operation: u32, lane: Lane) -> Option<&mut Edge> {
         let edges = &mut self.operations.get_mut(operation as usize)?.edges;
-        let is_known = edges.iter().any(|edge| edge.circuit == circuit);
+        let is_known = edges.iter().any(|edge| edge.lane == lane);
         if !is_known && edges.len() < EDGES_MAX {
-            edges.push(Edge::new(circuit));
+            edges.push(Edge::new(lane));
         }
-        edges.iter_mut().find(|edge| edge.circuit == circuit)
+        edges.iter_mut().find(|edge| edge.lane == lane)
     }
 
     /// Notes that a breaker turned an operation away from a circuit.
-    pub(in crate::circuit) fn reject(&mut self, operation: Option<u32>, circuit: u32) {
+    pub(in crate::circuit) fn reject(&mut self, operation: Option<u32>, lane: Lane) {
         match operation {
-            Some(operation) => self.edge(operation, circuit).into_iter().for_each(|edge| edge.rejected = edge.rejected.saturating_add(1)),
-            None if self.without_operation.len() < NAMES_MAX && !self.without_operation.contains(&circuit) => self.without_operation.push(circuit),
+            Some(operation) => self.edge(operation, lane).into_iter().for_each(|edge| {
+                edge.rejected = edge.rejected.saturating_add(1);
+                edge.passed_since = 0.0;
+            }),
+            None if self.without_operation.len() < NAMES_MAX && !self.without_operation.contains(&lane) => self.without_operation.push(lane),
             None => {}
         }
     }
 
     /// Notes that an operation came through just before another was turned away, which is sure up to this weight.
-    pub(in crate::circuit) fn pass(&mut self, operation: u32, circuit: u32, weight: f32) {
-        self.edge(operation, circuit).into_iter().for_each(|edge| edge.passed += weight);
+    pub(in crate::circuit) fn pass(&mut self, operation: u32, lane: Lane, weight: f32) {
+        self.edge(operation, lane).into_iter().for_each(|edge| {
+            edge.passed += weight;
+            edge.passed_since += weight;
+        });
     }
 
     /// Operations that a circuit's breaker is known to turn away.
-    pub(in crate::circuit) fn guarded(&self, circuit: u32) -> SmallVec<[u32; 4]> {
-        let is = |edge: &Edge| edge.circuit == circuit && edge.guard() == Guard::Through;
+    pub(in crate::circuit) fn guarded(&self, lane: Lane) -> SmallVec<[u32; 4]> {
+        let is = |edge: &Edge| edge.lane == lane && edge.guard() == Guard::Through;
         (0..).zip(&self.operations).filter(|(_, operation)| operation.edges.iter().any(is)).map(|(number, _)| number).collect()
     }
 
     /// Notes that calls of an operation were missing while a breaker was not closed: 1 if it always calls.
-    pub(in crate::circuit) fn miss(&mut self, operation: u32, circuit: u32, weight: f32) {
-        self.edge(operation, circuit).into_iter().for_each(|edge| edge.missed += weight);
+    pub(in crate::circuit) fn miss(&mut self, operation: u32, lane: Lane, weight: f32) {
+        self.edge(operation, lane).into_iter().for_each(|edge| {
+            edge.missed += weight;
+            edge.passed_since = 0.0;
+        });
     }
 
     /// Whether calls of a circuit go through its breaker, as far as is known: those of an operation that always comes
     /// through while others are turned away do not. `within` is the operation, and `None` where a call stands alone.
-    pub(in crate::circuit) fn guard(&mut self, within: Option<Option<u32>>, circuit: u32) -> Guard {
+    pub(in crate::circuit) fn guard(&mut self, within: Option<Option<u32>>, lane: Lane) -> Guard {
         let Some(operation) = within else {
-            let is = |edge: &Edge| edge.circuit == circuit && edge.rejected > 0;
+            let is = |edge: &Edge| edge.lane == lane && edge.rejected > 0;
             let others = self.operations.iter().any(|operation| operation.edges.iter().any(is));
-            return if self.without_operation.contains(&circuit) || !others { Guard::Through } else { Guard::Past };
+            return if self.without_operation.contains(&lane) || !others { Guard::Through } else { Guard::Past };
         };
-        let Some(edge) = operation.and_then(|operation| self.edge(operation, circuit)) else { return Guard::Through };
+        let Some(edge) = operation.and_then(|operation| self.edge(operation, lane)) else { return Guard::Through };
         edge.guard()
     }
 
     /// Notes that a breaker of this name turned away calls of a circuit.
-    pub(in crate::circuit) fn name(&mut self, name: &[u8], circuit: u32) {
-        if let Some(known) = self.breakers.iter_mut().find(|known| *known.name == *name && known.circuit == circuit) {
+    pub(in crate::circuit) fn name(&mut self, name: &[u8], lane: Lane) {
+        if let Some(known) = self.breakers.iter_mut().find(|known| *known.name == *name && known.lane == lane) {
             known.votes = known.votes.saturating_add(1);
         } else if self.breakers.len() < NAMES_MAX {
-            self.breakers.push(BreakerName { name: name.into(), circuit, votes: 1 });
+            self.breakers.push(BreakerName { name: name.into(), lane, votes: 1 });
         }
     }
 
     /// The circuit that a breaker of this name guards, as far as is known.
-    pub(in crate::circuit) fn guarded_by(&self, name: &[u8]) -> Option<u32> {
-        self.breakers.iter().filter(|known| *known.name == *name).max_by_key(|known| known.votes).map(|known| known.circuit)
+    pub(in crate::circuit) fn guarded_by(&self, name: &[u8]) -> Option<Lane> {
+        self.breakers.iter().filter(|known| *known.name == *name).max_by_key(|known| known.votes).map(|known| known.lane)
+    }
+
+    /// Notes what an operation asked a circuit for.
+    pub(in crate::circuit) fn route(&mut self, operation: u32, lane: Lane, route: Route) {
+        let Some(edge) = self.edge(operation, lane).filter(|edge| route.is_known() && !edge.routes.contains(&route)) else { return };
+        match edge.routes.iter_mut().find(|known| !known.is_known()) {
+            Some(place) => *place = route,
+            // Too many: they tell nothing.
+            None => edge.many_routes = true,
+        }
+    }
+
+    /// What an operation asks a circuit for; nothing where that is not known, or too much.
+    pub(in crate::circuit) fn routes(&self, operation: u32, lane: Lane) -> SmallVec<[Route; ROUTES_MAX]> {
+        let edges = self.operations.get(operation as usize).map(|operation| operation.edges.as_slice()).unwrap_or_default();
+        let edge = edges.iter().find(|edge| edge.lane == lane && !edge.many_routes);
+        edge.map(|edge| edge.routes.iter().copied().filter(|route| route.is_known()).collect()).unwrap_or_default()
+    }
+
+    /// The routes by which an operation must have a breaker of its own: it came through again and again while others
+    /// were turned away, though it is turned away at other times, and asks for nothing that the others ask for. `now` says
+    /// that it is turned away at this moment.
+    pub(in crate::circuit) fn apart(&self, operation: u32, lane: Lane, now: bool) -> SmallVec<[Route; ROUTES_MAX]> {
+        let edges = self.operations.get(operation as usize).map(|operation| operation.edges.as_slice()).unwrap_or_default();
+        let Some(edge) = edges.iter().find(|edge| edge.lane == lane) else { return SmallVec::new() };
+        let turned_away = edge.rejected > 0 || edge.missed > 0.0;
+        let is_apart = now && edge.guard() == Guard::Past || turned_away && edge.passed_since >= PASSES_APART;
+        let routes = if is_apart { self.routes(operation, lane) } else { SmallVec::new() };
+        let others = self.guarded(lane).into_iter().filter(|other| *other != operation);
+        let shared = others.flat_map(|other| self.routes(other, lane)).any(|route| routes.contains(&route));
+        if shared { SmallVec::new() } else { routes }
+    }
+
+    /// Calls for these routes go through another breaker of the circuit from now on.
+    pub(in crate::circuit) fn split(&mut self, from: Lane, to: Lane, routes: &[Route]) {
+        for operation in &mut self.operations {
+            let Some(edge) = operation.edges.iter_mut().find(|edge| edge.lane == from) else { continue };
+            let moves = |route: &Route| routes.contains(route);
+            if !edge.routes.iter().any(moves) {
+                continue;
+            }
+            let moved = Edge { lane: to, passed: 0.0, passed_since: 0.0, missed: 0.0, rejected: 0, ..*edge };
+            if edge.routes.iter().filter(|route| route.is_known()).all(moves) {
+                *edge = moved;
+            } else {
+                edge.routes.iter_mut().filter(|route| moves(route)).for_each(|route| *route = Route::default());
+                if operation.edges.len() < EDGES_MAX {
+                    let own = moved.routes.map(|route| if routes.contains(&route) { route } else { Route::default() });
+                    operation.edges.push(Edge { routes: own, place: moved.place + 0.5, ..moved });
+                }
+            }
+        }
     }
 
     /// One circuit became part of another.
     pub(in crate::circuit) fn replace(&mut self, old: u32, new: u32) {
         for operation in &mut self.operations {
-            if operation.edges.iter().any(|edge| edge.circuit == new) {
-                operation.edges.retain(|edge| edge.circuit != old);
+            if operation.edges.iter().any(|edge| edge.lane.circuit == new) {
+                operation.edges.retain(|edge| edge.lane.circuit != old);
             }
-            operation.edges.iter_mut().filter(|edge| edge.circuit == old).for_each(|edge| edge.circuit = new);
+            operation.edges.iter_mut().filter(|edge| edge.lane.circuit == old).for_each(|edge| edge.lane = Lane::of(new));
         }
-        self.breakers.iter_mut().filter(|known| known.circuit == old).for_each(|known| known.circuit = new);
-        self.without_operation.iter_mut().filter(|known| **known == old).for_each(|known| *known = new);
+        self.breakers.iter_mut().filter(|known| known.lane.circuit == old).for_each(|known| known.lane = Lane::of(new));
+        self.without_operation.iter_mut().filter(|known| known.circuit == old).for_each(|known| *known = Lane::of(new));
     }
 
     /// Forgets a circuit that ended.
     pub(in crate::circuit) fn forget(&mut self, circuit: u32) {
-        self.operations.iter_mut().for_each(|operation| operation.edges.retain(|edge| edge.circuit != circuit));
-        self.breakers.retain(|known| known.circuit != circuit);
-        self.without_operation.retain(|known| *known != circuit);
+        self.operations.iter_mut().for_each(|operation| operation.edges.retain(|edge| edge.lane.circuit != circuit));
+        self.breakers.retain(|known| known.lane.circuit != circuit);
+        self.without_operation.retain(|known| known.circuit != circuit);
     }
 
     /// Bytes on the heap.
@@ -242,7 +316,7 @@ impl Habits {
         self.operations.capacity() * size_of::<Operation>()
             + self.operations.iter().map(operation).sum::<usize>()
             + self.by_name.allocation_size()
-            + self.without_operation.capacity() * size_of::<u32>()
+            + self.without_operation.capacity() * size_of::<Lane>()
             + self.breakers.capacity() * size_of::<BreakerName>()
             + self.breakers.iter().map(|known| known.name.len()).sum::<usize>()
     }
@@ -258,12 +332,13 @@ mod tests {
         let checkout = habits.operation(b"POST /checkout").unwrap();
         assert_eq!(habits.operation(b"POST /checkout"), Some(checkout));
         for unit in 0..100 {
-            let called: &[u32] = if unit % 10 == 0 { &[7, 3] } else { &[7, 3, 9] };
+            let all = [7, 3, 9].map(Lane::of);
+            let called = if unit % 10 == 0 { &all[..2] } else { &all[..] };
             habits.see(checkout, if unit % 5 == 0 { called } else { &called[..2] });
         }
-        let usual = |habits: &Habits| habits.usual(checkout).iter().map(|(circuit, _)| *circuit).collect::<Vec<_>>();
+        let usual = |habits: &Habits| habits.usual(checkout).iter().map(|(lane, _)| lane.circuit).collect::<Vec<_>>();
         assert_eq!(usual(&habits), [7, 3], "9 is called too rarely");
-        assert_eq!(habits.known(checkout).collect::<Vec<_>>(), [7, 3, 9]);
+        assert_eq!(habits.known(checkout).map(|lane| lane.circuit).collect::<Vec<_>>(), [7, 3, 9]);
         habits.forget(7);
         assert_eq!(usual(&habits), [3]);
     }
@@ -272,28 +347,49 @@ mod tests {
     fn operations_that_are_never_turned_away_do_not_go_through_the_breaker() {
         let mut habits = Habits::default();
         let (checkout, report) = (habits.operation(b"checkout"), habits.operation(b"report"));
-        assert_eq!(habits.guard(None, 7), Guard::Through, "nothing is known yet");
-        habits.reject(checkout, 7);
-        assert_eq!(habits.guard(None, 7), Guard::Past, "calls that stand alone are never turned away");
+        assert_eq!(habits.guard(None, Lane::of(7)), Guard::Through, "nothing is known yet");
+        habits.reject(checkout, Lane::of(7));
+        assert_eq!(habits.guard(None, Lane::of(7)), Guard::Past, "calls that stand alone are never turned away");
         for pass in 0..10 {
-            assert_eq!(habits.guard(Some(checkout), 7), Guard::Through);
-            assert_eq!(habits.guard(Some(report), 7), if pass < 2 { Guard::Unknown } else { Guard::Past });
-            habits.pass(report.unwrap(), 7, 1.0);
+            assert_eq!(habits.guard(Some(checkout), Lane::of(7)), Guard::Through);
+            assert_eq!(habits.guard(Some(report), Lane::of(7)), if pass < 2 { Guard::Unknown } else { Guard::Past });
+            habits.pass(report.unwrap(), Lane::of(7), 1.0);
         }
-        assert_eq!(&habits.guarded(7)[..], [checkout.unwrap()]);
-        habits.reject(report, 7);
-        habits.reject(None, 7);
-        assert_eq!([Some(report), None].map(|within| habits.guard(within, 7)), [Guard::Through; 2]);
+        assert_eq!(&habits.guarded(Lane::of(7))[..], [checkout.unwrap()]);
+        habits.reject(report, Lane::of(7));
+        habits.reject(None, Lane::of(7));
+        assert_eq!([Some(report), None].map(|within| habits.guard(within, Lane::of(7))), [Guard::Through; 2]);
     }
 
     #[test]
     fn names_of_breakers_are_learned_by_votes() {
         let mut habits = Habits::default();
-        habits.name(b"pay", 1);
-        habits.name(b"pay", 2);
-        habits.name(b"pay", 2);
-        assert_eq!((habits.guarded_by(b"pay"), habits.guarded_by(b"stock")), (Some(2), None));
+        habits.name(b"pay", Lane::of(1));
+        habits.name(b"pay", Lane::of(2));
+        habits.name(b"pay", Lane::of(2));
+        assert_eq!((habits.guarded_by(b"pay"), habits.guarded_by(b"stock")), (Some(Lane::of(2)), None));
         habits.forget(2);
-        assert_eq!(habits.guarded_by(b"pay"), Some(1));
+        assert_eq!(habits.guarded_by(b"pay"), Some(Lane::of(1)));
+    }
+
+    #[test]
+    fn an_operation_that_comes_through_while_others_are_turned_away_has_a_breaker_of_its_own() {
+        let mut habits = Habits::default();
+        let [pay, refund, exchange] = ["pay", "return", "exchange"].map(|name| habits.operation(name.as_bytes()).unwrap());
+        let [charge_route, refund_route] = ["/charge", "/refund"].map(|path| Route::of(path.as_bytes()));
+        let (all, own) = (Lane::of(7), Lane { circuit: 7, number: 1 });
+        for (operation, routes) in [(pay, &[charge_route][..]), (refund, &[refund_route]), (exchange, &[charge_route, refund_route])] {
+            habits.see(operation, &[all]);
+            routes.iter().for_each(|route| habits.route(operation, all, *route));
+        }
+        habits.reject(Some(pay), all);
+        assert!(habits.apart(refund, all, true).is_empty(), "nothing is known of it yet");
+        (0..3).for_each(|_| habits.pass(refund, all, 1.0));
+        assert!(habits.apart(refund, all, false).is_empty(), "it may go through no breaker");
+        assert_eq!(&habits.apart(refund, all, true)[..], [refund_route]);
+        habits.split(all, own, &[refund_route]);
+        assert_eq!(habits.known(refund).collect::<Vec<_>>(), [own]);
+        assert_eq!(habits.known(exchange).collect::<Vec<_>>(), [all, own]);
+        assert_eq!(habits.known(pay).collect::<Vec<_>>(), [all]);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::rule::{Meaning, NameAt, Place, Rule};
 
-use Meaning::{Maybe, NoBreaker, Opened, ProbeFailed, Rejected};
+use Meaning::{Full, Maybe, NoBreaker, Opened, ProbeFailed, Rejected};
 
 /// One row: library, meaning, place (`type`, `message`, `stack_trace`, or an attribute), texts, where the name is.
 type Row = (&'static str, Meaning, &'static str, &'static [&'static str], Name);
@@ -48,6 +48,13 @@ const ROWS: &[Row] = &[
     ("opossum", NoBreaker, "type", &["esemlocked"], No),
     ("cockatiel", NoBreaker, "message", &["bulkhead capacity exceeded"], No),
     // Resilience4j, also as the cause of what Spring Cloud CircuitBreaker throws.
+    (
+        "resilience4j",
+        Full,
+        "message",
+        &["circuitbreaker '", "is half_open and does not permit further calls"],
+        Between("CircuitBreaker '", "'"),
+    ),
     ("resilience4j", Rejected, "message", &["circuitbreaker '", "and does not permit further calls"], Between("CircuitBreaker '", "'")),
     ("resilience4j", Rejected, "type", &["resilience4j.circuitbreaker.callnotpermittedexception"], Between("CircuitBreaker '", "'")),
     (
@@ -66,6 +73,7 @@ const ROWS: &[Row] = &[
     ("sentinel", Rejected, "type", &["slots.block.degrade.degradeexception"], No),
     ("sentinel", Rejected, "message", &["sentinelblockexception: degradeexception"], No),
     ("sentinel", Rejected, "message", &["blocked by sentinel: degradeexception"], No),
+    ("smallrye", Full, "message", &["circuit breaker is half-open"], Before(" circuit breaker is")),
     ("smallrye", Rejected, "type", &["faulttolerance.exceptions.circuitbreakeropenexception"], Before(" circuit breaker is")),
     ("failsafe", Rejected, "type", &["dev.failsafe.circuitbreakeropenexception"], No),
     ("akka", Rejected, "type", &["akka.pattern.circuitbreakeropenexception"], No),

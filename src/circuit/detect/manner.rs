@@ -50,7 +50,7 @@ impl Manner {
     }
 
     /// Whether there is one for sure.
-    pub(in crate::circuit) fn is_proven(&self) -> bool {
+    pub(in crate::circuit) const fn is_proven(&self) -> bool {
         self.proven
     }
 

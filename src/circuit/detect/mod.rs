@@ -5,6 +5,7 @@
 
 pub(super) mod habit;
 pub mod inferred;
+pub(super) mod lane;
 pub mod library;
 pub(super) mod manner;
 pub mod rule;

@@ -12,6 +12,8 @@ pub enum Meaning {
     Opened,
     /// This very call was a probe that failed: the breaker stays open.
     ProbeFailed,
+    /// A half-open breaker that is full refused the call: a probe is under way.
+    Full,
     /// A half-open breaker that is full, or something else: it counts only while the circuit is not closed.
     Maybe,
     /// A bulkhead, a rate limiter or a time limiter refused the call: no breaker did.

@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::{
     super::state::{Change, Source, State},
+    lane::Route,
     manner::Manner,
 };
 
@@ -45,6 +46,7 @@ pub(in crate::circuit) struct Through {
     pub(in crate::circuit) bad: bool,
     /// The operation it is part of; [`NO_OPERATION`] if that is not known.
     pub(in crate::circuit) operation: u32,
+    pub(in crate::circuit) route: Route,
 }
 
 /// The operation of a call that is part of none.
@@ -173,6 +175,13 @@ impl Suspect {
     /// Whether there is nothing to remember.
     pub(in crate::circuit) fn is_calm(&self) -> bool {
         self.state == Known::Closed && self.held.is_empty()
+    }
+
+    /// Takes the calls for these routes out of what this one remembers: they go through another breaker.
+    pub(in crate::circuit) fn split(&mut self, routes: &[Route]) -> Self {
+        let (theirs, mine): (Vec<Through>, Vec<Through>) = self.calls.iter().partition(|call| routes.contains(&call.route));
+        self.calls = mine.into();
+        Self { calls: theirs.into(), last: self.last, ..Self::default() }
     }
 
     /// What was decided since this was asked last.
@@ -329,6 +338,17 @@ impl Suspect {
     pub(in crate::circuit) fn passed_before(&mut self, start: u64, operation: u32) -> SmallVec<[u32; 2]> {
         let others = |(at, other): &(u64, u32)| *other != operation && *other != NO_OPERATION && *at < start;
         self.passed.drain(..).filter(others).map(|(_, other)| other).collect()
+    }
+
+    /// A half-open breaker that was full turned a call away: a probe is under way that was not seen to end, and it was
+    /// not the end of the probing.
+    pub(in crate::circuit) fn full(&mut self, start: u64, end: u64, manner: &mut Manner) {
+        self.last = self.last.max(end);
+        manner.prove();
+        self.told_of(end);
+        if self.state == Known::Closed {
+            self.behind = self.behind.max(start);
+        }
     }
 
     /// A bulkhead or limiter behind the breaker turned a call away that the breaker had let through.
@@ -550,7 +570,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn through(start: u64, bad: bool) -> Through {
-        Through { start: start * SECOND / 10, end: start * SECOND / 10 + SECOND / 20, bad, operation: NO_OPERATION }
+        Through { start: start * SECOND / 10, end: start * SECOND / 10 + SECOND / 20, bad, operation: NO_OPERATION, route: Route::default() }
     }
 
     fn away(start: u64, maybe: bool) -> Away {

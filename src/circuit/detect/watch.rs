@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::{
     super::state::Ids,
+    lane::{Lane, Route},
     rule::Meaning,
     suspect::{NO_OPERATION, Through},
 };
@@ -44,7 +45,7 @@ pub(in crate::circuit) struct Mark {
 #[derive(Clone, Debug)]
 pub(in crate::circuit) enum What {
     /// A call that was let through.
-    Call { circuit: u32, bad: bool },
+    Call { lane: Lane, route: Route, bad: bool },
     /// The span at the top of what the process did in a trace.
     Root { operation: Option<u32>, aborted: bool },
     /// A text of a library.
@@ -70,18 +71,18 @@ pub(in crate::circuit) struct Told {
 #[derive(Debug, Default)]
 pub(in crate::circuit) struct Unit {
     /// In order of their starts.
-    pub(in crate::circuit) calls: SmallVec<[(u32, Through); 4]>,
+    pub(in crate::circuit) calls: SmallVec<[(Lane, Through); 4]>,
     /// By name, of each the one that ended first: the deepest.
     pub(in crate::circuit) told: SmallVec<[Arc<Told>; 1]>,
 }
 
 impl Unit {
-    /// Circuits that were called, each once.
-    pub(in crate::circuit) fn called(&self) -> SmallVec<[u32; 4]> {
+    /// What was called, each once.
+    pub(in crate::circuit) fn called(&self) -> SmallVec<[Lane; 4]> {
         let mut called = SmallVec::new();
-        for (circuit, _) in &self.calls {
-            if !called.contains(circuit) {
-                called.push(*circuit);
+        for (lane, _) in &self.calls {
+            if !called.contains(lane) {
+                called.push(*lane);
             }
         }
         called
@@ -151,7 +152,10 @@ impl Watch {
         inside.sort_by_key(|mark| mark.rank());
         for mark in inside {
             match &mark.what {
-                What::Call { circuit, bad } => unit.calls.push((*circuit, Through { start: mark.start, end: mark.end, bad: *bad, operation: NO_OPERATION })),
+                What::Call { lane, route, bad } => {
+                    let call = Through { start: mark.start, end: mark.end, bad: *bad, operation: NO_OPERATION, route: *route };
+                    unit.calls.push((*lane, call));
+                }
                 What::Told(told) if !unit.told.iter().any(|other| other.name == told.name) => unit.told.push(Arc::clone(told)),
                 What::Told(_) | What::Root { .. } => {}
             }
@@ -172,11 +176,21 @@ impl Watch {
         })
     }
 
+    /// Calls for these routes go through another breaker of the circuit.
+    pub(in crate::circuit) fn split(&mut self, from: Lane, to: Lane, routes: &[Route]) {
+        for mark in &mut self.marks {
+            match &mut mark.what {
+                What::Call { lane, route, .. } if *lane == from && routes.contains(route) => *lane = to,
+                _ => {}
+            }
+        }
+    }
+
     /// One circuit became part of another.
     pub(in crate::circuit) fn replace(&mut self, old: u32, new: u32) {
         for mark in &mut self.marks {
             match &mut mark.what {
-                What::Call { circuit, .. } if *circuit == old => *circuit = new,
+                What::Call { lane, .. } if lane.circuit == old => *lane = Lane::of(new),
                 What::Told(told) if told.circuit == Some(old) => *told = Arc::new(Told { circuit: Some(new), ..(**told).clone() }),
                 _ => {}
             }
@@ -185,9 +199,9 @@ impl Watch {
 
     /// Whether a call of a circuit was under way then, as far as is known at the time when something that ended then is
     /// looked at: later ends may not have come yet.
-    pub(in crate::circuit) fn is_in_flight(&self, wanted: u32, start: u64, end: u64) -> bool {
+    pub(in crate::circuit) fn is_in_flight(&self, wanted: Lane, start: u64, end: u64) -> bool {
         let is = |mark: &Mark| mark.start < start && mark.end > start && mark.end <= end.saturating_add(HOLD);
-        self.marks.iter().any(|mark| is(mark) && matches!(mark.what, What::Call { circuit, .. } if circuit == wanted))
+        self.marks.iter().any(|mark| is(mark) && matches!(mark.what, What::Call { lane, .. } if lane == wanted))
     }
 
     /// Forgets what is old; `false` when there is nothing left to watch for.

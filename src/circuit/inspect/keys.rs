@@ -121,6 +121,8 @@ pub struct Rules {
     pub(super) names: u64,
     pub(super) targets: u64,
     pub(super) states: u64,
+    /// What tells what a call asks for.
+    pub(super) routes: u64,
     pub(super) outcomes: u64,
     pub(super) fixed: Fixed,
     pub(super) transition_events: Vec<Pattern>,
@@ -185,6 +187,7 @@ impl Rules {
             names: 0,
             targets: 0,
             states: 0,
+            routes: 0,
             outcomes: 0,
             fixed: Fixed { http_status: 0, old_http_status: 0, grpc_status: 0, rpc_status: 0, error_type: 0, scheme: 0, old_scheme: 0 },
             transition_events: Vec::new(),
@@ -220,6 +223,7 @@ impl Rules {
             scheme: slots.of("url.scheme")?,
             old_scheme: slots.of("http.scheme")?,
         };
+        let routes = slots.all(&["url.full", "http.url", "rpc.method"].map(str::to_owned))?;
         let mut shapes = [Shape::Name; SLOTS_MAX];
         for target in &text.targets {
             let shape = match target.as_str() {
@@ -252,6 +256,7 @@ impl Rules {
             names,
             targets,
             states,
+            routes,
             outcomes,
             fixed,
             transition_events: text.transition_events.iter().map(|name| Pattern::new(name)).collect(),

@@ -432,7 +432,19 @@ impl<'a> Reader<'a> {
             let observation = ObservationRecord { resource, target: target.record, order: span.end, at: span.start, state, step: 0, ids };
             self.inspection.observations.push(observation);
         }
-        self.inspection.spans.push(SpanRecord { resource, target: target.record, start: span.start, end: span.end, outcome, error, weight, ids });
+        let (target, start, end, route) = (target.record, span.start, span.end, self.route());
+        self.inspection.spans.push(SpanRecord { resource, target, start, end, outcome, error, route, weight, ids });
+    }
+
+    /// Where what the span asks for is, as it was serialised.
+    #[inline]
+    fn route(&self) -> Text {
+        let found = self.present & self.rules.routes;
+        if found == 0 {
+            return Text::default();
+        }
+        let value = self.values.get(found.trailing_zeros() as usize).copied().unwrap_or_default();
+        self.within(value)
     }
 
     /// Whether a span may hold a text of a breaker's library: only those with an error that is put in words do.

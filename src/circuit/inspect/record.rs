@@ -1,5 +1,5 @@
-use super::super::bucket::Outcome;
-use super::super::{detect::rule::Meaning, state::State};
+use super::super::{bucket::Outcome, detect::rule::Meaning, state::State};
+use crate::otlp::Value;
 
 /// A text of a request, as a place in it, so that it can be read again when the request is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub struct SpanRecord {
     pub outcome: Outcome,
     /// Of a failure: why.
     pub error: ErrorText,
+    /// Where what it asks for is: a serialised URL, or the name of a method.
+    pub(in crate::circuit) route: Text,
     /// How many spans it stands for, by the sampling its `tracestate` tells of.
     pub weight: u32,
     /// Where its trace id (16 bytes) and its span id (8 bytes) are.
@@ -193,6 +195,15 @@ impl ObservationRecord {
     /// Trace and span id, one behind the other.
     pub fn ids(&self, request: &[u8]) -> [u8; 24] {
         ids_at(request, self.ids)
+    }
+}
+
+/// What a span asks for, as text.
+pub(crate) fn route_at(request: &[u8], route: Text) -> &[u8] {
+    let at = route.at as usize;
+    match request.get(at..at + usize::from(route.len)).map(Value::read) {
+        Some(Value::Text(text)) => text,
+        _ => &[],
     }
 }
 

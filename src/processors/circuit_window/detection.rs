@@ -71,6 +71,8 @@ pub(super) enum Meaning {
     Opened,
     /// This call was a probe that failed.
     ProbeFailed,
+    /// A half-open breaker that is full refused the call.
+    Full,
     /// Counts only while the circuit is not closed.
     Maybe,
     /// A bulkhead, a rate limiter, a time limit: no breaker.
@@ -135,6 +137,7 @@ impl RuleConfig {
                 Meaning::Rejected => rule::Meaning::Rejected,
                 Meaning::Opened => rule::Meaning::Opened,
                 Meaning::ProbeFailed => rule::Meaning::ProbeFailed,
+                Meaning::Full => rule::Meaning::Full,
                 Meaning::Maybe => rule::Meaning::Maybe,
                 Meaning::NoBreaker => rule::Meaning::NoBreaker,
             },

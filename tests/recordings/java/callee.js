@@ -41,3 +41,5 @@ setInterval(() => {
     server.closeAllConnections()
   }
 }, 100)
+
+process.on('SIGTERM', () => setTimeout(process.exit, 1000, 0))  // the SDK flushes meanwhile

@@ -12,9 +12,9 @@ cd "$(dirname "$0")"
 [ -d node_modules ] || npm ci --no-audit --no-fund
 [ -f target/checkout.jar ] || mvn -q -B package
 raw=$(mktemp -d)
-pids=()
+pids=() collector=
 finish() { kill "${pids[@]}" 2>/dev/null || true; wait "${pids[@]}" || true; }
-trap finish EXIT
+trap 'pids+=($collector); finish' EXIT
 
 cat > "$raw/collect.yaml" <<EOF
 receivers:
@@ -37,9 +37,9 @@ ports=
 for i in $(seq $instances); do
   ports="$ports $((base + 2 + i))"
   OTEL_SERVICE_NAME=checkout OTEL_RESOURCE_ATTRIBUTES=service.instance.id=checkout-$i \
-    java -javaagent:target/agent.jar -Xmx200m -XX:TieredStopAtLevel=1 -jar target/checkout.jar \
-    --spring.profiles.active="$scenario" --server.port=$((base + 2 + i)) --truth.file="$raw/truth-$i.jsonl" --truth.instance=checkout-$i \
-    --payments.url=http://127.0.0.1:$((base + 5)) --inventory.url=http://127.0.0.1:$((base + 6)) > "$raw/checkout-$i.log" 2>&1 &
+    SPRING_PROFILES_ACTIVE=$scenario SERVER_PORT=$((base + 2 + i)) TRUTH_FILE=$raw/truth-$i.jsonl TRUTH_INSTANCE=checkout-$i \
+    PAYMENTS_URL=http://127.0.0.1:$((base + 5)) INVENTORY_URL=http://127.0.0.1:$((base + 6)) \
+    java -javaagent:target/agent.jar -Xmx200m -XX:TieredStopAtLevel=1 -jar target/checkout.jar > "$raw/checkout-$i.log" 2>&1 &
   pids+=($!)
 done
 for port in $ports; do

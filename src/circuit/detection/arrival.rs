@@ -1,0 +1,207 @@
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::super::{
+    bucket::Outcome,
+    collector::CircuitBreakerMetricsCollector,
+    detect::{
+        lane::{Lane, Route},
+        rule::Meaning,
+        suspect::{NO_OPERATION, Through},
+        watch::{Mark, Told, Watch, What},
+    },
+    inspect::{Inspection, RootRecord, SpanRecord, ToldRecord, ids_at, route_at, span_at, trace_at},
+    meeting::Met,
+    process::Seat,
+    state::State,
+};
+
+/// One trace in so many tells who answers at an address.
+const MET_OF: u64 = 8;
+
+/// Sampling by which more traces than this stand for one hides too many calls to miss any.
+const SAMPLED: u32 = 2;
+
+/// What takes longer is likely to be split between two requests of an SDK. Nanoseconds.
+const LONG: u64 = 100_000_000;
+
+/// Of healthy processes one trace in so many is learned from.
+const LEARNED_OF: u64 = 4;
+
+impl CircuitBreakerMetricsCollector {
+    /// Begins to watch the processes that tell of breakers in this request.
+    pub(in crate::circuit) fn watch(&mut self, request: &[u8], inspection: &Inspection, mine: &impl Fn(u32) -> bool, now: u64) {
+        let mut current = None;
+        for told in inspection.told.iter().filter(|told| mine(told.resource)) {
+            let process = self.process_of(request, inspection, told.resource, &mut current, now);
+            if let Some(process) = process.and_then(|process| self.processes.get_mut(process as usize)) {
+                let newest_end = process.newest_end;
+                process.watch.get_or_insert_with(|| Box::new(Watch::new(newest_end)));
+            }
+        }
+    }
+
+    /// Notes a call of a process that is watched; of others only failures, which may explain a trip later: from the
+    /// second within few calls on the process is watched. `false` if there is no room for it.
+    #[inline]
+    pub(in crate::circuit) fn note_call(&mut self, index: u32, seat: Seat, span: &SpanRecord, request: &[u8], newest_end: u64) -> bool {
+        if span.outcome == Outcome::Rejected {
+            return true;
+        }
+        let slow = self.circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.is_slow(span.end - span.start));
+        let bad = slow || span.outcome == Outcome::Failure;
+        let watched = self.processes.get(index as usize).is_some_and(|process| process.watch.is_some());
+        if bad {
+            let route = Route::of(route_at(request, span.route));
+            let call = Through { start: span.start, end: span.end, bad, operation: NO_OPERATION, route };
+            self.note_failure(index, seat, call, watched, newest_end);
+        }
+        if !watched {
+            return true;
+        }
+        let url = route_at(request, span.route);
+        let route = Route::of(url);
+        let lane = self.lane_of(seat.circuit, route);
+        if let Some(circuit) = self.circuits.get_mut(seat.circuit as usize).filter(|circuit| circuit.lanes().is_some()) {
+            circuit.lanes_mut().note(route, url);
+        }
+        let Some(watch) = self.processes.get_mut(index as usize).and_then(|process| process.watch.as_mut()) else { return true };
+        watch.sampled |= span.weight > SAMPLED;
+        let what = What::Call { lane, route, bad };
+        watch.note(Mark { start: span.start, end: span.end, trace: trace_at(request, span.ids), what })
+    }
+
+    #[cold]
+    fn note_failure(&mut self, index: u32, seat: Seat, call: Through, watched: bool, newest_end: u64) {
+        let lane = self.lane_of(seat.circuit, call.route).number;
+        let circuit = self.circuits.get_mut(seat.circuit as usize);
+        let member = circuit.and_then(|circuit| circuit.members.get_mut(seat.member? as usize));
+        let Some(member) = member.filter(|member| !member.reports()) else { return };
+        let calls = member.calls();
+        let distressed = member.suspect(lane).fails(call.end, calls);
+        if !watched {
+            member.suspect(lane).remember(call);
+        }
+        if distressed && let Some(process) = self.processes.get_mut(index as usize) {
+            process.watch.get_or_insert_with(|| Box::new(Watch::new(newest_end))).worth(call.end);
+        }
+    }
+
+    /// Notes what stands around the calls of this request: roots, and texts of breakers' libraries. Gives how many found
+    /// no room.
+    pub(in crate::circuit) fn note_units(&mut self, request: &[u8], inspection: &Inspection, mine: &impl Fn(u32) -> bool, now: u64) -> u64 {
+        let mut dropped = 0;
+        let mut current = None;
+        for told in inspection.told.iter().filter(|told| mine(told.resource)) {
+            let Some(process) = self.process_of(request, inspection, told.resource, &mut current, now) else { continue };
+            dropped += u64::from(!self.note_told(process, told, request, inspection, now));
+        }
+        for root in inspection.roots.iter().filter(|root| mine(root.resource)) {
+            let Some(process) = self.process_of(request, inspection, root.resource, &mut current, now) else { continue };
+            dropped += u64::from(!self.note_root(process, root, request, inspection));
+        }
+        self.learn(request, inspection);
+        dropped
+    }
+
+    fn note_told(&mut self, index: u32, record: &ToldRecord, request: &[u8], inspection: &Inspection, now: u64) -> bool {
+        let name = inspection.text(request, record.name);
+        let name = (!name.is_empty()).then(|| Arc::from(String::from_utf8_lossy(name)));
+        let circuit = record.target.and_then(|target| self.circuit_called(index, inspection, request, target, now));
+        let (trace, ids) = (trace_at(request, record.ids), ids_at(request, record.ids));
+        let (start, end) = (record.start, record.end);
+        let told = Told { meaning: record.meaning, rule: record.rule, name, circuit, start, end, ids };
+        if !matches!(told.meaning, Meaning::Full | Meaning::Maybe | Meaning::NoBreaker) {
+            self.seems_open(index, &told, record.end);
+        }
+        let Some(process) = self.processes.get_mut(index as usize) else { return true };
+        let newest_end = process.newest_end;
+        let watch = process.watch.get_or_insert_with(|| Box::new(Watch::new(newest_end)));
+        watch.note(Mark { start, end, trace, what: What::Told(Arc::new(told)) })
+    }
+
+    /// Moves the state that is not final yet, where it is plain whose it is.
+    fn seems_open(&mut self, index: u32, told: &Told, at: u64) {
+        let Some(process) = self.processes.get(index as usize) else { return };
+        let known =
+            told.circuit.map(Lane::of).or_else(|| self.habits.get(process.habits as usize).and_then(|habits| habits.guarded_by(told.name.as_deref()?.as_bytes())));
+        let circuit = known.or_else(|| match process.only_circuit() {
+            Some(only) => Some(Lane::of(only)),
+            // Of several the one that is open already.
+            None => process.circuits().map(Lane::of).find(|lane| self.state_in(*lane, index) != State::Closed),
+        });
+        let Some(circuit) = circuit.and_then(|lane| self.circuits.get_mut(lane.circuit as usize)) else { return };
+        if let Some((_, member)) = circuit.members.iter_mut().find(|(_, member)| member.process == index) {
+            member.seems(at, State::Open);
+            circuit.changed = true;
+        }
+    }
+
+    fn note_root(&mut self, index: u32, root: &RootRecord, request: &[u8], inspection: &Inspection) -> bool {
+        let Some(process) = self.processes.get_mut(index as usize) else { return true };
+        let trace = trace_at(request, root.ids);
+        if root.parent != 0 && trace.is_multiple_of(MET_OF) {
+            self.met.push(Met::Answer { key: trace ^ span_at(request, root.parent), callee: Arc::clone(&process.caller) });
+        }
+        let Some(watch) = &mut process.watch else {
+            if trace.is_multiple_of(LEARNED_OF) && !root.aborted {
+                self.learning.roots.push((trace, index, root.operation, (root.start, root.end)));
+            }
+            return true;
+        };
+        let habits = self.habits.get_mut(process.habits as usize);
+        let operation = habits.and_then(|habits| habits.operation(inspection.text(request, root.operation)));
+        let what = What::Root { operation, aborted: root.aborted };
+        watch.note(Mark { start: root.start, end: root.end, trace, what })
+    }
+
+    /// Notes a call of a healthy process to learn from.
+    #[inline]
+    pub(in crate::circuit) fn note_healthy(&mut self, seat: Seat, span: &SpanRecord, request: &[u8], learns: bool) {
+        let trace = trace_at(request, span.ids);
+        if trace.is_multiple_of(LEARNED_OF)
+            && span.outcome == Outcome::Success
+            && let Some(circuit) = self.circuits.get_mut(seat.circuit as usize)
+        {
+            circuit.see_usual(span.end - span.start);
+        }
+        if learns && trace.is_multiple_of(LEARNED_OF) {
+            let lanes = self.circuits.get(seat.circuit as usize).and_then(|circuit| circuit.lanes());
+            let number = lanes.map_or(0, |lanes| lanes.of_route(Route::of(route_at(request, span.route))));
+            self.learning.calls.push((trace, Lane { circuit: seat.circuit, number }, span.start));
+        }
+        if span.target.address && trace.is_multiple_of(MET_OF) {
+            let call = Met::Call { key: trace ^ span_at(request, span.ids.1), circuit: seat.circuit, address: seat.hash };
+            self.met.push(call);
+        }
+    }
+
+    /// Learns which circuits operations call, from traces that came whole in one request.
+    fn learn(&mut self, request: &[u8], inspection: &Inspection) {
+        let mut learning = std::mem::take(&mut self.learning);
+        learning.calls.sort_unstable_by_key(|(trace, _, start)| (*trace, *start));
+        let first = learning.roots.iter().map(|(.., (_, end))| *end).min().unwrap_or_default();
+        for (trace, process, operation, (start, end)) in learning.roots.drain(..) {
+            // Of a long one that began before this request did, calls may have come in the one before.
+            if start < first && end - start > LONG {
+                continue;
+            }
+            let from = learning.calls.partition_point(|(other, ..)| *other < trace);
+            let mut called: SmallVec<[Lane; 4]> = SmallVec::new();
+            for (_, lane, _) in learning.calls.iter().skip(from).take_while(|(other, ..)| *other == trace) {
+                if !called.contains(lane) {
+                    called.push(*lane);
+                }
+            }
+            let habits = self.habits_of_process(process);
+            let Some(habits) = habits else { continue };
+            if let Some(operation) = habits.operation(inspection.text(request, operation)) {
+                habits.see(operation, &called);
+            }
+        }
+        learning.calls.clear();
+        // What is allocated is used again.
+        self.learning = learning;
+    }
+}

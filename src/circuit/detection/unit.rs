@@ -1,0 +1,269 @@
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{
+    super::{
+        circuit::Decided,
+        collector::CircuitBreakerMetricsCollector,
+        detect::{
+            habit::Guard,
+            lane::{Lane, Route},
+            rule::Meaning,
+            suspect::{Away, Context, NO_OPERATION, Through},
+            watch::{Told, Unit, What},
+        },
+        state::{Ids, State},
+    },
+    Seen,
+};
+
+/// A call that is missing is never thought rarer than this.
+const RARE: f32 = 0.01;
+
+/// Whose decisions are handed on, and what tells of them.
+struct Cause<'a> {
+    lane: Lane,
+    member: usize,
+    reason: &'a Arc<str>,
+    ids: Ids,
+}
+
+impl CircuitBreakerMetricsCollector {
+    /// Looks at what is due of a process that is watched.
+    pub(in crate::circuit) fn detect(&mut self, index: usize, watermark: u64, now: u64) {
+        let Some(process) = self.processes.get_mut(index) else { return };
+        let Some(mut watch) = process.watch.take() else { return };
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        for mark in watch.take_due(watermark) {
+            let splits = match &mark.what {
+                What::Call { lane, route, bad } => {
+                    let within = watch.root_of(&mark);
+                    let operation = within.flatten().unwrap_or(NO_OPERATION);
+                    let call = Through { start: mark.start, end: mark.end, bad: *bad, operation, route: *route };
+                    self.suspect_call(number, self.lane_of(lane.circuit, *route), within, call);
+                    continue;
+                }
+                What::Root { operation, aborted } => {
+                    let unit = watch.unit(&mark);
+                    let whole = watch.knows(&mark) && !watch.sampled;
+                    let called = unit.called();
+                    let seen = Seen { root: &mark, operation: *operation, aborted: *aborted, unit: &unit, called, whole, watch: &watch };
+                    self.look_at(number, &seen, now)
+                }
+                What::Told(told) if watch.root_of(&mark).is_none() => {
+                    let unit = Unit { told: [Arc::clone(told)].into_iter().collect(), ..Unit::default() };
+                    let called = SmallVec::new();
+                    let seen = Seen { root: &mark, operation: None, aborted: true, unit: &unit, called, whole: false, watch: &watch };
+                    self.look_at(number, &seen, now)
+                }
+                What::Told(_) => continue,
+            };
+            for (from, to, routes) in splits {
+                watch.split(from, to, &routes);
+            }
+        }
+        let calm = !watch.goes_on(watermark) && self.calm(number);
+        if let Some(process) = self.processes.get_mut(index).filter(|_| !calm) {
+            process.watch = Some(watch);
+        }
+    }
+
+    /// Forgets what was suspected of a process; `false` if one of its breakers is not closed.
+    fn calm(&mut self, index: u32) -> bool {
+        let circuits: Vec<u32> = self.processes.get(index as usize).map(|process| process.circuits().collect()).unwrap_or_default();
+        let worst = |circuit: &u32| self.member_in(*circuit, index).and_then(|member| member.worst_suspected());
+        if circuits.iter().filter_map(worst).any(|(_, state)| state != State::Closed) {
+            return false;
+        }
+        for circuit in circuits {
+            let Some(circuit) = self.circuits.get_mut(circuit as usize) else { continue };
+            circuit.members.iter_mut().filter(|(_, member)| member.process == index).for_each(|(_, member)| member.calm());
+        }
+        true
+    }
+
+    /// One unit: what it tells of breakers, or else what is missing in it, and what there is to learn from it. Gives the
+    /// breakers that turned out to be two.
+    fn look_at(&mut self, index: u32, seen: &Seen<'_>, now: u64) -> Splits {
+        let mut splits = Splits::new();
+        if let Some(operation) = seen.operation
+            && let Some(habits) = self.habits_of_process(index)
+        {
+            seen.unit.calls.iter().for_each(|(lane, call)| habits.route(operation, *lane, call.route));
+        }
+        if seen.unit.told.is_empty() {
+            if let Some(operation) = seen.operation.filter(|_| seen.whole) {
+                self.look_for_missing(index, seen, operation, &mut splits);
+            }
+            return splits;
+        }
+        for told in &seen.unit.told {
+            let Some(lane) = self.blame(index, seen, told, &mut splits, now) else { continue };
+            if matches!(told.meaning, Meaning::Rejected | Meaning::Opened | Meaning::ProbeFailed) {
+                let habits = self.habits_of_process(index);
+                habits.into_iter().for_each(|habits| habits.reject(seen.operation, lane));
+            }
+            self.suspect_told(index, lane, seen, told, &mut splits, now);
+        }
+        splits
+    }
+
+    /// A unit without a text: which of the usual calls are missing?
+    fn look_for_missing(&mut self, index: u32, seen: &Seen<'_>, operation: u32, splits: &mut Splits) {
+        let Some(habits) = self.habits_of_process(index) else { return };
+        let usual = habits.usual(operation);
+        let missing = usual.iter().filter(|(lane, _)| !seen.called.contains(lane));
+        let calls = &seen.unit.calls;
+        // What broke off says nothing of calls that would have come later, and nothing at all if a call is to blame.
+        let telling = match (seen.aborted, calls.iter().any(|(_, call)| call.bad)) {
+            (true, true) => 0,
+            (true, false) => 1,
+            (false, _) => usize::MAX,
+        };
+        let missing: SmallVec<[(Lane, f32); 4]> = missing.copied().take(telling).collect();
+        let concerned = usual.iter().map(|(lane, _)| *lane).chain(seen.called.iter().copied());
+        let healthy = !seen.aborted && calls.iter().all(|(_, call)| !call.bad) && self.all_well(concerned, index, seen.root.end);
+        if healthy && let Some(habits) = self.habits_of_process(index) {
+            habits.see(operation, &seen.called);
+        }
+        if self.config.detection.silence {
+            missing.into_iter().for_each(|(lane, share)| self.suspect_missing(index, lane, operation, share, seen, splits));
+        }
+    }
+
+    /// Whether these breakers are closed and their calls go well: only then is there something to learn.
+    fn all_well(&self, mut lanes: impl Iterator<Item = Lane>, index: u32, now: u64) -> bool {
+        lanes.all(|lane| {
+            let suspect = self.suspect_in(lane, index);
+            suspect.is_none_or(|suspect| suspect.state() == State::Closed && !suspect.is_distressed(now))
+        })
+    }
+
+    fn suspect_missing(&mut self, index: u32, lane: Lane, operation: u32, share: f32, seen: &Seen<'_>, splits: &mut Splits) {
+        let guarded = self.guarded(index, lane, Some(operation));
+        let was_closed = self.state_in(lane, index) == State::Closed;
+        let Some(known) = self.circuits.get_mut(lane.circuit as usize) else { return };
+        let mut manner = known.manner(lane.number);
+        let Some((number, member)) = known.members.iter_mut().find(|(_, member)| member.process == index) else { return };
+        // Without failures before there is nothing to suspect.
+        if member.suspected(lane.number).is_none() || member.reports() {
+            return;
+        }
+        let nats = -(1.0 - share).max(RARE).ln();
+        let suspect = member.suspect(lane.number);
+        let (start, end) = (seen.root.start, seen.root.end);
+        let in_flight = suspect.state() == State::HalfOpen && seen.watch.is_in_flight(lane, start, end);
+        suspect.miss(start, end, nats, Context { guarded: &guarded, in_flight }, &mut manner);
+        let passed = suspect.passed_before(start, operation);
+        let is_closed = suspect.state() == State::Closed;
+        known.set_manner(lane.number, manner);
+        self.take_decisions(&Cause { lane, member: number, reason: &Arc::default(), ids: [0; 24] });
+        if !(was_closed && is_closed)
+            && let Some(habits) = self.habits_of_process(index)
+        {
+            let weight = nats / -RARE.ln();
+            habits.miss(operation, lane, weight);
+            self.note_passed(index, lane, &passed, weight, splits);
+        }
+    }
+
+    /// These operations came through just before another was turned away: perhaps they have a breaker of their own.
+    fn note_passed(&mut self, index: u32, lane: Lane, passed: &[u32], weight: f32, splits: &mut Splits) {
+        for operation in passed {
+            let Some(habits) = self.habits_of_process(index) else { return };
+            habits.pass(*operation, lane, weight);
+            let routes = habits.apart(*operation, lane, false);
+            if !routes.is_empty() {
+                self.split(lane, None, &routes, splits);
+            }
+        }
+    }
+
+    fn suspect_call(&mut self, index: u32, lane: Lane, within: Option<Option<u32>>, call: Through) {
+        let guard = self.habits_of_process(index).map_or(Guard::Through, |habits| habits.guard(within, lane));
+        if guard == Guard::Past {
+            return;
+        }
+        let Some(known) = self.circuits.get_mut(lane.circuit as usize) else { return };
+        let mut manner = known.manner(lane.number);
+        let Some((number, member)) = known.members.iter_mut().find(|(_, member)| member.process == index) else { return };
+        // A process that only makes good calls is watched for the sake of another circuit.
+        if !call.bad && member.suspected(lane.number).is_none() || member.reports() {
+            return;
+        }
+        member.suspect(lane.number).call(call, guard == Guard::Unknown, &mut manner);
+        known.set_manner(lane.number, manner);
+        self.take_decisions(&Cause { lane, member: number, reason: &Arc::default(), ids: [0; 24] });
+    }
+
+    /// Operations that go through a breaker for sure, this one included.
+    fn guarded(&mut self, index: u32, lane: Lane, operation: Option<u32>) -> SmallVec<[u32; 4]> {
+        let mut guarded = self.habits_of_process(index).map(|habits| habits.guarded(lane)).unwrap_or_default();
+        guarded.extend(operation.filter(|operation| !guarded.contains(operation)));
+        guarded
+    }
+
+    fn suspect_told(&mut self, index: u32, lane: Lane, seen: &Seen<'_>, told: &Told, splits: &mut Splits, now: u64) {
+        let (root, operation) = (seen.root, seen.operation.unwrap_or(NO_OPERATION));
+        let guarded = self.guarded(index, lane, seen.operation);
+        let Some(number) = self.seat_in(index, lane.circuit) else { return };
+        let config = Arc::clone(&self.config);
+        let reason: Arc<str> = config.detection.libraries.get(usize::from(told.rule)).cloned().unwrap_or_default();
+        let Some(known) = self.circuits.get_mut(lane.circuit as usize) else { return };
+        known.last_seen = now;
+        if told.circuit.is_none() && matches!(told.meaning, Meaning::Rejected | Meaning::Full) {
+            known.count_rejection(root.end, now, &config);
+        }
+        let mut manner = known.manner(lane.number);
+        let Some(member) = known.members.get_mut(number).filter(|member| !member.reports()) else { return };
+        let suspect = member.suspect(lane.number);
+        let mut passed = SmallVec::new();
+        match told.meaning {
+            Meaning::Opened | Meaning::ProbeFailed => {
+                let last = seen.unit.calls.iter().filter(|(other, _)| *other == lane).map(|(_, call)| *call).max_by_key(|call| call.end);
+                let call = Through { start: told.start, end: told.end, bad: true, operation, route: Route::default() };
+                suspect.opened(last.unwrap_or(call), told.meaning == Meaning::ProbeFailed, &mut manner);
+                passed = suspect.passed_before(root.start, operation);
+            }
+            Meaning::Rejected | Meaning::Maybe => {
+                let maybe = told.meaning == Meaning::Maybe;
+                let in_flight = suspect.state() == State::HalfOpen && seen.watch.is_in_flight(lane, root.start, root.end);
+                suspect.reject(Away { start: root.start, end: root.end, maybe }, Context { guarded: &guarded, in_flight }, &mut manner);
+                passed = suspect.passed_before(root.start, operation);
+            }
+            Meaning::Full => suspect.full(root.start, root.end, &mut manner),
+            Meaning::NoBreaker => suspect.let_through(root.start),
+        }
+        known.set_manner(lane.number, manner);
+        self.take_decisions(&Cause { lane, member: number, reason: &reason, ids: told.ids });
+        self.note_passed(index, lane, &passed, 1.0, splits);
+    }
+
+    /// Hands on what was decided in an instance of a circuit.
+    fn take_decisions(&mut self, cause: &Cause<'_>) {
+        let Cause { lane, member: number, reason, ids } = *cause;
+        let Some(known) = self.circuits.get_mut(lane.circuit as usize) else { return };
+        let Some(member) = known.members.get_mut(number) else { return };
+        let decisions = member.suspect(lane.number).take_decisions();
+        if let Some((last, state)) = member.worst_suspected()
+            && (state != State::Closed || member.provisional().is_some())
+        {
+            known.changed |= member.provisional() != Some(state);
+            member.seems(last, state);
+        }
+        if decisions.is_empty() {
+            return;
+        }
+        let instance = Arc::clone(member.instance());
+        let breaker = known.lanes().and_then(|lanes| lanes.shown(lane.number, &known.key().name()));
+        for decision in decisions {
+            let (breaker, reason, instance) = (breaker.clone(), Arc::clone(reason), Arc::clone(&instance));
+            known.decide(Decided { decision, member: number, lane: lane.number, instance, breaker, reason, ids });
+            known.changed = true;
+        }
+    }
+}
+
+/// Breakers that turned out to be two: from which, to which, and the routes that go with it.
+pub(super) type Splits = SmallVec<[(Lane, Lane, SmallVec<[Route; 4]>); 1]>;
