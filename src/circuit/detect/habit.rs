@@ -22,8 +22,11 @@ const NAMES_MAX: usize = 256;
 /// An operation that came through an open breaker so often, and was never turned away, does not go through it.
 const PASSES: f32 = 2.0;
 
-/// One that is turned away at other times, and came through so often in a row, goes through another breaker.
+/// What is turned away at other times, and came through so often in a row, goes through another breaker.
 const PASSES_APART: f32 = 6.0;
+
+/// What is asked of circuits whose breakers were not closed, of one caller.
+const ASKED_MAX: usize = 256;
 
 /// What an operation asks one circuit for, at most; beyond that it does not tell breakers apart.
 const ROUTES_MAX: usize = 4;
@@ -37,6 +40,8 @@ pub(in crate::circuit) struct Habits {
     breakers: Vec<BreakerName>,
     /// Circuits whose breaker turned away what belongs to no operation.
     without_operation: Vec<Lane>,
+    /// What is asked of circuits whose breakers were not closed.
+    asked: Vec<Asked>,
     /// Processes of this caller.
     pub(in crate::circuit) users: u32,
 }
@@ -66,8 +71,19 @@ struct Edge {
     missed: f32,
     /// How often it came through just before another operation was turned away.
     passed: f32,
+}
+
+/// Something that is asked of a circuit, and how its calls fared while others were turned away.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    lane: Lane,
+    route: Route,
+    /// How often it was turned away.
+    refused: f32,
+    /// How often it came through just before something else was turned away.
+    granted: f32,
     /// The same, since it was turned away itself.
-    passed_since: f32,
+    granted_since: f32,
 }
 
 /// Whether a call goes through the breaker of its circuit.
@@ -91,7 +107,7 @@ struct BreakerName {
 
 impl Edge {
     fn new(lane: Lane) -> Self {
-        Self { lane, routes: [Route::default(); ROUTES_MAX], many_routes: false, units: 0.0, calls: 0.0, place: 0.0, rejected: 0, missed: 0.0, passed: 0.0, passed_since: 0.0 }
+        Self { lane, routes: [Route::default(); ROUTES_MAX], many_routes: false, units: 0.0, calls: 0.0, place: 0.0, rejected: 0, missed: 0.0, passed: 0.0 }
     }
 
     fn guard(&self) -> Guard {
@@ -182,10 +198,7 @@ impl Habits {
     /// Notes that a breaker turned an operation away from a circuit.
     pub(in crate::circuit) fn reject(&mut self, operation: Option<u32>, lane: Lane) {
         match operation {
-            Some(operation) => self.edge(operation, lane).into_iter().for_each(|edge| {
-                edge.rejected = edge.rejected.saturating_add(1);
-                edge.passed_since = 0.0;
-            }),
+            Some(operation) => self.edge(operation, lane).into_iter().for_each(|edge| edge.rejected = edge.rejected.saturating_add(1)),
             None if self.without_operation.len() < NAMES_MAX && !self.without_operation.contains(&lane) => self.without_operation.push(lane),
             None => {}
         }
@@ -193,10 +206,7 @@ impl Habits {
 
     /// Notes that an operation came through just before another was turned away, which is sure up to this weight.
     pub(in crate::circuit) fn pass(&mut self, operation: u32, lane: Lane, weight: f32) {
-        self.edge(operation, lane).into_iter().for_each(|edge| {
-            edge.passed += weight;
-            edge.passed_since += weight;
-        });
+        self.edge(operation, lane).into_iter().for_each(|edge| edge.passed += weight);
     }
 
     /// Operations that a circuit's breaker is known to turn away.
@@ -207,15 +217,17 @@ impl Habits {
 
     /// Notes that calls of an operation were missing while a breaker was not closed: 1 if it always calls.
     pub(in crate::circuit) fn miss(&mut self, operation: u32, lane: Lane, weight: f32) {
-        self.edge(operation, lane).into_iter().for_each(|edge| {
-            edge.missed += weight;
-            edge.passed_since = 0.0;
-        });
+        self.edge(operation, lane).into_iter().for_each(|edge| edge.missed += weight);
     }
 
     /// Whether calls of a circuit go through its breaker, as far as is known: those of an operation that always comes
-    /// through while others are turned away do not. `within` is the operation, and `None` where a call stands alone.
-    pub(in crate::circuit) fn guard(&mut self, within: Option<Option<u32>>, lane: Lane) -> Guard {
+    /// through while others are turned away do not, nor do those that ask for something that always comes through.
+    /// `within` is the operation, and `None` where a call stands alone.
+    pub(in crate::circuit) fn guard(&mut self, within: Option<Option<u32>>, lane: Lane, route: Route) -> Guard {
+        let asked = self.asked.iter().find(|asked| asked.lane == lane && asked.route == route);
+        if asked.is_some_and(|asked| asked.refused == 0.0 && asked.granted >= PASSES) {
+            return Guard::Past;
+        }
         let Some(operation) = within else {
             let is = |edge: &Edge| edge.lane == lane && edge.rejected > 0;
             let others = self.operations.iter().any(|operation| operation.edges.iter().any(is));
@@ -256,29 +268,53 @@ impl Habits {
         edge.map(|edge| edge.routes.iter().copied().filter(|route| route.is_known()).collect()).unwrap_or_default()
     }
 
-    /// The routes by which an operation must have a breaker of its own: it came through again and again while others
-    /// were turned away, though it is turned away at other times, and asks for nothing that the others ask for. `now` says
-    /// that it is turned away at this moment.
-    pub(in crate::circuit) fn apart(&self, operation: u32, lane: Lane, now: bool) -> SmallVec<[Route; ROUTES_MAX]> {
-        let edges = self.operations.get(operation as usize).map(|operation| operation.edges.as_slice()).unwrap_or_default();
-        let Some(edge) = edges.iter().find(|edge| edge.lane == lane) else { return SmallVec::new() };
-        let turned_away = edge.rejected > 0 || edge.missed > 0.0;
-        let is_apart = now && edge.guard() == Guard::Past || turned_away && edge.passed_since >= PASSES_APART;
-        let routes = if is_apart { self.routes(operation, lane) } else { SmallVec::new() };
-        let others = self.guarded(lane).into_iter().filter(|other| *other != operation);
-        let shared = others.flat_map(|other| self.routes(other, lane)).any(|route| routes.contains(&route));
-        if shared { SmallVec::new() } else { routes }
+    /// What was refused of what an operation asks a circuit for, given what it was not refused in the same unit: `None`
+    /// where it may be several.
+    pub(in crate::circuit) fn refused(&self, operation: u32, lane: Lane, granted: &[Route]) -> Option<Route> {
+        let routes = self.routes(operation, lane);
+        let mut left = routes.iter().filter(|route| !granted.contains(route));
+        let first = left.next().copied()?;
+        left.next().is_none().then_some(first)
+    }
+
+    /// Notes that a call for this was turned away, which is sure up to this weight. `true` if it must have a breaker of
+    /// its own: it came through while others were turned away, which it is now.
+    pub(in crate::circuit) fn refuse(&mut self, lane: Lane, route: Route, weight: f32) -> bool {
+        let Some(known) = self.asked(lane, route) else { return false };
+        let apart = known.refused == 0.0 && known.granted >= PASSES && weight >= 1.0;
+        known.refused += weight;
+        known.granted_since = 0.0;
+        apart
+    }
+
+    /// Notes that a call for this came through while others were turned away. `true` if it must have a breaker of its
+    /// own: it does so again and again, though it is turned away at other times.
+    pub(in crate::circuit) fn grant(&mut self, lane: Lane, route: Route, weight: f32) -> bool {
+        let Some(known) = self.asked(lane, route) else { return false };
+        known.granted += weight;
+        known.granted_since += weight;
+        known.refused > 0.0 && known.granted_since >= PASSES_APART
+    }
+
+    fn asked(&mut self, lane: Lane, route: Route) -> Option<&mut Asked> {
+        let is = |known: &Asked| known.lane == lane && known.route == route;
+        let is_known = self.asked.iter().any(is);
+        if !is_known && route.is_known() && self.asked.len() < ASKED_MAX {
+            self.asked.push(Asked { lane, route, refused: 0.0, granted: 0.0, granted_since: 0.0 });
+        }
+        self.asked.iter_mut().find(|known| is(known))
     }
 
     /// Calls for these routes go through another breaker of the circuit from now on.
     pub(in crate::circuit) fn split(&mut self, from: Lane, to: Lane, routes: &[Route]) {
+        self.asked.retain(|asked| asked.lane != from || !routes.contains(&asked.route));
         for operation in &mut self.operations {
             let Some(edge) = operation.edges.iter_mut().find(|edge| edge.lane == from) else { continue };
             let moves = |route: &Route| routes.contains(route);
             if !edge.routes.iter().any(moves) {
                 continue;
             }
-            let moved = Edge { lane: to, passed: 0.0, passed_since: 0.0, missed: 0.0, rejected: 0, ..*edge };
+            let moved = Edge { lane: to, passed: 0.0, missed: 0.0, rejected: 0, ..*edge };
             if edge.routes.iter().filter(|route| route.is_known()).all(moves) {
                 *edge = moved;
             } else {
@@ -308,6 +344,7 @@ impl Habits {
         self.operations.iter_mut().for_each(|operation| operation.edges.retain(|edge| edge.lane.circuit != circuit));
         self.breakers.retain(|known| known.lane.circuit != circuit);
         self.without_operation.retain(|known| known.circuit != circuit);
+        self.asked.retain(|known| known.lane.circuit != circuit);
     }
 
     /// Bytes on the heap.
@@ -317,6 +354,7 @@ impl Habits {
             + self.operations.iter().map(operation).sum::<usize>()
             + self.by_name.allocation_size()
             + self.without_operation.capacity() * size_of::<Lane>()
+            + self.asked.capacity() * size_of::<Asked>()
             + self.breakers.capacity() * size_of::<BreakerName>()
             + self.breakers.iter().map(|known| known.name.len()).sum::<usize>()
     }
@@ -347,18 +385,18 @@ mod tests {
     fn operations_that_are_never_turned_away_do_not_go_through_the_breaker() {
         let mut habits = Habits::default();
         let (checkout, report) = (habits.operation(b"checkout"), habits.operation(b"report"));
-        assert_eq!(habits.guard(None, Lane::of(7)), Guard::Through, "nothing is known yet");
+        assert_eq!(habits.guard(None, Lane::of(7), Route::default()), Guard::Through, "nothing is known yet");
         habits.reject(checkout, Lane::of(7));
-        assert_eq!(habits.guard(None, Lane::of(7)), Guard::Past, "calls that stand alone are never turned away");
+        assert_eq!(habits.guard(None, Lane::of(7), Route::default()), Guard::Past, "calls that stand alone are never turned away");
         for pass in 0..10 {
-            assert_eq!(habits.guard(Some(checkout), Lane::of(7)), Guard::Through);
-            assert_eq!(habits.guard(Some(report), Lane::of(7)), if pass < 2 { Guard::Unknown } else { Guard::Past });
+            assert_eq!(habits.guard(Some(checkout), Lane::of(7), Route::default()), Guard::Through);
+            assert_eq!(habits.guard(Some(report), Lane::of(7), Route::default()), if pass < 2 { Guard::Unknown } else { Guard::Past });
             habits.pass(report.unwrap(), Lane::of(7), 1.0);
         }
         assert_eq!(&habits.guarded(Lane::of(7))[..], [checkout.unwrap()]);
         habits.reject(report, Lane::of(7));
         habits.reject(None, Lane::of(7));
-        assert_eq!([Some(report), None].map(|within| habits.guard(within, Lane::of(7))), [Guard::Through; 2]);
+        assert_eq!([Some(report), None].map(|within| habits.guard(within, Lane::of(7), Route::default())), [Guard::Through; 2]);
     }
 
     #[test]
@@ -373,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_that_comes_through_while_others_are_turned_away_has_a_breaker_of_its_own() {
+    fn what_comes_through_while_others_are_turned_away_has_a_breaker_of_its_own() {
         let mut habits = Habits::default();
         let [pay, refund, exchange] = ["pay", "return", "exchange"].map(|name| habits.operation(name.as_bytes()).unwrap());
         let [charge_route, refund_route] = ["/charge", "/refund"].map(|path| Route::of(path.as_bytes()));
@@ -382,11 +420,14 @@ mod tests {
             habits.see(operation, &[all]);
             routes.iter().for_each(|route| habits.route(operation, all, *route));
         }
-        habits.reject(Some(pay), all);
-        assert!(habits.apart(refund, all, true).is_empty(), "nothing is known of it yet");
-        (0..3).for_each(|_| habits.pass(refund, all, 1.0));
-        assert!(habits.apart(refund, all, false).is_empty(), "it may go through no breaker");
-        assert_eq!(&habits.apart(refund, all, true)[..], [refund_route]);
+        assert_eq!(habits.refused(exchange, all, &[refund_route]), Some(charge_route));
+        assert_eq!(habits.refused(exchange, all, &[]), None, "it may be either");
+        habits.reject(Some(exchange), all);
+        assert!(!habits.refuse(all, charge_route, 1.0));
+        assert_eq!(habits.guard(Some(Some(exchange)), all, refund_route), Guard::Through);
+        assert!(!(0..3).any(|_| habits.grant(all, refund_route, 1.0)), "it may go through no breaker");
+        assert_eq!(habits.guard(Some(Some(exchange)), all, refund_route), Guard::Past);
+        assert!(habits.refuse(all, refund_route, 1.0), "but it does");
         habits.split(all, own, &[refund_route]);
         assert_eq!(habits.known(refund).collect::<Vec<_>>(), [own]);
         assert_eq!(habits.known(exchange).collect::<Vec<_>>(), [all, own]);

@@ -70,6 +70,15 @@ pub(in crate::circuit) struct Away {
     pub(in crate::circuit) maybe: bool,
 }
 
+/// A call that was let through while the breaker was not closed.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::circuit) struct Passed {
+    start: u64,
+    pub(in crate::circuit) operation: u32,
+    pub(in crate::circuit) route: Route,
+    pub(in crate::circuit) bad: bool,
+}
+
 /// Calls let through while it was not closed that are remembered until others are turned away.
 const PASSED_MAX: usize = 16;
 
@@ -108,8 +117,8 @@ pub(in crate::circuit) struct Suspect {
     /// How often silence turned out to be something else.
     refuted: u8,
     held: Vec<Decision>,
-    /// Start and operation of calls let through while it is not closed, since others were turned away last.
-    passed: SmallVec<[(u64, u32); 2]>,
+    /// Calls let through while it is not closed, since others were turned away last.
+    passed: SmallVec<[Passed; 2]>,
     /// Start of the last call that something else turned away behind the breaker, which let it through.
     behind: u64,
     /// Number among all calls, and end, of the last failures, to tell how many were good in between.
@@ -246,7 +255,7 @@ impl Suspect {
             self.believe(call.end);
         }
         if self.state != Known::Closed && self.passed.len() < PASSED_MAX {
-            self.passed.push((call.start, call.operation));
+            self.passed.push(Passed { start: call.start, operation: call.operation, route: call.route, bad: call.bad });
         }
         if stray && self.state == Known::Open && call.start < self.opened.saturating_add(SOON) {
             return;
@@ -334,10 +343,9 @@ impl Suspect {
         (self.doubted, self.silence) = (false, Silence::default());
     }
 
-    /// Operations whose calls came through before this call of an operation was turned away.
-    pub(in crate::circuit) fn passed_before(&mut self, start: u64, operation: u32) -> SmallVec<[u32; 2]> {
-        let others = |(at, other): &(u64, u32)| *other != operation && *other != NO_OPERATION && *at < start;
-        self.passed.drain(..).filter(others).map(|(_, other)| other).collect()
+    /// Calls that came through before one was turned away that began then.
+    pub(in crate::circuit) fn passed_before(&mut self, start: u64) -> SmallVec<[Passed; 2]> {
+        self.passed.drain(..).filter(|passed| passed.start < start).collect()
     }
 
     /// A half-open breaker that was full turned a call away: a probe is under way that was not seen to end, and it was

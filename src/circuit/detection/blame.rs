@@ -79,14 +79,7 @@ impl CircuitBreakerMetricsCollector {
     /// Which of the edge's breakers it is; there may turn out to be one more.
     fn tell_apart(&mut self, index: u32, lane: Lane, seen: &Seen<'_>, told: &Told, splits: &mut Splits) -> Lane {
         let operation = seen.operation;
-        let Some(name) = &told.name else {
-            if !matches!(told.meaning, Meaning::Rejected | Meaning::Opened) {
-                return lane;
-            }
-            let apart = |habits: &mut Habits| operation.map(|operation| habits.apart(operation, lane, true));
-            let routes = self.habits_of_process(index).and_then(apart).unwrap_or_default();
-            return if routes.is_empty() { lane } else { self.split(lane, None, &routes, splits).unwrap_or(lane) };
-        };
+        let Some(name) = &told.name else { return lane };
         let Some(circuit) = self.circuits.get_mut(lane.circuit as usize) else { return lane };
         let circuit_is_named_so = circuit.key().named && *circuit.key().text == **name;
         let own = match circuit.lanes_mut().named(name) {

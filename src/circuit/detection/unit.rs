@@ -10,7 +10,7 @@ use super::{
             habit::Guard,
             lane::{Lane, Route},
             rule::Meaning,
-            suspect::{Away, Context, NO_OPERATION, Through},
+            suspect::{Away, Context, NO_OPERATION, Passed, Through},
             watch::{Told, Unit, What},
         },
         state::{Ids, State},
@@ -20,6 +20,15 @@ use super::{
 
 /// A call that is missing is never thought rarer than this.
 const RARE: f32 = 0.01;
+
+/// A call that was turned away, and what came through before.
+struct TurnedAway {
+    lane: Lane,
+    operation: u32,
+    passed: SmallVec<[Passed; 2]>,
+    /// How sure it is.
+    weight: f32,
+}
 
 /// Whose decisions are handed on, and what tells of them.
 struct Cause<'a> {
@@ -155,7 +164,7 @@ impl CircuitBreakerMetricsCollector {
         let (start, end) = (seen.root.start, seen.root.end);
         let in_flight = suspect.state() == State::HalfOpen && seen.watch.is_in_flight(lane, start, end);
         suspect.miss(start, end, nats, Context { guarded: &guarded, in_flight }, &mut manner);
-        let passed = suspect.passed_before(start, operation);
+        let passed = suspect.passed_before(start);
         let is_closed = suspect.state() == State::Closed;
         known.set_manner(lane.number, manner);
         self.take_decisions(&Cause { lane, member: number, reason: &Arc::default(), ids: [0; 24] });
@@ -164,24 +173,42 @@ impl CircuitBreakerMetricsCollector {
         {
             let weight = nats / -RARE.ln();
             habits.miss(operation, lane, weight);
-            self.note_passed(index, lane, &passed, weight, splits);
+            let away = TurnedAway { lane, operation, passed, weight };
+            self.note_passed(index, &away, seen, splits);
         }
     }
 
-    /// These operations came through just before another was turned away: perhaps they have a breaker of their own.
-    fn note_passed(&mut self, index: u32, lane: Lane, passed: &[u32], weight: f32, splits: &mut Splits) {
-        for operation in passed {
-            let Some(habits) = self.habits_of_process(index) else { return };
-            habits.pass(*operation, lane, weight);
-            let routes = habits.apart(*operation, lane, false);
-            if !routes.is_empty() {
-                self.split(lane, None, &routes, splits);
+    /// A call was turned away, while others came through: perhaps those have a breaker of their own, or none.
+    fn note_passed(&mut self, index: u32, away: &TurnedAway, seen: &Seen<'_>, splits: &mut Splits) {
+        let TurnedAway { lane, operation, weight, .. } = *away;
+        let Some(habits) = self.habits_of_process(index) else { return };
+        let inside = seen.unit.calls.iter().filter(|(other, _)| *other == lane);
+        let granted: SmallVec<[Route; 4]> = inside.clone().map(|(_, call)| call.route).collect();
+        let refused = habits.refused(operation, lane, &granted);
+        let mut apart: SmallVec<[Route; 4]> = SmallVec::new();
+        for passed in away.passed.iter().filter(|passed| passed.operation != operation && passed.operation != NO_OPERATION) {
+            habits.pass(passed.operation, lane, weight);
+        }
+        if let Some(refused) = refused {
+            // What went well just before, or in the same unit, is not guarded by what refused this.
+            let before = away.passed.iter().filter(|passed| !passed.bad).map(|passed| passed.route);
+            let good = inside.filter(|(_, call)| !call.bad).map(|(_, call)| call.route);
+            for route in before.chain(good).filter(|route| *route != refused) {
+                if habits.grant(lane, route, weight) && !apart.contains(&route) {
+                    apart.push(route);
+                }
             }
+            if habits.refuse(lane, refused, weight) {
+                apart = [refused].into_iter().collect();
+            }
+        }
+        for route in apart {
+            self.split(lane, None, &[route], splits);
         }
     }
 
     fn suspect_call(&mut self, index: u32, lane: Lane, within: Option<Option<u32>>, call: Through) {
-        let guard = self.habits_of_process(index).map_or(Guard::Through, |habits| habits.guard(within, lane));
+        let guard = self.habits_of_process(index).map_or(Guard::Through, |habits| habits.guard(within, lane, call.route));
         if guard == Guard::Past {
             return;
         }
@@ -224,20 +251,22 @@ impl CircuitBreakerMetricsCollector {
                 let last = seen.unit.calls.iter().filter(|(other, _)| *other == lane).map(|(_, call)| *call).max_by_key(|call| call.end);
                 let call = Through { start: told.start, end: told.end, bad: true, operation, route: Route::default() };
                 suspect.opened(last.unwrap_or(call), told.meaning == Meaning::ProbeFailed, &mut manner);
-                passed = suspect.passed_before(root.start, operation);
+                passed = suspect.passed_before(root.start);
             }
             Meaning::Rejected | Meaning::Maybe => {
                 let maybe = told.meaning == Meaning::Maybe;
                 let in_flight = suspect.state() == State::HalfOpen && seen.watch.is_in_flight(lane, root.start, root.end);
                 suspect.reject(Away { start: root.start, end: root.end, maybe }, Context { guarded: &guarded, in_flight }, &mut manner);
-                passed = suspect.passed_before(root.start, operation);
+                passed = suspect.passed_before(root.start);
             }
             Meaning::Full => suspect.full(root.start, root.end, &mut manner),
             Meaning::NoBreaker => suspect.let_through(root.start),
         }
         known.set_manner(lane.number, manner);
         self.take_decisions(&Cause { lane, member: number, reason: &reason, ids: told.ids });
-        self.note_passed(index, lane, &passed, 1.0, splits);
+        if matches!(told.meaning, Meaning::Rejected | Meaning::Opened | Meaning::ProbeFailed) {
+            self.note_passed(index, &TurnedAway { lane, operation, passed, weight: 1.0 }, seen, splits);
+        }
     }
 
     /// Hands on what was decided in an instance of a circuit.
