@@ -60,6 +60,8 @@ struct Edge {
     /// What it asks for there, as far as there is room.
     routes: [Route; ROUTES_MAX],
     many_routes: bool,
+    /// What it asks for first.
+    first: Route,
     /// Units that were seen, and those that called it.
     units: f32,
     calls: f32,
@@ -107,7 +109,7 @@ struct BreakerName {
 
 impl Edge {
     fn new(lane: Lane) -> Self {
-        Self { lane, routes: [Route::default(); ROUTES_MAX], many_routes: false, units: 0.0, calls: 0.0, place: 0.0, rejected: 0, missed: 0.0, passed: 0.0 }
+        Self { lane, routes: [Route::default(); ROUTES_MAX], many_routes: false, first: Route::default(), units: 0.0, calls: 0.0, place: 0.0, rejected: 0, missed: 0.0, passed: 0.0 }
     }
 
     fn guard(&self) -> Guard {
@@ -252,8 +254,14 @@ impl Habits {
     }
 
     /// Notes what an operation asked a circuit for.
-    pub(in crate::circuit) fn route(&mut self, operation: u32, lane: Lane, route: Route) {
-        let Some(edge) = self.edge(operation, lane).filter(|edge| route.is_known() && !edge.routes.contains(&route)) else { return };
+    pub(in crate::circuit) fn route(&mut self, operation: u32, lane: Lane, route: Route, is_first: bool) {
+        let Some(edge) = self.edge(operation, lane).filter(|_| route.is_known()) else { return };
+        if is_first {
+            edge.first = route;
+        }
+        if edge.routes.contains(&route) {
+            return;
+        }
         match edge.routes.iter_mut().find(|known| !known.is_known()) {
             Some(place) => *place = route,
             // Too many: they tell nothing.
@@ -321,7 +329,8 @@ impl Habits {
                 edge.routes.iter_mut().filter(|route| moves(route)).for_each(|route| *route = Route::default());
                 if operation.edges.len() < EDGES_MAX {
                     let own = moved.routes.map(|route| if routes.contains(&route) { route } else { Route::default() });
-                    operation.edges.push(Edge { routes: own, place: moved.place + 0.5, ..moved });
+                    let place = if routes.contains(&moved.first) { moved.place - 0.5 } else { moved.place + 0.5 };
+                    operation.edges.push(Edge { routes: own, place, ..moved });
                 }
             }
         }
@@ -418,7 +427,7 @@ mod tests {
         let (all, own) = (Lane::of(7), Lane { circuit: 7, number: 1 });
         for (operation, routes) in [(pay, &[charge_route][..]), (refund, &[refund_route]), (exchange, &[charge_route, refund_route])] {
             habits.see(operation, &[all]);
-            routes.iter().for_each(|route| habits.route(operation, all, *route));
+            routes.iter().for_each(|route| habits.route(operation, all, *route, *route == routes[0]));
         }
         assert_eq!(habits.refused(exchange, all, &[refund_route]), Some(charge_route));
         assert_eq!(habits.refused(exchange, all, &[]), None, "it may be either");

@@ -57,8 +57,8 @@ pub(in crate::circuit) const NO_OPERATION: u32 = u32::MAX;
 pub(in crate::circuit) struct Context<'a> {
     /// Operations that go through the breaker for sure; empty if none is known.
     pub(in crate::circuit) guarded: &'a [u32],
-    /// Whether a call is under way that began before this and ends later.
-    pub(in crate::circuit) in_flight: bool,
+    /// When the last of the calls began that are under way; `None` if none is.
+    pub(in crate::circuit) in_flight: Option<u64>,
 }
 
 /// A call that was turned away.
@@ -228,7 +228,7 @@ impl Suspect {
     pub(in crate::circuit) fn is_well(&self, now: u64) -> bool {
         let last = self.calls.iter().rev().take(3);
         self.state == Known::Closed
-            && self.calls.back().is_some_and(|call| now.saturating_sub(call.end) < 5 * SECOND)
+            && self.calls.back().is_some_and(|call| now.saturating_sub(call.end) < QUIET)
             && last.into_iter().all(|call| !call.bad)
     }
 
@@ -378,7 +378,7 @@ impl Suspect {
             Known::Closed if !maybe => self.open(Change::Trip, start, end, context),
             Known::HalfOpen => {
                 let bad = self.probes.iter().any(|probe| probe.bad);
-                let running = context.in_flight || self.probes.iter().map(|probe| probe.end).max().is_none_or(|newest| start <= newest);
+                let running = context.in_flight.is_some() || self.probes.iter().map(|probe| probe.end).max().is_none_or(|newest| start <= newest);
                 if self.stray && !maybe && !running && !bad {
                     // It went well and the others are still turned away: it went past the breaker.
                     (self.state, self.stray) = (Known::Open, false);
@@ -429,7 +429,8 @@ impl Suspect {
                     self.probes.len() > manner.permits().unwrap_or(3).max(5)
                 }
             }
-            (Some(_), None) => true,
+            // It takes several failures to open again, which would have been seen.
+            (Some(_), None) => self.probes.len() >= GOOD_IN_A_ROW,
             (None, _) => false,
         };
         if closed_between {
@@ -453,13 +454,14 @@ impl Suspect {
 
     /// When a breaker opened that turned a call away which began then: when a call ended, after the last call it let
     /// through had begun. `None` if no call that ended then went wrong.
-    fn opened_by(&self, start: u64, end: u64, guarded: &[u32]) -> (Option<u64>, Option<u64>) {
+    fn opened_by(&self, start: u64, end: u64, context: Context<'_>) -> (Option<u64>, Option<u64>) {
         let before = || self.calls.iter().filter(|call| call.start < start && call.end <= end);
         // What goes past the breaker tells nothing, as far as that is known.
-        let through = |call: &&Through| guarded.contains(&call.operation);
+        let through = |call: &&Through| context.guarded.contains(&call.operation);
         let any = before().any(|call| through(&call));
         let before = || before().filter(move |call| !any || through(call));
-        let last = before().map(|call| call.start).max().map(|last| if self.behind < start { last.max(self.behind) } else { last });
+        let behind = Some(self.behind).filter(|behind| *behind < start);
+        let last = before().map(|call| call.start).max().map(|last| last.max(behind.max(context.in_flight).unwrap_or(0)));
         let ends = |only_bad: bool| {
             let of = |last: u64| before().filter(move |call| call.end >= last && (call.bad || !only_bad)).map(|call| call.end).min();
             last.and_then(of).filter(|at| start.saturating_sub(*at) <= QUIET)
@@ -473,7 +475,7 @@ impl Suspect {
     }
 
     fn open(&mut self, change: Change, start: u64, end: u64, context: Context<'_>) {
-        let (bad, any) = self.opened_by(start, end, context.guarded);
+        let (bad, any) = self.opened_by(start, end, context);
         let at = bad.or(any).unwrap_or(start);
         (self.state, self.opened, self.first_rejected) = (Known::Open, at, start);
         self.silence = Silence::default();
@@ -516,7 +518,7 @@ impl Suspect {
             }
             return;
         }
-        if context.in_flight || self.calls.iter().any(|call| call.start <= start && start < call.end) {
+        if context.in_flight.is_some() && self.state == Known::HalfOpen || self.calls.iter().any(|call| call.start <= start && start < call.end) {
             return;
         }
         let since = *self.silence.since.get_or_insert(start);
@@ -542,7 +544,7 @@ impl Suspect {
             }
             return;
         }
-        let explained = self.is_distressed(since) && (self.opened_by(since, end, context.guarded).0.is_some() || manner.is_proven());
+        let explained = self.is_distressed(since) && (self.opened_by(since, end, context).0.is_some() || manner.is_proven());
         if !stopped || !explained || end.saturating_sub(streak) < self.slowest() * 3 / 2 {
             return;
         }

@@ -61,6 +61,8 @@ pub(in crate::circuit) struct Told {
     pub(in crate::circuit) name: Option<Arc<str>>,
     /// The circuit, where the span itself is a call.
     pub(in crate::circuit) circuit: Option<u32>,
+    /// When it was said.
+    pub(in crate::circuit) at: u64,
     /// The span.
     pub(in crate::circuit) start: u64,
     pub(in crate::circuit) end: u64,
@@ -77,6 +79,12 @@ pub(in crate::circuit) struct Unit {
 }
 
 impl Unit {
+    /// Whether a breaker that has this name, or none that is known, turned a call away in it.
+    pub(in crate::circuit) fn is_turned_away_by(&self, name: Option<&Arc<str>>) -> bool {
+        let is = |told: &Arc<Told>| told.meaning == Meaning::Rejected && (told.name.is_none() || told.name.as_ref() == name);
+        self.told.iter().any(is)
+    }
+
     /// What was called, each once.
     pub(in crate::circuit) fn called(&self) -> SmallVec<[Lane; 4]> {
         let mut called = SmallVec::new();
@@ -168,10 +176,10 @@ impl Watch {
         unit
     }
 
-    /// The operation of the root of this process that holds a span; `None` if none does.
-    pub(in crate::circuit) fn root_of(&self, inner: &Mark) -> Option<Option<u32>> {
+    /// The root of this process that holds a span, and its operation; `None` if none does.
+    pub(in crate::circuit) fn root_of(&self, inner: &Mark) -> Option<(&Mark, Option<u32>)> {
         self.of_trace(inner.trace).find_map(|mark| match mark.what {
-            What::Root { operation, .. } if mark.start <= inner.start && inner.end <= mark.end.saturating_add(HOLD) => Some(operation),
+            What::Root { operation, .. } if mark.start <= inner.start && inner.end <= mark.end.saturating_add(HOLD) => Some((mark, operation)),
             _ => None,
         })
     }
@@ -197,11 +205,12 @@ impl Watch {
         }
     }
 
-    /// Whether a call of a circuit was under way then, as far as is known at the time when something that ended then is
-    /// looked at: later ends may not have come yet.
-    pub(in crate::circuit) fn is_in_flight(&self, wanted: Lane, start: u64, end: u64) -> bool {
-        let is = |mark: &Mark| mark.start < start && mark.end > start && mark.end <= end.saturating_add(HOLD);
-        self.marks.iter().any(|mark| is(mark) && matches!(mark.what, What::Call { lane, .. } if lane == wanted))
+    /// When the last of the calls began that were under way then, as far as is known at the time when something that
+    /// ended then is looked at: later ends may not have come yet.
+    pub(in crate::circuit) fn in_flight(&self, wanted: Lane, start: u64, end: u64) -> Option<u64> {
+        let is = |mark: &&Mark| mark.start < start && mark.end > start && mark.end <= end.saturating_add(HOLD);
+        let is_call = |mark: &&Mark| matches!(mark.what, What::Call { lane, .. } if lane == wanted);
+        self.marks.iter().filter(is).filter(is_call).map(|mark| mark.start).max()
     }
 
     /// Forgets what is old; `false` when there is nothing left to watch for.

@@ -110,8 +110,8 @@ impl CircuitBreakerMetricsCollector {
         let name = (!name.is_empty()).then(|| Arc::from(String::from_utf8_lossy(name)));
         let circuit = record.target.and_then(|target| self.circuit_called(index, inspection, request, target, now));
         let (trace, ids) = (trace_at(request, record.ids), ids_at(request, record.ids));
-        let (start, end) = (record.start, record.end);
-        let told = Told { meaning: record.meaning, rule: record.rule, name, circuit, start, end, ids };
+        let (at, start, end) = (record.at, record.start, record.end);
+        let told = Told { meaning: record.meaning, rule: record.rule, name, circuit, at, start, end, ids };
         if !matches!(told.meaning, Meaning::Full | Meaning::Maybe | Meaning::NoBreaker) {
             self.seems_open(index, &told, record.end);
         }

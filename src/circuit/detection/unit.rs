@@ -11,7 +11,7 @@ use super::{
             lane::{Lane, Route},
             rule::Meaning,
             suspect::{Away, Context, NO_OPERATION, Passed, Through},
-            watch::{Told, Unit, What},
+            watch::{Told, Unit, Watch, What},
         },
         state::{Ids, State},
     },
@@ -48,9 +48,14 @@ impl CircuitBreakerMetricsCollector {
             let splits = match &mark.what {
                 What::Call { lane, route, bad } => {
                     let within = watch.root_of(&mark);
-                    let operation = within.flatten().unwrap_or(NO_OPERATION);
+                    let operation = within.and_then(|(_, operation)| operation).unwrap_or(NO_OPERATION);
                     let call = Through { start: mark.start, end: mark.end, bad: *bad, operation, route: *route };
-                    self.suspect_call(number, self.lane_of(lane.circuit, *route), within, call);
+                    let lane = self.lane_of(lane.circuit, *route);
+                    // Beside a call that the breaker turned away, one that went well went past it.
+                    let is_beside = |watch: &Watch| within.is_some_and(|(root, _)| watch.unit(root).is_turned_away_by(self.breaker_name(lane)));
+                    if *bad || self.state_in(lane, number) == State::Closed || !is_beside(&watch) {
+                        self.suspect_call(number, lane, within.map(|(_, operation)| operation), call);
+                    }
                     continue;
                 }
                 What::Root { operation, aborted } => {
@@ -99,7 +104,11 @@ impl CircuitBreakerMetricsCollector {
         if let Some(operation) = seen.operation
             && let Some(habits) = self.habits_of_process(index)
         {
-            seen.unit.calls.iter().for_each(|(lane, call)| habits.route(operation, *lane, call.route));
+            for (at, (lane, call)) in seen.unit.calls.iter().enumerate() {
+                // Of several calls of one circuit.
+                let is_first = seen.unit.calls.iter().position(|(other, _)| other == lane) == Some(at);
+                habits.route(operation, *lane, call.route, is_first && seen.unit.calls.len() > at + 1);
+            }
         }
         if seen.unit.told.is_empty() {
             if let Some(operation) = seen.operation.filter(|_| seen.whole) {
@@ -141,6 +150,11 @@ impl CircuitBreakerMetricsCollector {
         }
     }
 
+    /// The own name of a breaker.
+    fn breaker_name(&self, lane: Lane) -> Option<&Arc<str>> {
+        self.circuits.get(lane.circuit as usize)?.lanes()?.name(lane.number)
+    }
+
     /// Whether these breakers are closed and their calls go well: only then is there something to learn.
     fn all_well(&self, mut lanes: impl Iterator<Item = Lane>, index: u32, now: u64) -> bool {
         lanes.all(|lane| {
@@ -161,8 +175,10 @@ impl CircuitBreakerMetricsCollector {
         }
         let nats = -(1.0 - share).max(RARE).ln();
         let suspect = member.suspect(lane.number);
-        let (start, end) = (seen.root.start, seen.root.end);
-        let in_flight = suspect.state() == State::HalfOpen && seen.watch.is_in_flight(lane, start, end);
+        // Where nothing was called, nothing else took time: it may have waited for its turn.
+        let start = seen.unit.calls.iter().map(|(_, call)| call.start).min().map_or(seen.root.end, |_| seen.root.start);
+        let end = seen.root.end;
+        let in_flight = seen.watch.in_flight(lane, start, end);
         suspect.miss(start, end, nats, Context { guarded: &guarded, in_flight }, &mut manner);
         let passed = suspect.passed_before(start);
         let is_closed = suspect.state() == State::Closed;
@@ -255,9 +271,9 @@ impl CircuitBreakerMetricsCollector {
             }
             Meaning::Rejected | Meaning::Maybe => {
                 let maybe = told.meaning == Meaning::Maybe;
-                let in_flight = suspect.state() == State::HalfOpen && seen.watch.is_in_flight(lane, root.start, root.end);
-                suspect.reject(Away { start: root.start, end: root.end, maybe }, Context { guarded: &guarded, in_flight }, &mut manner);
-                passed = suspect.passed_before(root.start);
+                let in_flight = seen.watch.in_flight(lane, told.at, root.end);
+                suspect.reject(Away { start: told.at, end: root.end, maybe }, Context { guarded: &guarded, in_flight }, &mut manner);
+                passed = suspect.passed_before(told.at);
             }
             Meaning::Full => suspect.full(root.start, root.end, &mut manner),
             Meaning::NoBreaker => suspect.let_through(root.start),

@@ -498,7 +498,9 @@ impl<'a> Reader<'a> {
         }
         let (name, ids) = (self.text(told.name), self.ids(span));
         let Match { meaning, rule, .. } = told;
-        self.inspection.told.push(ToldRecord { resource, meaning, rule, name, target, start: span.start, end: span.end, ids });
+        let said_at = self.exceptions.last().map(|exception| exception.time).filter(|at| (span.start..=span.end).contains(at));
+        let (at, start, end) = (said_at.unwrap_or(span.start), span.start, span.end);
+        self.inspection.told.push(ToldRecord { resource, meaning, rule, name, target, at, start, end, ids });
     }
 
     #[inline]

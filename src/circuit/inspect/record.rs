@@ -117,6 +117,8 @@ pub struct ToldRecord {
     pub name: Text,
     /// What the span calls, if it is a call itself.
     pub target: Option<TargetRecord>,
+    /// When it was said, as far as is known: else the start of the span. Unix time in nanoseconds.
+    pub at: u64,
     /// Unix time in nanoseconds.
     pub start: u64,
     /// Unix time in nanoseconds; never before `start`.
