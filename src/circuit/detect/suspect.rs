@@ -488,6 +488,10 @@ impl Suspect {
         manner.prove();
         self.told_of(call.end);
         if was_probe {
+            if self.state == Known::Open && self.attempt == call.start {
+                // Others that waited for it were turned away before it could say so.
+                return;
+            }
             if self.state == Known::Open {
                 self.decide(Change::RecoveryAttempt, call.start, call.end);
             } else if self.stray {

@@ -7,7 +7,7 @@ use super::{
         circuit::Decided,
         collector::CircuitBreakerMetricsCollector,
         detect::{
-            habit::Guard,
+            habit::{Guard, Habits},
             lane::{Lane, Route},
             rule::Meaning,
             suspect::{Away, Context, NO_OPERATION, Passed, Through},
@@ -20,6 +20,16 @@ use super::{
 
 /// A call that is missing is never thought rarer than this.
 const RARE: f32 = 0.01;
+
+/// A usual call that a unit did not make.
+struct Missing {
+    lane: Lane,
+    operation: u32,
+    /// The share of units that make it.
+    share: f32,
+    /// When it would have been made at the latest.
+    at: u64,
+}
 
 /// A call that was turned away, and what came through before.
 struct TurnedAway {
@@ -51,8 +61,10 @@ impl CircuitBreakerMetricsCollector {
                     let operation = within.and_then(|(_, operation)| operation).unwrap_or(NO_OPERATION);
                     let call = Through { start: mark.start, end: mark.end, bad: *bad, operation, route: *route };
                     let lane = self.lane_of(lane.circuit, *route);
-                    // Beside a call that the breaker turned away, one that went well went past it.
-                    let is_beside = |watch: &Watch| within.is_some_and(|(root, _)| watch.unit(root).is_turned_away_by(self.breaker_name(lane)));
+                    // Beside a call that the breaker turned away, one that went well and asks for something else went past it.
+                    let asks_several = |habits: &Habits| habits.routes(operation, lane).len() > 1;
+                    let several = self.habits_of_process(number).is_some_and(|habits| asks_several(habits));
+                    let is_beside = |watch: &Watch| several && within.is_some_and(|(root, _)| watch.unit(root).is_turned_away_by(self.breaker_name(lane)));
                     if *bad || self.state_in(lane, number) == State::Closed || !is_beside(&watch) {
                         self.suspect_call(number, lane, within.map(|(_, operation)| operation), call);
                     }
@@ -146,7 +158,13 @@ impl CircuitBreakerMetricsCollector {
             habits.see(operation, &seen.called);
         }
         if self.config.detection.silence {
-            missing.into_iter().for_each(|(lane, share)| self.suspect_missing(index, lane, operation, share, seen, splits));
+            for (lane, share) in missing {
+                // It was not called after what came before it and before what came after it.
+                let place = |wanted: &Lane| usual.iter().position(|(lane, _)| lane == wanted);
+                let later = calls.iter().filter(|(other, _)| place(other) > place(&lane)).map(|(_, call)| call.start).min();
+                let missing = Missing { lane, operation, share, at: later.unwrap_or(seen.root.end) };
+                self.suspect_missing(index, &missing, seen, splits);
+            }
         }
     }
 
@@ -163,7 +181,8 @@ impl CircuitBreakerMetricsCollector {
         })
     }
 
-    fn suspect_missing(&mut self, index: u32, lane: Lane, operation: u32, share: f32, seen: &Seen<'_>, splits: &mut Splits) {
+    fn suspect_missing(&mut self, index: u32, missing: &Missing, seen: &Seen<'_>, splits: &mut Splits) {
+        let Missing { lane, operation, share, at: start } = *missing;
         let guarded = self.guarded(index, lane, Some(operation));
         let was_closed = self.state_in(lane, index) == State::Closed;
         let Some(known) = self.circuits.get_mut(lane.circuit as usize) else { return };
@@ -175,8 +194,6 @@ impl CircuitBreakerMetricsCollector {
         }
         let nats = -(1.0 - share).max(RARE).ln();
         let suspect = member.suspect(lane.number);
-        // Where nothing was called, nothing else took time: it may have waited for its turn.
-        let start = seen.unit.calls.iter().map(|(_, call)| call.start).min().map_or(seen.root.end, |_| seen.root.start);
         let end = seen.root.end;
         let in_flight = seen.watch.in_flight(lane, start, end);
         suspect.miss(start, end, nats, Context { guarded: &guarded, in_flight }, &mut manner);
