@@ -55,6 +55,8 @@ pub struct Circuit {
     window: Rolling,
     totals: Totals,
     incident: Option<Incident>,
+    /// An incident that ended with its last instance, and that instance; told when buckets are settled.
+    gone: Option<Box<(IncidentId, Arc<str>)>>,
     exemplars: Option<Box<Exemplars>>,
     /// What most circuits never have.
     detected: Option<Box<Detected>>,
@@ -220,6 +222,7 @@ impl Circuit {
             window: Rolling::default(),
             totals: Totals::default(),
             incident: None,
+            gone: None,
             exemplars: None,
             detected: None,
             sent: Sent::default(),
@@ -230,6 +233,11 @@ impl Circuit {
     /// What tells it from all others.
     pub const fn key(&self) -> &Arc<CircuitKey> {
         &self.key
+    }
+
+    /// Whether it goes on under another name; what it counted stays its own.
+    pub const fn is_retired(&self) -> bool {
+        self.retired
     }
 
     /// Whether a span's target is its callee, by the name or by an address.
@@ -340,6 +348,11 @@ impl Circuit {
         counts.iter().any(|count| *count > 0).then_some(counts)
     }
 
+    /// Whether an instance is not closed, as far as is known.
+    pub(super) fn is_restless(&self) -> bool {
+        self.incident.is_some() || self.members.iter().any(|(_, member)| member.provisional().is_some_and(|state| state != State::Closed))
+    }
+
     /// The incident that goes on, and when it began.
     pub fn incident(&self) -> Option<(IncidentId, u64)> {
         self.incident.map(|incident| (incident.id, incident.since))
@@ -417,6 +430,7 @@ impl Circuit {
             self.observe(member, &evidence, config, events);
         }
         self.settle_decided(to, config, events);
+        self.tell_gone(to.saturating_mul(config.bucket_size()), events);
         if to > self.window.closed_to() {
             self.changed |= !self.window.is_empty();
             self.close_to(to, config, events);
@@ -442,7 +456,8 @@ impl Circuit {
             let slow = bucket.latencies().iter().rev().take_while(|(code, _)| *code >= slow_from.0).map(|(_, count)| u64::from(*count)).sum();
             let calls = u64::from(bucket.successes) + u64::from(bucket.failures);
             let bucket = Outcomes { calls, failures: bucket.failures.into(), slow };
-            let slow_before = |total: &WindowTotal| total.latencies.iter().filter(|(code, _)| code.0 >= slow_from.0).map(|(_, count)| count).sum::<u64>();
+            let slow_before =
+                |total: &WindowTotal| total.latencies.iter().filter(|(code, _)| code.0 >= slow_from.0).map(|(_, count)| count).sum::<u64>();
             let window = Outcomes {
                 calls: total.successes + total.failures + calls,
                 failures: total.failures + bucket.failures,
@@ -462,7 +477,8 @@ impl Circuit {
 
     /// Whether there is a breaker for sure, or what may be one is not closed.
     fn has_breaker(&self) -> bool {
-        self.detected.as_ref().is_some_and(|detected| detected.manners.iter().any(Manner::is_proven)) || self.members.iter().any(|(_, member)| member.has_breaker())
+        self.detected.as_ref().is_some_and(|detected| detected.manners.iter().any(Manner::is_proven))
+            || self.members.iter().any(|(_, member)| member.has_breaker())
     }
 
     fn tell_inferred(&mut self, number: u64, would: Would, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
@@ -493,6 +509,7 @@ impl Circuit {
             window: Some(Box::new(self.window.get_mut().snapshot(number, config))),
             incident: None,
             incident_duration: None,
+            ends_incident: false,
         });
     }
 
@@ -595,7 +612,22 @@ impl Circuit {
         self.count_change(change, source, number, ids, at, config);
         let (incident, incident_duration) = self.follow_incident(change, at, config);
         let (circuit, instance) = (Arc::clone(&self.key), Arc::clone(instance));
-        events.push(CircuitEvent { at, circuit, instance, change, source, decided, breaker, reason, ids, window, incident, incident_duration });
+        let ends_incident = incident.is_some() && self.incident.is_none();
+        events.push(CircuitEvent {
+            at,
+            circuit,
+            instance,
+            change,
+            source,
+            decided,
+            breaker,
+            reason,
+            ids,
+            window,
+            incident,
+            incident_duration,
+            ends_incident,
+        });
     }
 
     fn count_change(&mut self, change: Change, source: Source, number: u64, ids: Ids, at: u64, config: &CircuitMetricsConfig) {
@@ -613,7 +645,7 @@ impl Circuit {
             Change::RecoveryAttempt => (&mut counts.recovery_attempts, bucket.map(|bucket| &mut bucket.recovery_attempts)),
             Change::RecoveryAttemptFailed => (&mut counts.recovery_attempt_failures, bucket.map(|bucket| &mut bucket.recovery_attempt_failures)),
             Change::Recovery => (&mut counts.recoveries, bucket.map(|bucket| &mut bucket.recoveries)),
-            Change::StateChange { .. } | Change::CallsStopped | Change::InferredTrip | Change::InferredRecovery => return,
+            Change::StateChange { .. } | Change::CallsStopped | Change::InstanceGone | Change::InferredTrip | Change::InferredRecovery => return,
         };
         *total += 1;
         if let Some(count) = in_bucket {
@@ -649,15 +681,35 @@ impl Circuit {
     }
 
     /// Takes an instance out. Its part of an incident ends; an incident of it alone ends without a recovery. `false` if there was none.
-    pub(super) fn remove(&mut self, member: usize) -> bool {
-        let removed = self.members.try_remove(member).is_some();
-        if removed {
-            self.changed = true;
-            if !self.members.iter().any(|(_, member)| member.is_tripped()) {
-                self.incident = None;
-            }
+    pub(super) fn remove(&mut self, number: usize) -> bool {
+        let Some(member) = self.members.try_remove(number) else { return false };
+        self.changed = true;
+        if !self.members.iter().any(|(_, member)| member.is_tripped())
+            && let Some(incident) = self.incident.take()
+        {
+            self.gone = Some(Box::new((incident.id, Arc::clone(member.instance()))));
         }
-        removed
+        true
+    }
+
+    /// Tells of an incident that ended because its last instance is gone.
+    fn tell_gone(&mut self, at: u64, events: &mut Vec<CircuitEvent>) {
+        let Some((incident, instance)) = self.gone.take().map(|gone| *gone) else { return };
+        events.push(CircuitEvent {
+            at,
+            circuit: Arc::clone(&self.key),
+            instance,
+            change: Change::InstanceGone,
+            source: Source::Rejected,
+            decided: at,
+            breaker: None,
+            reason: Arc::default(),
+            ids: [0; 24],
+            window: None,
+            incident: Some(incident),
+            incident_duration: None,
+            ends_incident: true,
+        });
     }
 
     /// Whether an instance is open or half-open.
@@ -668,7 +720,7 @@ impl Circuit {
     /// Whether there is nothing to settle.
     pub(super) fn is_settled(&self) -> bool {
         let decided = self.detected.as_ref().is_some_and(|detected| !detected.decided.is_empty());
-        !decided && self.window.is_empty() && self.members.iter().all(|(_, member)| !member.has_evidence())
+        !decided && self.gone.is_none() && self.window.is_empty() && self.members.iter().all(|(_, member)| !member.has_evidence())
     }
 
     /// Bytes it holds, itself included.
@@ -687,9 +739,10 @@ impl Circuit {
             + self.window.heap_bytes()
             + self.totals.heap_bytes()
             + self.exemplars.as_ref().map_or(0, |_| size_of::<Exemplars>())
-            + self.detected.as_ref().map_or(0, |detected| {
-                size_of::<Detected>() + detected.decided.capacity() * size_of::<Decided>() + detected.lanes.heap_bytes()
-            })
+            + self
+                .detected
+                .as_ref()
+                .map_or(0, |detected| size_of::<Detected>() + detected.decided.capacity() * size_of::<Decided>() + detected.lanes.heap_bytes())
             + histograms
     }
 }

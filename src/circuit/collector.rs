@@ -20,8 +20,8 @@ use super::{
     event::CircuitEvent,
     inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, ResourceRecord, SpanRecord, TargetRecord, Text},
     key::{Caller, CircuitKey, Target},
-    member::{Evidence, Member},
     meeting::Met,
+    member::{Evidence, Member},
     process::{Hashed, Process, Seat},
     selection::Selection,
     state::Observation,
@@ -121,6 +121,12 @@ pub(super) struct Learning {
     pub(super) roots: Vec<(u64, u32, Text, (u64, u64))>,
 }
 
+impl Learning {
+    fn bytes(&self) -> usize {
+        self.calls.capacity() * size_of::<(u64, Lane, u64)>() + self.roots.capacity() * size_of::<(u64, u32, Text, (u64, u64))>()
+    }
+}
+
 /// What became of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -147,6 +153,8 @@ pub struct Round {
     pub circuits: usize,
     /// Bytes they and the processes hold.
     pub bytes: usize,
+    /// Circuits that are not closed in all of their instances, as far as is known.
+    pub restless: usize,
     /// How far the slowest circuit's buckets are behind, in nanoseconds; 0 if nothing is open.
     pub lag: u64,
 }
@@ -260,7 +268,15 @@ impl CircuitBreakerMetricsCollector {
 
     /// Looks at a call for the sake of breakers.
     #[inline]
-    fn note(&mut self, current: Option<(u32, Option<u32>)>, seat: Seat, span: &SpanRecord, request: &[u8], inspection: &Inspection, applied: &mut Applied) {
+    fn note(
+        &mut self,
+        current: Option<(u32, Option<u32>)>,
+        seat: Seat,
+        span: &SpanRecord,
+        request: &[u8],
+        inspection: &Inspection,
+        applied: &mut Applied,
+    ) {
         let Some((resource, Some(process))) = current else { return };
         let newest_end = inspection.resources.get(resource as usize).map_or(0, |resource| resource.newest_end);
         applied.evidence_dropped += u64::from(!self.note_call(process, seat, span, request, newest_end));
@@ -333,7 +349,7 @@ impl CircuitBreakerMetricsCollector {
         process
     }
 
-    fn find_process(&self, request: &[u8], inspection: &Inspection, record: &ResourceRecord) -> Option<u32> {
+    pub(super) fn find_process(&self, request: &[u8], inspection: &Inspection, record: &ResourceRecord) -> Option<u32> {
         let texts = resource_texts(request, inspection, record);
         let hash = self.hasher.hash_one(texts);
         self.by_resource.find(hash, |index| self.processes.get(*index as usize).is_some_and(|process| process.texts() == texts)).copied()
@@ -453,6 +469,13 @@ impl CircuitBreakerMetricsCollector {
         self.take_seat(index, &target, hash, now)
     }
 
+    /// The place of a process in the circuit of a target, if it has one.
+    pub(super) fn known_seat(&self, index: u32, target: &Target<'_>) -> Option<Seat> {
+        let process = self.processes.get(index as usize)?;
+        let is = |seat: &Seat| self.circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.answers_to(target));
+        process.seats.find(Hashed::of(self.hasher.hash_one(target)).spread(), is).copied()
+    }
+
     #[cold]
     fn take_seat(&mut self, index: u32, target: &Target<'_>, hash: Hashed, now: u64) -> Found {
         let Some(process) = self.processes.get(index as usize) else { return Found::NoRoom };
@@ -529,6 +552,7 @@ impl CircuitBreakerMetricsCollector {
             None => {
                 round.bytes += self.ended.iter().map(Circuit::bytes).sum::<usize>();
                 round.bytes += self.habits.iter().map(|(_, habits)| size_of::<Habits>() + habits.heap_bytes()).sum::<usize>();
+                round.bytes += self.met.capacity() * size_of::<Met>() + self.learning.bytes();
                 self.begin(now)
             }
         };
@@ -581,6 +605,7 @@ impl CircuitBreakerMetricsCollector {
             round.lag = round.lag.max(now.saturating_sub(circuit.closed_to() * self.config.bucket_size()));
         }
         round.circuits += 1;
+        round.restless += usize::from(circuit.is_restless());
         round.bytes += circuit.bytes();
     }
 

@@ -34,10 +34,12 @@ pub struct CircuitEvent {
     pub incident: Option<IncidentId>,
     /// Of the recovery that ended an incident: how long that lasted, in nanoseconds.
     pub incident_duration: Option<u64>,
+    /// Whether the incident ended with it.
+    pub ends_incident: bool,
 }
 
 /// The same for all that belongs to one incident.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IncidentId(pub u64);
 
 impl std::fmt::Display for IncidentId {
@@ -74,7 +76,7 @@ impl Change {
             Self::RecoveryAttempt => Some(State::HalfOpen),
             Self::Recovery => Some(State::Closed),
             Self::StateChange { to, .. } => Some(to),
-            Self::CallsStopped | Self::InferredTrip | Self::InferredRecovery => None,
+            Self::CallsStopped | Self::InstanceGone | Self::InferredTrip | Self::InferredRecovery => None,
         }
     }
 
@@ -87,6 +89,7 @@ impl Change {
             Self::Recovery => "circuit_breaker.recovery",
             Self::StateChange { .. } => "circuit_breaker.state_change",
             Self::CallsStopped => "circuit_breaker.calls_stopped",
+            Self::InstanceGone => "circuit_breaker.instance_gone",
             Self::InferredTrip => "circuit_breaker.inferred.trip",
             Self::InferredRecovery => "circuit_breaker.inferred.recovery",
         }

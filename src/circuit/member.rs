@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::{
     circuit::Changes,
     detect::suspect::Suspect,
-    state::{Breaker, Ids, Observation, State},
+    state::{Breaker, Ids, Observation, Source, State},
 };
 
 /// The most evidence that one instance keeps between two ticks of the clock.
@@ -200,6 +200,12 @@ impl Member {
         let last = lanes.iter().map(|lane| lane.suspect.last).max()?;
         let any = |state: State| lanes.iter().any(|lane| lane.suspect.state() == state);
         Some((last, [State::Open, State::HalfOpen].into_iter().find(|state| any(*state)).unwrap_or(State::Closed)))
+    }
+
+    /// How the worst of its breakers was found out.
+    pub(super) fn suspected_source(&self) -> Option<Source> {
+        let lanes = self.more.as_ref().map(|more| more.lanes.as_slice()).unwrap_or_default();
+        lanes.iter().find(|lane| lane.suspect.state() != State::Closed).map(|lane| lane.suspect.source())
     }
 
     /// Notes a state that is final.

@@ -10,6 +10,7 @@ pub mod config;
 pub mod detect;
 mod callees;
 mod detection;
+pub mod enrich;
 pub mod event;
 pub mod inspect;
 pub mod key;

@@ -107,6 +107,8 @@ pub enum Change {
     RecoveryAttemptFailed,
     /// Back to closed.
     Recovery,
+    /// The last instance that was not closed sends nothing any more: its part of an incident ended.
+    InstanceGone,
     /// A caller's usual calls stopped after failures, while its traffic goes on. It may be a breaker's doing: then a trip is
     /// told as soon as that is known, dated back.
     CallsStopped,
@@ -216,7 +218,7 @@ mod tests {
                     Change::RecoveryAttempt => { prop_assert!(open && !probing); probing = true; }
                     Change::RecoveryAttemptFailed => { prop_assert!(probing); probing = false; }
                     Change::Recovery => { prop_assert!(open && probing); open = false; probing = false; }
-                    Change::StateChange { .. } => prop_assert!(false),
+                    _ => prop_assert!(false),
                 }
             }
         }

@@ -2,8 +2,14 @@ use std::{collections::BTreeMap, io, io::Write};
 
 use serde::Serialize;
 
+use super::truth::Verdict;
 use crate::{
-    circuit::{circuit::Circuit, key::CircuitKey, sketch::Dense, state::{Change, State}},
+    circuit::{
+        circuit::Circuit,
+        key::CircuitKey,
+        sketch::Dense,
+        state::{Change, State},
+    },
     processors::circuit_window::Decided,
 };
 
@@ -51,18 +57,29 @@ impl CircuitName {
 /// Something that a breaker did.
 #[derive(Debug, Serialize)]
 pub(super) struct EventLine {
-    kind: &'static str,
-    event: &'static str,
-    time_unix_nano: u64,
-    decided_unix_nano: u64,
+    pub(super) kind: &'static str,
+    pub(super) event: &'static str,
+    pub(super) time_unix_nano: u64,
+    pub(super) decided_unix_nano: u64,
     circuit: CircuitName,
-    instance: String,
-    source: &'static str,
+    pub(super) instance: String,
+    pub(super) source: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     incident: Option<String>,
 }
 
 impl EventLine {
+    /// `service.name` of the caller.
+    pub(super) fn caller(&self) -> &str {
+        self.circuit.caller.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// All that the circuit is called: callee, breaker, address, and names without their port.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let said = [&self.circuit.callee, &self.circuit.name, &self.circuit.address].into_iter().flatten();
+        said.flat_map(|name| [name.as_str(), without_port(name)])
+    }
+
     pub(super) fn of(decided: &Decided) -> Self {
         let event = &decided.event;
         let event_name = event.change.event_name();
@@ -78,6 +95,17 @@ impl EventLine {
             source: event.source.name(),
             incident: event.incident.map(|incident| incident.to_string()),
         }
+    }
+}
+
+/// A host's name without its port; an address needs it.
+fn without_port(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let is_address = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+            if host.is_empty() || is_address { name } else { host }
+        }
+        _ => name,
     }
 }
 
@@ -122,9 +150,32 @@ pub(super) struct CircuitLine {
     window: WindowLine,
     /// Instances by the state of their breaker, where one is known.
     instances: BTreeMap<&'static str, u32>,
+    /// It goes on under another name.
+    #[serde(skip)]
+    retired: bool,
 }
 
 impl CircuitLine {
+    fn add(&mut self, past: Self) {
+        self.requests.success += past.requests.success;
+        self.requests.failure += past.requests.failure;
+        self.requests.rejected += past.requests.rejected;
+        for (kind, count) in past.errors {
+            *self.errors.entry(kind).or_default() += count;
+        }
+        for before in past.breaker {
+            match self.breaker.iter_mut().find(|now| now.source == before.source) {
+                Some(now) => {
+                    now.trips += before.trips;
+                    now.recovery_attempts += before.recovery_attempts;
+                    now.recovery_attempt_failures += before.recovery_attempt_failures;
+                    now.recoveries += before.recoveries;
+                }
+                None => self.breaker.push(before),
+            }
+        }
+    }
+
     pub(super) fn of(circuit: &Circuit, bucket_size: u64, percentiles: &[f64]) -> Self {
         let (totals, window) = (circuit.totals(), circuit.window().total());
         let states = circuit.instances().unwrap_or_default();
@@ -149,9 +200,24 @@ impl CircuitLine {
                 calls: Calls { success: window.successes, failure: window.failures, rejected: window.rejections },
                 duration: durations(&window.latencies, percentiles),
             },
+            retired: circuit.is_retired(),
             instances: State::ALL.iter().map(|state| state.name()).zip(states).filter(|(_, count)| *count > 0).collect(),
         }
     }
+}
+
+/// Adds what circuits counted before they went on under another name to those they are now.
+pub(super) fn absorb(circuits: &mut Vec<CircuitLine>) {
+    let (past, mut now): (Vec<CircuitLine>, Vec<CircuitLine>) = std::mem::take(circuits).into_iter().partition(|line| line.retired);
+    for line in past {
+        let address = line.circuit.address.as_ref().or(line.circuit.callee.as_ref());
+        let is_heir = |heir: &&mut CircuitLine| heir.circuit.caller == line.circuit.caller && heir.circuit.address.as_ref() == address;
+        match now.iter_mut().find(is_heir) {
+            Some(heir) => heir.add(line),
+            None => now.push(line),
+        }
+    }
+    *circuits = now;
 }
 
 fn durations(latencies: &Dense, percentiles: &[f64]) -> BTreeMap<String, f64> {
@@ -159,16 +225,17 @@ fn durations(latencies: &Dense, percentiles: &[f64]) -> BTreeMap<String, f64> {
 }
 
 /// One JSON object a line.
-pub(super) fn write(out: &mut impl Write, events: &[EventLine], circuits: &[CircuitLine]) -> io::Result<()> {
-    for event in events {
-        serde_json::to_writer(&mut *out, event)?;
-        writeln!(out)?;
+pub(super) fn write(out: &mut impl Write, events: &[EventLine], circuits: &[CircuitLine], verdicts: &[Verdict]) -> io::Result<()> {
+    fn all(out: &mut impl Write, lines: &[impl Serialize]) -> io::Result<()> {
+        for line in lines {
+            serde_json::to_writer(&mut *out, line)?;
+            writeln!(out)?;
+        }
+        Ok(())
     }
-    for circuit in circuits {
-        serde_json::to_writer(&mut *out, circuit)?;
-        writeln!(out)?;
-    }
-    Ok(())
+    all(out, events)?;
+    all(out, circuits)?;
+    all(out, verdicts)
 }
 
 /// For reading.

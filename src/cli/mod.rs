@@ -6,6 +6,7 @@ mod problems;
 mod replay;
 mod rules;
 mod start;
+mod truth;
 
 use std::{env, ffi::OsStr, io, path::PathBuf, process::ExitCode};
 

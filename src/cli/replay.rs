@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use opentelemetry::metrics::{Meter, MeterProvider, noop::NoopMeterProvider};
 use prost::Message;
 
-use super::{Failed, lines, problems, start};
+use super::{Failed, lines, problems, start, truth};
 use crate::{
     config::Source,
     net::Limits,
@@ -32,6 +32,16 @@ pub(super) struct Arguments {
     /// Write the metrics that would have been sent, one line of OTLP/JSON a request
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
+    /// Hold what was found against a breaker's own log, JSON lines of `t_ns`, `name`, `from`, `to` and, if known, `instance`,
+    /// `callee`, `breaker`, `aliases`, `service`, `unseen`; exits with 1 if it falls short
+    #[arg(long, value_name = "FILE")]
+    truth: Option<PathBuf>,
+    /// Other names of callees in the spans, as a JSON object of lists [default: `aliases.json` beside the log, if there is one]
+    #[arg(long, value_name = "FILE", requires = "truth")]
+    truth_map: Option<PathBuf>,
+    /// Judge the circuits of this service only [default: those that the log names, else all]
+    #[arg(long, value_name = "SERVICE", requires = "truth")]
+    truth_caller: Option<String>,
     /// The `circuit_window` of the configuration to replay with, where there are several
     #[arg(long, value_name = "ID")]
     processor: Option<String>,
@@ -42,7 +52,7 @@ pub(super) struct Arguments {
 enum Format {
     /// One JSON object a line: first what breakers did, in order of time, then the final state of each circuit
     Json,
-    /// For reading
+    /// For reading; with `--truth` only how well it holds
     Table,
 }
 
@@ -60,7 +70,7 @@ pub(super) fn run(sources: &[Source], arguments: &Arguments) -> Result<(), Faile
     for path in &arguments.files {
         session.read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    session.finish(arguments.format)
+    session.finish(arguments)
 }
 
 /// The processor to replay with, as it was written.
@@ -154,7 +164,7 @@ impl Session {
         Ok(())
     }
 
-    fn finish(mut self, format: Format) -> Result<(), Failed> {
+    fn finish(mut self, arguments: &Arguments) -> Result<(), Failed> {
         let events = self.replay.finish();
         self.write_metrics()
             .and_then(|()| self.metrics.as_mut().map_or(Ok(()), Write::flush))
@@ -162,11 +172,17 @@ impl Session {
         let settings = self.replay.settings();
         let mut circuits = Vec::new();
         self.replay.visit(&mut |circuit| circuits.push(lines::CircuitLine::of(circuit, settings.bucket_size(), settings.percentiles())));
+        lines::absorb(&mut circuits);
         circuits.sort_by(|left, right| left.circuit.cmp(&right.circuit));
         let events: Vec<lines::EventLine> = events.iter().map(lines::EventLine::of).collect();
+        let verdicts = match &arguments.truth {
+            Some(path) => truth::hold(path, arguments.truth_map.as_deref(), arguments.truth_caller.as_deref(), &events)?,
+            None => Vec::new(),
+        };
         let mut out = BufWriter::new(io::stdout().lock());
-        let written = match format {
-            Format::Json => lines::write(&mut out, &events, &circuits),
+        let written = match arguments.format {
+            Format::Json => lines::write(&mut out, &events, &circuits, &verdicts),
+            Format::Table if !verdicts.is_empty() => truth::write(&mut out, &verdicts),
             Format::Table => lines::write_tables(&mut out, &events, &circuits),
         };
         match written.and_then(|()| out.flush()) {
@@ -174,7 +190,7 @@ impl Session {
             _ => {}
         }
         problems::tell(&self.said.summary(events.len(), circuits.len()));
-        Ok(())
+        if verdicts.iter().all(|verdict| verdict.holds) { Ok(()) } else { Err("what was found falls short of the truth".to_owned().into()) }
     }
 }
 

@@ -109,7 +109,18 @@ struct BreakerName {
 
 impl Edge {
     fn new(lane: Lane) -> Self {
-        Self { lane, routes: [Route::default(); ROUTES_MAX], many_routes: false, first: Route::default(), units: 0.0, calls: 0.0, place: 0.0, rejected: 0, missed: 0.0, passed: 0.0 }
+        Self {
+            lane,
+            routes: [Route::default(); ROUTES_MAX],
+            many_routes: false,
+            first: Route::default(),
+            units: 0.0,
+            calls: 0.0,
+            place: 0.0,
+            rejected: 0,
+            missed: 0.0,
+            passed: 0.0,
+        }
     }
 
     fn guard(&self) -> Guard {

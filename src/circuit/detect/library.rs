@@ -48,13 +48,7 @@ const ROWS: &[Row] = &[
     ("opossum", NoBreaker, "type", &["esemlocked"], No),
     ("cockatiel", NoBreaker, "message", &["bulkhead capacity exceeded"], No),
     // Resilience4j, also as the cause of what Spring Cloud CircuitBreaker throws.
-    (
-        "resilience4j",
-        Full,
-        "message",
-        &["circuitbreaker '", "is half_open and does not permit further calls"],
-        Between("CircuitBreaker '", "'"),
-    ),
+    ("resilience4j", Full, "message", &["circuitbreaker '", "is half_open and does not permit further calls"], Between("CircuitBreaker '", "'")),
     ("resilience4j", Rejected, "message", &["circuitbreaker '", "and does not permit further calls"], Between("CircuitBreaker '", "'")),
     ("resilience4j", Rejected, "type", &["resilience4j.circuitbreaker.callnotpermittedexception"], Between("CircuitBreaker '", "'")),
     (

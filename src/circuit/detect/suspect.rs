@@ -59,6 +59,8 @@ pub(in crate::circuit) struct Context<'a> {
     pub(in crate::circuit) guarded: &'a [u32],
     /// When the last of the calls began that are under way; `None` if none is.
     pub(in crate::circuit) in_flight: Option<u64>,
+    /// Most traces are not seen: what happened did so somewhere between two that are.
+    pub(in crate::circuit) sampled: bool,
 }
 
 /// A call that was turned away.
@@ -179,6 +181,11 @@ impl Suspect {
             Known::Open => State::Open,
             Known::HalfOpen => State::HalfOpen,
         }
+    }
+
+    /// How it was found out that it is not closed.
+    pub(in crate::circuit) const fn source(&self) -> Source {
+        self.source
     }
 
     /// Whether there is nothing to remember.
@@ -476,7 +483,8 @@ impl Suspect {
 
     fn open(&mut self, change: Change, start: u64, end: u64, context: Context<'_>) {
         let (bad, any) = self.opened_by(start, end, context);
-        let at = bad.or(any).unwrap_or(start);
+        let seen = bad.or(any).unwrap_or(start);
+        let at = if context.sampled { seen.midpoint(start) } else { seen };
         (self.state, self.opened, self.first_rejected) = (Known::Open, at, start);
         self.silence = Silence::default();
         self.decide(change, at, end);
@@ -636,7 +644,7 @@ mod tests {
                 match what {
                     0 | 1 => suspect.call(through(now, what == 1), false, &mut manner),
                     2 | 3 => suspect.reject(away(now * SECOND / 10, what == 3), Context::default(), &mut manner),
-                    _ => suspect.opened(through(now, true), now % 2 == 0, false, &mut manner),
+                    _ => suspect.opened(through(now, true), now % 2 == 0, &mut manner),
                 }
             }
             let (mut open, mut probing) = (false, false);
@@ -647,7 +655,7 @@ mod tests {
                     Change::RecoveryAttempt => { prop_assert!(open && !probing); probing = true; }
                     Change::RecoveryAttemptFailed => { prop_assert!(open && probing); probing = false; }
                     Change::Recovery => { prop_assert!(open && probing); open = false; }
-                    Change::StateChange { .. } => prop_assert!(false),
+                    _ => prop_assert!(false),
                 }
             }
         }

@@ -15,13 +15,17 @@ pub(in crate::circuit) const HOLD: u64 = 500_000_000;
 const KEEP: u64 = 5_000_000_000;
 /// How long a process is watched after the last thing that is worth it. Nanoseconds.
 const CALM: u64 = 60_000_000_000;
-/// Marks that are kept of one process.
-const MARKS_MAX: usize = 32_768;
+/// Marks that are kept of one process: when there are more, only every second trace is looked at from then on.
+const MARKS_MAX: usize = 2_048;
+/// Marks for which there is room while that is not enough.
+const MARKS_ROOM: usize = 3 * MARKS_MAX;
 
 /// What one process does, while something there is worth a closer look.
 #[derive(Debug, Default)]
 pub(in crate::circuit) struct Watch {
     marks: Vec<Mark>,
+    /// One trace in so many is looked at.
+    every: u64,
     /// Everything that ended so long before [`HOLD`] was looked at.
     settled_to: u64,
     /// The end of the last rejection, or of the last failure that was not the only one.
@@ -45,7 +49,13 @@ pub(in crate::circuit) struct Mark {
 #[derive(Clone, Debug)]
 pub(in crate::circuit) enum What {
     /// A call that was let through.
-    Call { lane: Lane, route: Route, bad: bool },
+    Call {
+        lane: Lane,
+        route: Route,
+        bad: bool,
+        /// It is of a circuit that is not closed: there is no call like it.
+        telling: bool,
+    },
     /// The span at the top of what the process did in a trace.
     Root { operation: Option<u32>, aborted: bool },
     /// A text of a library.
@@ -98,6 +108,11 @@ impl Unit {
 }
 
 impl Mark {
+    /// Whether it is looked at when one trace in so many is: calls through a breaker that is not closed always are.
+    const fn is_of_every(&self, every: u64) -> bool {
+        self.trace.is_multiple_of(every) || matches!(self.what, What::Call { telling: true, .. })
+    }
+
     /// What decides the order in which marks are taken: never the order of arrival.
     const fn rank(&self) -> (u64, u64, u64, u8) {
         let kind = match self.what {
@@ -112,12 +127,12 @@ impl Mark {
 impl Watch {
     /// Begins when nothing that ended later than this was seen.
     pub(in crate::circuit) fn new(newest_end: u64) -> Self {
-        Self { whole_from: newest_end, ..Self::default() }
+        Self { whole_from: newest_end, every: 1, ..Self::default() }
     }
 
     /// Whether all calls of a unit are known.
     pub(in crate::circuit) const fn knows(&self, root: &Mark) -> bool {
-        root.start > self.whole_from
+        root.start > self.whole_from && root.end - root.start < KEEP && root.trace.is_multiple_of(self.every)
     }
 
     /// Something happened then that is worth a closer look.
@@ -130,7 +145,15 @@ impl Watch {
         if matches!(&mark.what, What::Told(_)) {
             self.worth(mark.end);
         }
-        let room = self.marks.len() < MARKS_MAX;
+        if !mark.is_of_every(self.every) {
+            return true;
+        }
+        if self.marks.len() >= MARKS_MAX && self.every < 1 << 20 {
+            self.every *= 2;
+            let every = self.every;
+            self.marks.retain(|mark| mark.is_of_every(every));
+        }
+        let room = self.marks.len() < MARKS_ROOM;
         if room {
             self.marks.push(mark);
         }
@@ -160,7 +183,7 @@ impl Watch {
         inside.sort_by_key(|mark| mark.rank());
         for mark in inside {
             match &mark.what {
-                What::Call { lane, route, bad } => {
+                What::Call { lane, route, bad, .. } => {
                     let call = Through { start: mark.start, end: mark.end, bad: *bad, operation: NO_OPERATION, route: *route };
                     unit.calls.push((*lane, call));
                 }

@@ -20,6 +20,9 @@ use super::super::{
 /// One trace in so many tells who answers at an address.
 const MET_OF: u64 = 8;
 
+/// Halves of calls that wait at most to be brought together.
+const MET_MAX: usize = 4_096;
+
 /// Sampling by which more traces than this stand for one hides too many calls to miss any.
 const SAMPLED: u32 = 2;
 
@@ -66,9 +69,10 @@ impl CircuitBreakerMetricsCollector {
         if let Some(circuit) = self.circuits.get_mut(seat.circuit as usize).filter(|circuit| circuit.lanes().is_some()) {
             circuit.lanes_mut().note(route, url);
         }
+        let telling = self.state_in(lane, index) != State::Closed;
         let Some(watch) = self.processes.get_mut(index as usize).and_then(|process| process.watch.as_mut()) else { return true };
         watch.sampled |= span.weight > SAMPLED;
-        let what = What::Call { lane, route, bad };
+        let what = What::Call { lane, route, bad, telling };
         watch.note(Mark { start: span.start, end: span.end, trace: trace_at(request, span.ids), what })
     }
 
@@ -123,25 +127,31 @@ impl CircuitBreakerMetricsCollector {
 
     /// Moves the state that is not final yet, where it is plain whose it is.
     fn seems_open(&mut self, index: u32, told: &Told, at: u64) {
-        let Some(process) = self.processes.get(index as usize) else { return };
-        let known =
-            told.circuit.map(Lane::of).or_else(|| self.habits.get(process.habits as usize).and_then(|habits| habits.guarded_by(told.name.as_deref()?.as_bytes())));
-        let circuit = known.or_else(|| match process.only_circuit() {
-            Some(only) => Some(Lane::of(only)),
-            // Of several the one that is open already.
-            None => process.circuits().map(Lane::of).find(|lane| self.state_in(*lane, index) != State::Closed),
-        });
-        let Some(circuit) = circuit.and_then(|lane| self.circuits.get_mut(lane.circuit as usize)) else { return };
+        let name = told.name.as_deref().unwrap_or_default().as_bytes();
+        let circuit = told.circuit.or_else(|| self.refused_by(index, name));
+        let Some(circuit) = circuit.and_then(|circuit| self.circuits.get_mut(circuit as usize)) else { return };
         if let Some((_, member)) = circuit.members.iter_mut().find(|(_, member)| member.process == index) {
             member.seems(at, State::Open);
             circuit.changed = true;
         }
     }
 
+    /// The circuit that refused a call of a process, where that is plain at once: by the breaker's name, or because there
+    /// is but one, or because of several one is not closed already.
+    pub(in crate::circuit) fn refused_by(&self, index: u32, name: &[u8]) -> Option<u32> {
+        let process = self.processes.get(index as usize)?;
+        let by_name = self.habits.get(process.habits as usize).and_then(|habits| habits.guarded_by(name)).map(|lane| lane.circuit);
+        let not_closed = |circuit: &u32| {
+            let worst = self.member_in(*circuit, index).and_then(|member| member.worst_suspected());
+            worst.is_some_and(|(_, state)| state != State::Closed)
+        };
+        by_name.or_else(|| process.only_circuit()).or_else(|| process.circuits().find(not_closed))
+    }
+
     fn note_root(&mut self, index: u32, root: &RootRecord, request: &[u8], inspection: &Inspection) -> bool {
         let Some(process) = self.processes.get_mut(index as usize) else { return true };
         let trace = trace_at(request, root.ids);
-        if root.parent != 0 && trace.is_multiple_of(MET_OF) {
+        if root.parent != 0 && trace.is_multiple_of(MET_OF) && self.met.len() < MET_MAX {
             self.met.push(Met::Answer { key: trace ^ span_at(request, root.parent), callee: Arc::clone(&process.caller) });
         }
         let Some(watch) = &mut process.watch else {
@@ -171,7 +181,7 @@ impl CircuitBreakerMetricsCollector {
             let number = lanes.map_or(0, |lanes| lanes.of_route(Route::of(route_at(request, span.route))));
             self.learning.calls.push((trace, Lane { circuit: seat.circuit, number }, span.start));
         }
-        if span.target.address && trace.is_multiple_of(MET_OF) {
+        if span.target.address && trace.is_multiple_of(MET_OF) && self.met.len() < MET_MAX {
             let call = Met::Call { key: trace ^ span_at(request, span.ids.1), circuit: seat.circuit, address: seat.hash };
             self.met.push(call);
         }

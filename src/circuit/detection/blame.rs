@@ -48,7 +48,8 @@ impl CircuitBreakerMetricsCollector {
         if let Some(name) = &told.name {
             let is = |lane: &Lane| {
                 let circuit = self.circuits.get(lane.circuit as usize);
-                circuit.is_some_and(|circuit| *circuit.key().text == **name || circuit.lanes().and_then(|lanes| lanes.named(name)) == Some(lane.number))
+                circuit
+                    .is_some_and(|circuit| *circuit.key().text == **name || circuit.lanes().and_then(|lanes| lanes.named(name)) == Some(lane.number))
             };
             if let Some(known) = habits.guarded_by(name.as_bytes()).or_else(|| lanes_of(process, habits, seen.operation).into_iter().find(is)) {
                 return Some((Some(known), false));

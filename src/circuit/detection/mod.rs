@@ -11,7 +11,12 @@ use smallvec::SmallVec;
 
 use super::{
     collector::CircuitBreakerMetricsCollector,
-    detect::{habit::Habits, lane::Lane, suspect::Suspect, watch::{Mark, Unit, Watch}},
+    detect::{
+        habit::Habits,
+        lane::Lane,
+        suspect::Suspect,
+        watch::{Mark, Unit, Watch},
+    },
     member::Member,
     state::State,
 };

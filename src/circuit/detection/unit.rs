@@ -56,7 +56,7 @@ impl CircuitBreakerMetricsCollector {
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         for mark in watch.take_due(watermark) {
             let splits = match &mark.what {
-                What::Call { lane, route, bad } => {
+                What::Call { lane, route, bad, .. } => {
                     let within = watch.root_of(&mark);
                     let operation = within.and_then(|(_, operation)| operation).unwrap_or(NO_OPERATION);
                     let call = Through { start: mark.start, end: mark.end, bad: *bad, operation, route: *route };
@@ -64,7 +64,8 @@ impl CircuitBreakerMetricsCollector {
                     // Beside a call that the breaker turned away, one that went well and asks for something else went past it.
                     let asks_several = |habits: &Habits| habits.routes(operation, lane).len() > 1;
                     let several = self.habits_of_process(number).is_some_and(|habits| asks_several(habits));
-                    let is_beside = |watch: &Watch| several && within.is_some_and(|(root, _)| watch.unit(root).is_turned_away_by(self.breaker_name(lane)));
+                    let is_beside =
+                        |watch: &Watch| several && within.is_some_and(|(root, _)| watch.unit(root).is_turned_away_by(self.breaker_name(lane)));
                     if *bad || self.state_in(lane, number) == State::Closed || !is_beside(&watch) {
                         self.suspect_call(number, lane, within.map(|(_, operation)| operation), call);
                     }
@@ -196,7 +197,7 @@ impl CircuitBreakerMetricsCollector {
         let suspect = member.suspect(lane.number);
         let end = seen.root.end;
         let in_flight = seen.watch.in_flight(lane, start, end);
-        suspect.miss(start, end, nats, Context { guarded: &guarded, in_flight }, &mut manner);
+        suspect.miss(start, end, nats, Context { guarded: &guarded, in_flight, sampled: seen.watch.sampled }, &mut manner);
         let passed = suspect.passed_before(start);
         let is_closed = suspect.state() == State::Closed;
         known.set_manner(lane.number, manner);
@@ -289,7 +290,11 @@ impl CircuitBreakerMetricsCollector {
             Meaning::Rejected | Meaning::Maybe => {
                 let maybe = told.meaning == Meaning::Maybe;
                 let in_flight = seen.watch.in_flight(lane, told.at, root.end);
-                suspect.reject(Away { start: told.at, end: root.end, maybe }, Context { guarded: &guarded, in_flight }, &mut manner);
+                suspect.reject(
+                    Away { start: told.at, end: root.end, maybe },
+                    Context { guarded: &guarded, in_flight, sampled: seen.watch.sampled },
+                    &mut manner,
+                );
                 passed = suspect.passed_before(told.at);
             }
             Meaning::Full => suspect.full(root.start, root.end, &mut manner),

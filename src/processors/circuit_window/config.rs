@@ -57,6 +57,8 @@ pub(super) struct Config {
     pub(super) breaker: Breaker,
     /// How breakers are found that say nothing of themselves.
     pub(super) detection: DetectionConfig,
+    /// Whether spans of circuits that are not closed are told so on their way.
+    pub(super) enrich_spans: bool,
     /// What a failure is.
     pub(super) failure: Failure,
     /// Only these circuits; all if there are none.
@@ -88,6 +90,7 @@ impl Default for Config {
             target: Target::default(),
             breaker: Breaker::default(),
             detection: DetectionConfig::default(),
+            enrich_spans: true,
             failure: Failure::default(),
             include: Vec::new(),
             exclude: Vec::new(),
@@ -281,6 +284,7 @@ pub(super) struct Checked {
     pub(super) emit_interval: u64,
     pub(super) exemplars: bool,
     pub(super) disabled_metrics: Vec<String>,
+    pub(super) enrich_spans: bool,
 }
 
 impl Config {
@@ -307,6 +311,7 @@ impl Config {
             emit_interval: self.emit_interval.nanos(),
             exemplars: self.exemplars.enabled,
             disabled_metrics: self.disabled_metrics.clone(),
+            enrich_spans: self.enrich_spans,
         })
     }
 

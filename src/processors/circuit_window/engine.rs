@@ -1,4 +1,10 @@
-use std::{hash::BuildHasher, sync::Arc};
+use std::{
+    hash::BuildHasher,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -19,11 +25,13 @@ use crate::{
         circuit::Circuit,
         collector::{CircuitBreakerMetricsCollector, Room, Round},
         config::CircuitMetricsConfig,
+        enrich::Enrichment,
         event::CircuitEvent,
         inspect::{Inspection, ResourceRecord, inspect},
         key::CircuitKey,
         meeting::{Introduction, Meetings},
         sent::Sent,
+        state::Change,
     },
     clock::Clock,
     otlp::Malformed,
@@ -44,6 +52,8 @@ pub(super) struct Engine {
     shards: Vec<Mutex<CircuitBreakerMetricsCollector>>,
     /// All that found no room.
     overflow: Mutex<CircuitBreakerMetricsCollector>,
+    /// Circuits that are not closed in all of their instances, as of the last second.
+    restless: AtomicUsize,
     room: Arc<Room>,
     /// Who answers at the addresses that are called.
     meetings: Mutex<Meetings>,
@@ -95,6 +105,7 @@ impl Engine {
             clock: Arc::clone(&setup.clock),
             shards: (0..shards).map(|_| collector(&room)).collect(),
             overflow: collector(&Arc::new(Room::new(0))),
+            restless: AtomicUsize::new(0),
             room,
             meetings: Mutex::default(),
             seen: Seen::new(config.window_size() + REMEMBERED),
@@ -159,6 +170,28 @@ impl Engine {
         late
     }
 
+    /// What to add to spans of this request, in order of their places.
+    pub(super) fn enrichments(&self, request: &[u8], inspection: &Inspection) -> Vec<Enrichment> {
+        let shard_of: SmallVec<[usize; 4]> = inspection.resources.iter().map(|resource| self.shard_of(request, inspection, resource)).collect();
+        let mut found = Vec::new();
+        for (index, shard) in self.shards.iter().enumerate().filter(|(index, _)| shard_of.contains(index)) {
+            let mine = |resource: u32| shard_of.get(resource as usize) == Some(&index);
+            found.extend(shard.lock().enrich(request, inspection, mine));
+        }
+        found.sort_by_key(|one| one.span_id_at);
+        found
+    }
+
+    /// Circuits that are not closed in all of their instances, as of the last second.
+    pub(super) const fn restless(&self) -> &AtomicUsize {
+        &self.restless
+    }
+
+    /// Whether spans are enriched.
+    pub(super) fn enriches(&self) -> bool {
+        self.checked.load().enrich_spans
+    }
+
     fn shard_of(&self, request: &[u8], inspection: &Inspection, resource: &ResourceRecord) -> usize {
         let caller = [resource.environment, resource.namespace, resource.service].map(|text| inspection.text(request, text));
         let hash = FixedState::with_seed(0).hash_one(caller);
@@ -169,17 +202,19 @@ impl Engine {
     pub(super) fn advance(&self) -> Vec<CircuitEvent> {
         let now = self.clock.now();
         let mut events = Vec::new();
-        let (mut circuits, mut instances, mut lag) = (0, 0, 0);
+        let (mut circuits, mut instances, mut lag, mut restless) = (0, 0, 0, 0);
         let mut bytes = self.seen.bytes() + self.meetings.lock().bytes();
         for shard in self.shards.iter().chain([&self.overflow]) {
             let mut round = Round::default();
             while shard.lock().advance_some(&mut round, now, &mut events) {}
             circuits += round.circuits;
+            restless += round.restless;
             bytes += round.bytes;
             lag = lag.max(round.lag);
             instances += shard.lock().instances();
         }
         self.charge.lock().set(bytes);
+        self.restless.store(restless, Ordering::Relaxed);
         self.counts.held(circuits as u64, instances as u64, bytes as u64, lag as f64 / 1e9);
         self.counts.forgotten_early(self.seen.take_early());
         self.sorted(events)
@@ -199,7 +234,8 @@ impl Engine {
         events.sort_by(|left, right| {
             left.at.cmp(&right.at).then_with(|| left.circuit.cmp(&right.circuit)).then_with(|| left.instance.cmp(&right.instance))
         });
-        events.iter().for_each(|event| self.counts.event(event));
+        let told = events.iter().filter(|event| event.change != Change::InstanceGone);
+        told.for_each(|event| self.counts.event(event));
         events
     }
 

@@ -97,6 +97,7 @@ fn sentence(event: &CircuitEvent) -> String {
             None => format!("{circuit} recovered{instance}"),
         },
         Change::CallsStopped => format!("calls of {circuit} stopped after failures{instance}: perhaps a breaker opened"),
+        Change::InstanceGone => format!("the last instance of {circuit} that was open is gone{instance}"),
         Change::InferredTrip => format!("{circuit} would have opened if it had a breaker"),
         Change::InferredRecovery => format!("{circuit} would have recovered if it had a breaker"),
         Change::StateChange { from, to } => format!("{circuit} was set from {} to {}{instance}", from.name(), to.name()),

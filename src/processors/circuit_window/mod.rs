@@ -5,6 +5,8 @@ mod config;
 mod counts;
 mod detection;
 mod engine;
+mod enrich;
+mod incidents;
 mod logs;
 mod metrics;
 mod replay;
@@ -27,8 +29,8 @@ use crate::{
     config::schema_of,
     otlp::Signal,
     pipeline::{
-        Admission, Admit, Connector, Consumer, Factory, Faults, Future, Instance, Lifecycle, Outlets, Parsed, Payload, Processor, Receiver, Refusal,
-        Role, Section,
+        Admission, Admit, Connector, Consumer, Factory, Faults, Future, Instance, Lifecycle, Outlets, Parsed, Part, Payload, Processor, Receiver,
+        Refusal, Role, Section,
     },
 };
 
@@ -40,7 +42,7 @@ pub const FACTORY: Factory = Factory {
     about: "Works out circuits from spans: rolling windows, breaker events. A receiver of what it derives in other pipelines.",
     roles: &[
         Role { section: Section::Processors, signals: &[Signal::Traces] },
-        Role { section: Section::Receivers, signals: &[Signal::Metrics, Signal::Logs] },
+        Role { section: Section::Receivers, signals: &[Signal::Traces, Signal::Metrics, Signal::Logs] },
     ],
     in_place: true,
     schema: schema_of::<Config>,
@@ -122,36 +124,58 @@ struct Entrance {
 impl Consumer for Entrance {
     fn admit<'a>(&'a self, payload: &'a Payload) -> Admit<'a> {
         Box::pin(async move {
-            let mut inspected = SmallVec::with_capacity(payload.parts.len());
+            let mut inspected: SmallVec<[Inspected; 1]> = SmallVec::with_capacity(payload.parts.len());
             for part in &payload.parts {
                 let inspection = self.engine.inspect(part).map_err(|error| Refusal::Permanent { reason: error.to_string() })?;
-                inspected.push((part.bytes.clone(), inspection));
+                let enriched = self.engine.enriched(part, &inspection);
+                inspected.push(Inspected { request: part.bytes.clone(), inspection, enriched });
             }
-            let next = self.next.admit(payload).await?;
+            let admitted = passed_on(payload, &inspected);
+            let next = self.next.admit(admitted.as_ref().unwrap_or(payload)).await?;
             Ok(Box::new(Admitted { engine: Arc::clone(&self.engine), inspected, next }) as Box<dyn Admission>)
         })
     }
 }
 
+/// A request that was read.
+struct Inspected {
+    request: Bytes,
+    inspection: Inspection,
+    /// What goes on in its place, if something was added to its spans.
+    enriched: Option<Part>,
+}
+
+/// A payload with enriched parts in the place of those that were read; `None` if there are none.
+fn passed_on(payload: &Payload, inspected: &[Inspected]) -> Option<Payload> {
+    if inspected.iter().all(|one| one.enriched.is_none()) {
+        return None;
+    }
+    let enriched = |part: &Part| inspected.iter().find(|one| is_same(&one.request, part)).and_then(|one| one.enriched.clone());
+    let parts = payload.parts.iter().map(|part| enriched(part).unwrap_or_else(|| part.clone())).collect();
+    Some(Payload { signal: payload.signal, parts })
+}
+
 struct Admitted {
     engine: Arc<Engine>,
-    inspected: SmallVec<[(Bytes, Inspection); 1]>,
+    inspected: SmallVec<[Inspected; 1]>,
     next: Box<dyn Admission>,
 }
 
 impl Admission for Admitted {
     fn commit(self: Box<Self>, payload: Payload) {
-        let inspected = self.inspected.iter().filter(|(request, _)| self.inspected.len() == payload.parts.len() || is_part(request, &payload));
+        let all = self.inspected.len() == payload.parts.len();
         // Of a batch, what found no room elsewhere is not committed and does not count.
-        let committed: SmallVec<[&(Bytes, Inspection); 1]> = inspected.collect();
-        self.next.commit(payload);
-        for (request, inspection) in committed {
-            self.engine.apply(request, inspection);
+        let is_part = |one: &&Inspected| all || payload.parts.iter().any(|part| is_same(&one.request, part));
+        let committed: SmallVec<[&Inspected; 1]> = self.inspected.iter().filter(is_part).collect();
+        let passed_on = passed_on(&payload, &self.inspected);
+        self.next.commit(passed_on.unwrap_or(payload));
+        for one in committed {
+            self.engine.apply(&one.request, &one.inspection);
         }
     }
 }
 
-/// Whether a payload has this very request among its parts.
-fn is_part(request: &Bytes, payload: &Payload) -> bool {
-    payload.parts.iter().any(|part| part.bytes.as_ptr() == request.as_ptr())
+/// Whether a part is this very request.
+fn is_same(request: &Bytes, part: &Part) -> bool {
+    part.bytes.as_ptr() == request.as_ptr()
 }

@@ -7,7 +7,7 @@ use serde_yaml::Value;
 
 use super::{config::Config, engine::Engine};
 use crate::{
-    circuit::{circuit::Circuit, config::CircuitMetricsConfig, event::CircuitEvent},
+    circuit::{circuit::Circuit, config::CircuitMetricsConfig, event::CircuitEvent, state::Change},
     clock::{Clock, Manual, Wall},
     net::Listeners,
     otlp::{Checked, Malformed, Signal, check},
@@ -132,7 +132,8 @@ impl Replay {
 
     fn note(&mut self, events: Vec<CircuitEvent>) {
         let at = self.clock.now();
-        self.events.extend(events.into_iter().map(|event| Decided { at, event }));
+        let told = events.into_iter().filter(|event| event.change != Change::InstanceGone);
+        self.events.extend(told.map(|event| Decided { at, event }));
     }
 
     fn report(&mut self, interval: u64, remainder: u64) {

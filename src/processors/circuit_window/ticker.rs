@@ -1,5 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
+use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::{
@@ -11,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     engine::{Engine, Report},
+    incidents::{self, Incidents},
     replay::seconds_since,
 };
 use crate::{
-    circuit::event::CircuitEvent,
+    circuit::{event::CircuitEvent, key::CircuitKey, state::Change},
     otlp::Signal,
-    pipeline::{Outlets, Payload},
+    pipeline::{Outlet, Outlets, OverLimit, Part, Payload},
 };
 
 /// Events that wait at most, while nobody takes them.
@@ -39,13 +41,16 @@ pub(super) struct Ticker {
     outlets: Outlets,
     /// Told to nobody yet.
     waiting: Mutex<Vec<CircuitEvent>>,
+    incidents: Mutex<Incidents>,
+    /// Spans of incidents that were told to nobody yet.
+    waiting_spans: Mutex<Vec<(Arc<CircuitKey>, Span)>>,
     /// A second's buckets are closed: what is told then holds all that came before.
     closed: Notify,
 }
 
 impl Ticker {
     pub(super) fn new(id: String, engine: Arc<Engine>, outlets: Outlets) -> Self {
-        Self { id, engine, outlets, waiting: Mutex::default(), closed: Notify::new() }
+        Self { id, engine, outlets, waiting: Mutex::default(), incidents: Mutex::default(), waiting_spans: Mutex::default(), closed: Notify::new() }
     }
 
     /// Runs until it is stopped, then closes and tells everything.
@@ -60,7 +65,7 @@ impl Ticker {
 
     /// Counts and logs what was told to nobody in time.
     pub(super) fn give_up(&self) {
-        let events = self.waiting.lock().len();
+        let events = self.waiting.lock().len() + self.waiting_spans.lock().len();
         self.engine.counts().events_dropped(events as u64);
         tracing::error!(processor = self.id, events, "the last metrics and events found no room before the shutdown timeout; they are lost");
     }
@@ -90,16 +95,18 @@ impl Ticker {
         }
     }
 
-    /// Keeps events until they are told.
+    /// Keeps events until they are told, and the spans of incidents that they complete.
     fn keep(&self, events: Vec<CircuitEvent>) {
-        if !self.outlets.logs.is_connected() {
-            return;
+        let mut dropped = 0;
+        if self.outlets.traces.is_connected() {
+            let mut incidents = self.incidents.lock();
+            let spans = events.iter().flat_map(|event| incidents.follow(event)).collect();
+            dropped += keep_some(&mut self.waiting_spans.lock(), spans);
         }
-        let mut waiting = self.waiting.lock();
-        let room = EVENTS_MAX.saturating_sub(waiting.len());
-        let dropped = events.len().saturating_sub(room);
-        waiting.extend(events.into_iter().take(room));
-        drop(waiting);
+        if self.outlets.logs.is_connected() {
+            let events = events.into_iter().filter(|event| event.change != Change::InstanceGone).collect();
+            dropped += keep_some(&mut self.waiting.lock(), events);
+        }
         if dropped > 0 {
             self.engine.counts().events_dropped(dropped as u64);
             tracing::error!(processor = self.id, dropped, "events dropped: nobody takes those that wait");
@@ -143,18 +150,31 @@ impl Ticker {
         refused
     }
 
-    /// Sends the events that wait, in order. `false` if some still wait.
+    /// Sends the events that wait, in order, and the spans of incidents. `false` if some still wait.
     async fn tell(&self) -> bool {
+        let logs = |events: &[CircuitEvent]| self.engine.charged(self.engine.logs(events).encode_to_vec(), events.len());
+        let spans = |spans: &[(Arc<CircuitKey>, Span)]| self.engine.charged(incidents::request(spans).encode_to_vec(), spans.len());
+        self.tell_all(&self.waiting, Signal::Logs, &self.outlets.logs, logs).await
+            & self.tell_all(&self.waiting_spans, Signal::Traces, &self.outlets.traces, spans).await
+    }
+
+    async fn tell_all<T: Clone>(
+        &self,
+        waiting: &Mutex<Vec<T>>,
+        signal: Signal,
+        outlet: &Outlet,
+        request: impl Fn(&[T]) -> Result<Part, OverLimit>,
+    ) -> bool {
         loop {
-            let next: Vec<CircuitEvent> = self.waiting.lock().iter().take(EVENTS_A_REQUEST).cloned().collect();
+            let next: Vec<T> = waiting.lock().iter().take(EVENTS_A_REQUEST).cloned().collect();
             if next.is_empty() {
                 return true;
             }
-            let told = match self.engine.charged(self.engine.logs(&next).encode_to_vec(), next.len()) {
-                Ok(part) => self.outlets.logs.consume(Payload::new(Signal::Logs, part)).await.map_err(|refusal| refusal.to_string()),
+            let told = match request(&next) {
+                Ok(part) => outlet.consume(Payload::new(signal, part)).await.map_err(|refusal| refusal.to_string()),
                 Err(over) => Err(over.to_string()),
             };
-            let mut waiting = self.waiting.lock();
+            let mut waiting = waiting.lock();
             if let Err(reason) = told {
                 tracing::warn!(processor = self.id, reason, waiting = waiting.len(), "events found no room; they will be told again");
                 return false;
@@ -163,4 +183,12 @@ impl Ticker {
             waiting.drain(..next.len());
         }
     }
+}
+
+/// Keeps as many as there is room for; gives how many were dropped.
+fn keep_some<T>(waiting: &mut Vec<T>, new: Vec<T>) -> usize {
+    let room = EVENTS_MAX.saturating_sub(waiting.len());
+    let dropped = new.len().saturating_sub(room);
+    waiting.extend(new.into_iter().take(room));
+    dropped
 }

@@ -204,7 +204,8 @@ impl<'a, 'b> Series<'a, 'b> {
             previous: previous(1),
             exemplar: exemplars.failure,
         });
-        let source = totals.breaker.iter().find(|counts| counts.source != Source::Inferred).map(|counts| text("circuit_breaker.source", counts.source.name()));
+        let source =
+            totals.breaker.iter().find(|counts| counts.source != Source::Inferred).map(|counts| text("circuit_breaker.source", counts.source.name()));
         let incidents = totals.incident_duration.as_deref().map(|histogram| Latencies {
             name: "circuit_breaker.incident.duration",
             attributes: self.with(source),
@@ -268,7 +269,9 @@ impl<'a, 'b> Series<'a, 'b> {
         for (at, counts) in self.circuit.totals().breaker.iter().enumerate() {
             let before = self.circuit.sent.breaker.get(at);
             if counts.source == Source::Inferred {
-                for (index, name, now) in [(0, "circuit_breaker.inferred.trips", counts.trips), (3, "circuit_breaker.inferred.recoveries", counts.recoveries)] {
+                for (index, name, now) in
+                    [(0, "circuit_breaker.inferred.trips", counts.trips), (3, "circuit_breaker.inferred.recoveries", counts.recoveries)]
+                {
                     let count = Count { before: before.and_then(|before| before.get(index).copied()), now, since: counts.since };
                     self.counter(name, &[], count, None);
                 }

@@ -1,0 +1,140 @@
+//! What spans that pass are told of their circuits: the collector's part that only looks.
+
+use super::{
+    bucket::Outcome,
+    collector::CircuitBreakerMetricsCollector,
+    detect::rule::Meaning,
+    event::IncidentId,
+    inspect::{Inspection, SpanRecord, ToldRecord},
+    key::Target,
+    member::Member,
+    state::{Source, State},
+};
+
+/// What there is to add to a span: best effort, from states that are not final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enrichment {
+    /// Where in the request the span's id is.
+    pub span_id_at: u32,
+    /// The breaker's name, else the callee; `None` where the span says so itself.
+    pub name: Option<String>,
+    /// The state of the breaker in the instance that sent the span; `None` where the span says so itself.
+    pub state: Option<State>,
+    /// How that was found out.
+    pub source: Source,
+    /// How the call ended; `None` where the span says so itself.
+    pub outcome: Option<Outcome>,
+    /// The incident that goes on.
+    pub incident: Option<IncidentId>,
+}
+
+impl CircuitBreakerMetricsCollector {
+    /// What to add to spans of circuits that are not closed in the instance that sent them, and to calls that were
+    /// refused, of the resources that are `mine`. Changes nothing.
+    pub fn enrich(&self, request: &[u8], inspection: &Inspection, mine: impl Fn(u32) -> bool) -> Vec<Enrichment> {
+        let mut found = Vec::new();
+        let mut current: Option<(u32, Option<u32>)> = None;
+        let mut process_of = |resource: u32| match current {
+            Some((known, process)) if known == resource => process,
+            _ => {
+                let record = inspection.resources.get(resource as usize).copied().unwrap_or_default();
+                let process = self.find_process(request, inspection, &record);
+                current = Some((resource, process));
+                process
+            }
+        };
+        for span in inspection.spans.iter().filter(|span| mine(span.resource)) {
+            let process = process_of(span.resource);
+            found.extend(process.and_then(|process| self.enrich_call(process, span, request, inspection)));
+        }
+        for told in inspection.told.iter().filter(|told| mine(told.resource)) {
+            let process = process_of(told.resource);
+            found.extend(process.and_then(|process| self.enrich_refused(process, told, request, inspection)));
+        }
+        found.sort_by_key(|one| one.span_id_at);
+        found.dedup_by_key(|one| one.span_id_at);
+        found
+    }
+
+    fn enrich_call(&self, process: u32, span: &SpanRecord, request: &[u8], inspection: &Inspection) -> Option<Enrichment> {
+        let target = Target { named: span.target.named, text: inspection.text(request, span.target.text), port: span.target.port };
+        let seat = self.known_seat(process, &target)?;
+        let circuit = self.circuits.get(seat.circuit as usize)?;
+        let member = circuit.members.get(seat.member? as usize)?;
+        let state = member.provisional().unwrap_or(State::Closed);
+        if state == State::Closed && span.outcome != Outcome::Rejected {
+            return None;
+        }
+        // A span that names its breaker says the rest as well.
+        let says_itself = span.target.named;
+        Some(Enrichment {
+            span_id_at: span.ids.1,
+            name: (!says_itself).then(|| circuit.key().name()),
+            state: (!says_itself).then_some(state),
+            source: source(member),
+            outcome: (!says_itself).then_some(span.outcome),
+            incident: circuit.incident().map(|(id, _)| id),
+        })
+    }
+
+    fn enrich_refused(&self, index: u32, told: &ToldRecord, request: &[u8], inspection: &Inspection) -> Option<Enrichment> {
+        if !matches!(told.meaning, Meaning::Rejected | Meaning::Full) {
+            return None;
+        }
+        let name = inspection.text(request, told.name);
+        let circuit = self.refused_by(index, name).and_then(|number| self.circuits.get(number as usize));
+        let name = if name.is_empty() { circuit.map(|circuit| circuit.key().name()) } else { Some(String::from_utf8_lossy(name).into_owned()) };
+        Some(Enrichment {
+            span_id_at: told.ids.1,
+            name,
+            state: Some(if told.meaning == Meaning::Full { State::HalfOpen } else { State::Open }),
+            source: Source::Rejected,
+            outcome: Some(Outcome::Rejected),
+            incident: circuit.and_then(|circuit| circuit.incident()).map(|(id, _)| id),
+        })
+    }
+}
+
+/// How a member's state was found out.
+fn source(member: &Member) -> Source {
+    if member.reports() { Source::Reported } else { member.suspected_source().unwrap_or(Source::Rejected) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::circuit::{
+        collector::Room,
+        config::CircuitMetricsConfig,
+        inspect::{Rules, inspect},
+        testing::{SECOND, START, call, request, text, transition},
+    };
+
+    #[test]
+    fn spans_of_a_circuit_that_is_not_closed_are_enriched_and_no_others() {
+        let config = CircuitMetricsConfig::default();
+        let room = Arc::new(Room::new(config.max_circuits));
+        let mut collector = CircuitBreakerMetricsCollector::new(Arc::new(config), Arc::default(), room);
+        let to = |callee: &str, id: u64, end: u64| call(id, end - 1, end, vec![text("server.address", callee)]);
+        let mut tripped = to("pay", 1, START);
+        tripped.events = vec![transition(START - 1, "closed", "open")];
+        let first = request("shop", "a", vec![tripped]);
+        let seen = inspect(&first, 0, &Rules::default(), u64::MAX).unwrap();
+        assert_eq!(collector.enrich(&first, &seen, |_| true), [], "nothing is known yet");
+        collector.apply(&first, &seen, |_| true, START);
+        collector.advance(START + 30 * SECOND, &mut Vec::new());
+        let next = request("shop", "a", vec![to("pay", 2, START + SECOND), to("stock", 3, START + SECOND)]);
+        let seen = inspect(&next, 0, &Rules::default(), u64::MAX).unwrap();
+        let found = collector.enrich(&next, &seen, |_| true);
+        let [only] = &found[..] else { panic!("{found:?}") };
+        let id = &next[only.span_id_at as usize..][..8];
+        assert_eq!((id, only.name.as_deref(), only.state), (&2_u64.to_be_bytes()[..], Some("pay"), Some(State::Open)));
+        assert_eq!((only.source, only.outcome), (Source::Reported, Some(Outcome::Success)));
+        assert!(only.incident.is_some());
+        let other = request("shop", "b", vec![to("pay", 2, START + SECOND)]);
+        let seen = inspect(&other, 0, &Rules::default(), u64::MAX).unwrap();
+        assert_eq!(collector.enrich(&other, &seen, |_| true), [], "another instance is closed");
+    }
+}
