@@ -72,7 +72,7 @@ impl CircuitBreakerMetricsCollector {
         if !addresses.iter().any(|known| known.target() == address.target()) {
             addresses.push(address);
         }
-        self.by_key.insert_unique(hash, KeyPlace { hash, circuit: number }, |place| place.hash);
+        self.by_key.insert_unique(hash.spread(), KeyPlace { hash, circuit: number }, |place| place.hash.spread());
         let shown = shown(&key);
         let named = CircuitKey { caller: Arc::clone(&key.caller), text: callee.service.clone(), address: shown, ..CircuitKey::default() };
         self.rename(number, named, now);
@@ -97,7 +97,7 @@ impl CircuitBreakerMetricsCollector {
             return self.forget_address(number, &address.target());
         }
         let name = self.key_hash(&key.caller, &key.target());
-        if let Ok(entry) = self.by_key.find_entry(name, |place| place.circuit == number) {
+        if let Ok(entry) = self.by_key.find_entry(name.spread(), |place| place.circuit == number) {
             entry.remove();
         }
         let known = Address { doubts: 0, moves, ..address.clone() };
@@ -117,7 +117,7 @@ impl CircuitBreakerMetricsCollector {
             addresses.retain(|address| address.target() != *target);
         }
         let hash = self.key_hash(&caller, target);
-        if let Ok(entry) = self.by_key.find_entry(hash, |place| place.circuit == number) {
+        if let Ok(entry) = self.by_key.find_entry(hash.spread(), |place| place.circuit == number) {
             entry.remove();
         }
         let seat_hash = Hashed::of(std::hash::BuildHasher::hash_one(&self.hasher, target));

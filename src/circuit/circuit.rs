@@ -54,9 +54,7 @@ pub struct Circuit {
     pub(super) retired: bool,
     window: Rolling,
     totals: Totals,
-    incident: Option<Incident>,
-    /// An incident that ended with its last instance, and that instance; told when buckets are settled.
-    gone: Option<Box<(IncidentId, Arc<str>)>>,
+    incident: Option<Box<Incident>>,
     exemplars: Option<Box<Exemplars>>,
     /// What most circuits never have.
     detected: Option<Box<Detected>>,
@@ -67,18 +65,16 @@ pub struct Circuit {
 }
 
 /// How long calls that go well take: the mean of the logarithm of their nanoseconds and its mean deviation, over the
-/// last 500 or so that were looked at.
+/// last 250 or so that were looked at.
 #[derive(Clone, Copy, Debug, Default)]
 struct Usual {
     mean: f32,
     deviation: f32,
-    seen: u16,
-    /// What takes longer is slow, in microseconds; 0 until that is known.
-    slow_from: u32,
+    seen: u8,
 }
 
 /// Calls from which on it is known how long they usually take.
-const USUAL_FROM: u16 = 50;
+const USUAL_FROM: u8 = 50;
 /// No call that ends sooner is slow. Nanoseconds.
 const SLOW_MIN: u64 = 100_000_000;
 /// So many mean deviations above the mean is slow.
@@ -86,7 +82,7 @@ const SLOW_DEVIATIONS: f32 = 4.0;
 
 impl Usual {
     fn is_slow(&self, nanos: u64) -> bool {
-        nanos > SLOW_MIN && self.slow_from > 0 && nanos / 1_000 > u64::from(self.slow_from)
+        nanos > SLOW_MIN && self.seen >= USUAL_FROM && (nanos as f32).ln() > self.mean + SLOW_DEVIATIONS * self.deviation
     }
 
     fn see(&mut self, nanos: u64) {
@@ -97,16 +93,10 @@ impl Usual {
         if self.seen == 0 {
             (self.mean, self.deviation) = (log, 0.5);
         }
-        let weight = (1.0 / (f32::from(self.seen) + 1.0)).max(0.002);
+        let weight = 1.0 / (f32::from(self.seen) + 1.0);
         self.deviation += weight * ((log - self.mean).abs() - self.deviation);
         self.mean += weight * (log - self.mean);
         self.seen = self.seen.saturating_add(1);
-        if self.seen >= USUAL_FROM {
-            let micros = (self.mean + SLOW_DEVIATIONS * self.deviation).exp() / 1e3;
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-            let micros = micros.clamp(1.0, 4e9) as u32;
-            self.slow_from = micros;
-        }
     }
 }
 
@@ -140,6 +130,8 @@ struct Detected {
     inferred: Inferred,
     /// Not final yet: other instances may still tell of what was before.
     decided: Vec<Decided>,
+    /// An incident that ended with its last instance, and that instance; told when buckets are settled.
+    gone: Option<(IncidentId, Arc<str>)>,
 }
 
 /// A change that was decided in one instance.
@@ -222,7 +214,6 @@ impl Circuit {
             window: Rolling::default(),
             totals: Totals::default(),
             incident: None,
-            gone: None,
             exemplars: None,
             detected: None,
             sent: Sent::default(),
@@ -355,7 +346,7 @@ impl Circuit {
 
     /// The incident that goes on, and when it began.
     pub fn incident(&self) -> Option<(IncidentId, u64)> {
-        self.incident.map(|incident| (incident.id, incident.since))
+        self.incident.as_deref().map(|incident| (incident.id, incident.since))
     }
 
     /// Counts a call. `true` if it came late.
@@ -660,12 +651,12 @@ impl Circuit {
     fn follow_incident(&mut self, change: Change, at: u64, config: &CircuitMetricsConfig) -> (Option<IncidentId>, Option<u64>) {
         if change == Change::Trip && self.incident.is_none() {
             let id = IncidentId(std::hash::BuildHasher::hash_one(&FixedState::with_seed(0), (&*self.key, at)));
-            self.incident = Some(Incident { id, since: at });
+            self.incident = Some(Box::new(Incident { id, since: at }));
         }
         if change == Change::CallsStopped {
             return (None, None);
         }
-        let Some(incident) = self.incident else { return (None, None) };
+        let Some(incident) = self.incident.as_deref().copied() else { return (None, None) };
         if self.members.iter().any(|(_, member)| member.is_tripped()) {
             return (Some(incident.id), None);
         }
@@ -687,14 +678,14 @@ impl Circuit {
         if !self.members.iter().any(|(_, member)| member.is_tripped())
             && let Some(incident) = self.incident.take()
         {
-            self.gone = Some(Box::new((incident.id, Arc::clone(member.instance()))));
+            self.detected.get_or_insert_default().gone = Some((incident.id, Arc::clone(member.instance())));
         }
         true
     }
 
     /// Tells of an incident that ended because its last instance is gone.
     fn tell_gone(&mut self, at: u64, events: &mut Vec<CircuitEvent>) {
-        let Some((incident, instance)) = self.gone.take().map(|gone| *gone) else { return };
+        let Some((incident, instance)) = self.detected.as_mut().and_then(|detected| detected.gone.take()) else { return };
         events.push(CircuitEvent {
             at,
             circuit: Arc::clone(&self.key),
@@ -719,8 +710,8 @@ impl Circuit {
 
     /// Whether there is nothing to settle.
     pub(super) fn is_settled(&self) -> bool {
-        let decided = self.detected.as_ref().is_some_and(|detected| !detected.decided.is_empty());
-        !decided && self.gone.is_none() && self.window.is_empty() && self.members.iter().all(|(_, member)| !member.has_evidence())
+        let decided = self.detected.as_ref().is_some_and(|detected| !detected.decided.is_empty() || detected.gone.is_some());
+        !decided && self.window.is_empty() && self.members.iter().all(|(_, member)| !member.has_evidence())
     }
 
     /// Bytes it holds, itself included.
@@ -738,6 +729,7 @@ impl Circuit {
             + self.members.capacity() * (size_of::<Member>() + size_of::<usize>())
             + self.window.heap_bytes()
             + self.totals.heap_bytes()
+            + self.incident.as_ref().map_or(0, |_| size_of::<Incident>())
             + self.exemplars.as_ref().map_or(0, |_| size_of::<Exemplars>())
             + self
                 .detected

@@ -108,7 +108,7 @@ pub struct CircuitBreakerMetricsCollector {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeyPlace {
     /// Of caller and target: the name, or an address.
-    pub(super) hash: u64,
+    pub(super) hash: Hashed,
     pub(super) circuit: u32,
 }
 
@@ -514,22 +514,22 @@ impl CircuitBreakerMetricsCollector {
         let text = String::from_utf8_lossy(target.text).into();
         let key = CircuitKey { caller: Arc::clone(caller), named: target.named, text, port: target.port, ..CircuitKey::default() };
         let circuit = u32::try_from(self.circuits.insert(Box::new(Circuit::new(Arc::new(key), now)))).unwrap_or(u32::MAX);
-        self.by_key.insert_unique(hash, KeyPlace { hash, circuit }, |place| place.hash);
+        self.by_key.insert_unique(hash.spread(), KeyPlace { hash, circuit }, |place| place.hash.spread());
         Some(circuit)
     }
 
     /// The circuit of a target, if there is one.
-    pub(super) fn known_circuit(&self, hash: u64, caller: &Caller, target: &Target<'_>) -> Option<u32> {
+    pub(super) fn known_circuit(&self, hash: Hashed, caller: &Caller, target: &Target<'_>) -> Option<u32> {
         let is = |place: &KeyPlace| {
             let circuit = self.circuits.get(place.circuit as usize);
             circuit.is_some_and(|circuit| *circuit.key().caller == *caller && circuit.answers_to(target))
         };
-        self.by_key.find(hash, is).map(|place| place.circuit)
+        self.by_key.find(hash.spread(), is).map(|place| place.circuit)
     }
 
     /// What a circuit is found by.
-    pub(super) fn key_hash(&self, caller: &Caller, target: &Target<'_>) -> u64 {
-        hash_of(&self.hasher, caller, target)
+    pub(super) fn key_hash(&self, caller: &Caller, target: &Target<'_>) -> Hashed {
+        Hashed::of(hash_of(&self.hasher, caller, target))
     }
 
     /// Halves of calls that were noted since this was asked last.
@@ -670,7 +670,7 @@ impl CircuitBreakerMetricsCollector {
         let caller = &circuit.key().caller;
         let addresses = circuit.addresses.as_deref().map(Vec::as_slice).unwrap_or_default();
         for target in addresses.iter().map(Address::target).chain([circuit.key().target()]) {
-            if let Ok(entry) = self.by_key.find_entry(hash_of(&self.hasher, caller, &target), |place| place.circuit == number) {
+            if let Ok(entry) = self.by_key.find_entry(Hashed::of(hash_of(&self.hasher, caller, &target)).spread(), |place| place.circuit == number) {
                 entry.remove();
             }
         }

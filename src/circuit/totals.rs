@@ -28,7 +28,7 @@ pub struct Totals {
     /// Latencies of calls that failed, if one did.
     pub failure_duration: Option<Box<Histogram>>,
     /// Breaker events, by source.
-    pub breaker: Vec<BreakerCounts>,
+    pub breaker: Box<[BreakerCounts]>,
     /// Durations of incidents that ended.
     pub incident_duration: Option<Box<Histogram>>,
 }
@@ -98,8 +98,8 @@ impl Totals {
     pub fn breaker(&mut self, source: Source, born: u64) -> Option<&mut BreakerCounts> {
         if !self.breaker.iter().any(|counts| counts.source == source) {
             let (trips, recovery_attempts, recovery_attempt_failures, recoveries) = (0, 0, 0, 0);
-            self.breaker.reserve_exact(1);
-            self.breaker.push(BreakerCounts { source, trips, recovery_attempts, recovery_attempt_failures, recoveries, since: born });
+            let new = BreakerCounts { source, trips, recovery_attempts, recovery_attempt_failures, recoveries, since: born };
+            self.breaker = std::mem::take(&mut self.breaker).into_iter().chain([new]).collect();
         }
         self.breaker.iter_mut().find(|counts| counts.source == source)
     }
@@ -113,7 +113,7 @@ impl Totals {
     pub fn heap_bytes(&self) -> usize {
         let kinds: usize = self.errors.iter().map(|error| error.kind.len()).sum();
         let errors = self.errors.capacity() * size_of::<ErrorCount>();
-        let breaker = self.breaker.capacity() * size_of::<BreakerCounts>();
+        let breaker = self.breaker.len() * size_of::<BreakerCounts>();
         let boxed = |histogram: &Option<Box<Histogram>>| histogram.as_ref().map_or(0, |histogram| size_of::<Histogram>() + histogram.heap_bytes());
         let durations = self.success_duration.heap_bytes() + boxed(&self.failure_duration) + boxed(&self.incident_duration);
         kinds + errors + breaker + durations
