@@ -76,7 +76,7 @@ struct Usual {
 /// Calls from which on it is known how long they usually take.
 const USUAL_FROM: u8 = 50;
 /// No call that ends sooner is slow. Nanoseconds.
-const SLOW_MIN: u64 = 100_000_000;
+pub(super) const SLOW_MIN: u64 = 100_000_000;
 /// So many mean deviations above the mean is slow.
 const SLOW_DEVIATIONS: f32 = 4.0;
 

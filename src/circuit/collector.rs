@@ -277,10 +277,8 @@ impl CircuitBreakerMetricsCollector {
         inspection: &Inspection,
         applied: &mut Applied,
     ) {
-        let Some((resource, Some(process))) = current else { return };
-        let newest_end = inspection.resources.get(resource as usize).map_or(0, |resource| resource.newest_end);
-        applied.evidence_dropped += u64::from(!self.note_call(process, seat, span, request, newest_end));
-        self.note_healthy(seat, span, request, !inspection.roots.is_empty());
+        let Some((_, Some(process))) = current else { return };
+        applied.evidence_dropped += u64::from(!self.note_call(process, seat, span, request, inspection));
     }
 
     /// Counts spans in the one circuit of all that found no room, which tells no outcomes apart but refusals; gives
@@ -369,7 +367,7 @@ impl CircuitBreakerMetricsCollector {
         let [environment, namespace, service, instance] = texts.map(|text| String::from_utf8_lossy(text).into_owned().into_boxed_str());
         let (caller, habits) = self.habits_of(Caller { environment, namespace, service });
         let process =
-            Process { caller, habits, watch: None, instance: instance.into(), newest_end: 0, last_seen: now, seats: HashTable::new(), last: None };
+            Process { caller, habits, watch: None, instance: instance.into(), learned: 0, newest_end: 0, last_seen: now, seats: HashTable::new(), last: None };
         let index = u32::try_from(self.processes.insert(process)).unwrap_or(u32::MAX);
         let (processes, hasher) = (&self.processes, &self.hasher);
         self.by_resource.insert_unique(hasher.hash_one(texts), index, |index| {

@@ -16,6 +16,8 @@ pub(super) struct Process {
     /// While something there is worth a closer look.
     pub(super) watch: Option<Box<Watch>>,
     pub(super) instance: Arc<str>,
+    /// Traces that were learned from.
+    pub(super) learned: u16,
     /// The newest end of its spans.
     pub(super) newest_end: u64,
     /// When it was heard of last, by the clock.

@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::super::{
     bucket::Outcome,
+    circuit::SLOW_MIN,
     collector::CircuitBreakerMetricsCollector,
     detect::{
         lane::{Lane, Route},
@@ -32,6 +33,10 @@ const LONG: u64 = 100_000_000;
 /// Of healthy processes one trace in so many is learned from.
 const LEARNED_OF: u64 = 4;
 
+/// Once so many of a process were learned from, one in so many is.
+const LEARNED_ENOUGH: u16 = 400;
+const LEARNED_LATER_OF: u64 = 32;
+
 impl CircuitBreakerMetricsCollector {
     /// Begins to watch the processes that tell of breakers in this request.
     pub(in crate::circuit) fn watch(&mut self, request: &[u8], inspection: &Inspection, mine: &impl Fn(u32) -> bool, now: u64) {
@@ -45,17 +50,25 @@ impl CircuitBreakerMetricsCollector {
         }
     }
 
-    /// Notes a call of a process that is watched; of others only failures, which may explain a trip later: from the
-    /// second within few calls on the process is watched. `false` if there is no room for it.
+    /// Looks at a call for the sake of breakers: notes it where its process is watched; of others only failures, which may
+    /// explain a trip later: from the second within few calls on the process is watched. `false` if there is no room for
+    /// it.
     #[inline]
-    pub(in crate::circuit) fn note_call(&mut self, index: u32, seat: Seat, span: &SpanRecord, request: &[u8], newest_end: u64) -> bool {
-        if span.outcome == Outcome::Rejected {
+    pub(in crate::circuit) fn note_call(&mut self, index: u32, seat: Seat, span: &SpanRecord, request: &[u8], inspection: &Inspection) -> bool {
+        let Some(process) = self.processes.get(index as usize) else { return true };
+        let (watched, enough) = (process.watch.is_some(), process.learned >= LEARNED_ENOUGH);
+        let trace = trace_at(request, span.ids);
+        if trace.is_multiple_of(if enough { LEARNED_LATER_OF } else { LEARNED_OF }) {
+            self.note_healthy(seat, span, request, trace, !inspection.roots.is_empty());
+        }
+        let may_be_slow = span.end - span.start > SLOW_MIN;
+        if !watched && !may_be_slow && span.outcome == Outcome::Success || span.outcome == Outcome::Rejected {
             return true;
         }
-        let slow = self.circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.is_slow(span.end - span.start));
+        let slow = may_be_slow && self.circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.is_slow(span.end - span.start));
         let bad = slow || span.outcome == Outcome::Failure;
-        let watched = self.processes.get(index as usize).is_some_and(|process| process.watch.is_some());
         if bad {
+            let newest_end = inspection.resources.get(span.resource as usize).map_or(0, |resource| resource.newest_end);
             let route = Route::of(route_at(request, span.route));
             let call = Through { start: span.start, end: span.end, bad, operation: NO_OPERATION, route };
             self.note_failure(index, seat, call, watched, newest_end);
@@ -63,17 +76,24 @@ impl CircuitBreakerMetricsCollector {
         if !watched {
             return true;
         }
+        self.note_watched(index, seat, span, request, trace, bad)
+    }
+
+    fn note_watched(&mut self, index: u32, seat: Seat, span: &SpanRecord, request: &[u8], trace: u64, bad: bool) -> bool {
+        let Some(process) = self.processes.get_mut(index as usize) else { return true };
+        let (Some(watch), Some(circuit)) = (process.watch.as_mut(), self.circuits.get_mut(seat.circuit as usize)) else { return true };
         let url = route_at(request, span.route);
         let route = Route::of(url);
-        let lane = self.lane_of(seat.circuit, route);
-        if let Some(circuit) = self.circuits.get_mut(seat.circuit as usize).filter(|circuit| circuit.lanes().is_some()) {
+        let mut number = 0;
+        if circuit.lanes().is_some() {
             circuit.lanes_mut().note(route, url);
+            number = circuit.lane_of(route);
         }
-        let telling = self.state_in(lane, index) != State::Closed;
-        let Some(watch) = self.processes.get_mut(index as usize).and_then(|process| process.watch.as_mut()) else { return true };
+        let member = seat.member.and_then(|member| circuit.members.get(member as usize));
+        let telling = member.and_then(|member| member.suspected(number)).is_some_and(|suspect| suspect.state() != State::Closed);
         watch.sampled |= span.weight > SAMPLED;
-        let what = What::Call { lane, route, bad, telling };
-        watch.note(Mark { start: span.start, end: span.end, trace: trace_at(request, span.ids), what })
+        let what = What::Call { lane: Lane { circuit: seat.circuit, number }, route, bad, telling };
+        watch.note(Mark { start: span.start, end: span.end, trace, what })
     }
 
     #[cold]
@@ -155,7 +175,9 @@ impl CircuitBreakerMetricsCollector {
             self.met.push(Met::Answer { key: trace ^ span_at(request, root.parent), callee: Arc::clone(&process.caller) });
         }
         let Some(watch) = &mut process.watch else {
-            if trace.is_multiple_of(LEARNED_OF) && !root.aborted {
+            let of = if process.learned >= LEARNED_ENOUGH { LEARNED_LATER_OF } else { LEARNED_OF };
+            if trace.is_multiple_of(of) && !root.aborted {
+                process.learned = process.learned.saturating_add(1);
                 self.learning.roots.push((trace, index, root.operation, (root.start, root.end)));
             }
             return true;
@@ -166,19 +188,14 @@ impl CircuitBreakerMetricsCollector {
         watch.note(Mark { start: root.start, end: root.end, trace, what })
     }
 
-    /// Notes a call of a healthy process to learn from.
-    #[inline]
-    pub(in crate::circuit) fn note_healthy(&mut self, seat: Seat, span: &SpanRecord, request: &[u8], learns: bool) {
-        let trace = trace_at(request, span.ids);
-        if trace.is_multiple_of(LEARNED_OF)
-            && span.outcome == Outcome::Success
-            && let Some(circuit) = self.circuits.get_mut(seat.circuit as usize)
-        {
+    /// Notes a call to learn from.
+    fn note_healthy(&mut self, seat: Seat, span: &SpanRecord, request: &[u8], trace: u64, learns: bool) {
+        let Some(circuit) = self.circuits.get_mut(seat.circuit as usize) else { return };
+        if span.outcome == Outcome::Success {
             circuit.see_usual(span.end - span.start);
         }
-        if learns && trace.is_multiple_of(LEARNED_OF) {
-            let lanes = self.circuits.get(seat.circuit as usize).and_then(|circuit| circuit.lanes());
-            let number = lanes.map_or(0, |lanes| lanes.of_route(Route::of(route_at(request, span.route))));
+        if learns {
+            let number = circuit.lanes().map_or(0, |lanes| lanes.of_route(Route::of(route_at(request, span.route))));
             self.learning.calls.push((trace, Lane { circuit: seat.circuit, number }, span.start));
         }
         if span.target.address && trace.is_multiple_of(MET_OF) && self.met.len() < MET_MAX {
