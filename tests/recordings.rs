@@ -1,5 +1,7 @@
 //! Recordings of real breakers in real applications, held against the breakers' own logs.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{fs, path::PathBuf};

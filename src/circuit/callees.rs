@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    circuit::{Address, Circuit},
+    circuit::{Address, Addresses, Circuit},
     collector::{CircuitBreakerMetricsCollector, KeyPlace, join},
     key::{Caller, CircuitKey, Target},
     meeting::Introduction,
@@ -31,7 +31,7 @@ impl CircuitBreakerMetricsCollector {
         let is = |target: Target<'_>| Hashed::of(std::hash::BuildHasher::hash_one(hasher, target)) == *hash;
         let is_own = is(circuit.key().target());
         let is_known = !is_own && circuit_is_called(circuit, &callee.service);
-        let Some(address) = circuit.addresses.as_mut().and_then(|all| all.iter_mut().find(|address| is(address.target()))) else {
+        let Some(address) = circuit.addresses.as_mut().and_then(|all| all.0.iter_mut().find(|address| is(address.target()))) else {
             if is_own {
                 self.name(*number, 0, callee, now);
             }
@@ -59,7 +59,7 @@ impl CircuitBreakerMetricsCollector {
         let key = Arc::clone(circuit.key());
         let address = Address { text: key.text.clone(), port: key.port, doubts: 0, moves };
         if circuit_is_called(circuit, &callee.service) {
-            circuit.addresses.get_or_insert_default().push(address);
+            circuit.addresses.get_or_insert_default().0.push(address);
             return;
         }
         let target = Target { named: false, text: callee.service.as_bytes(), port: None };
@@ -68,7 +68,7 @@ impl CircuitBreakerMetricsCollector {
             return self.join_into(number, other, now);
         }
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
-        let addresses = circuit.addresses.get_or_insert_default();
+        let addresses = &mut circuit.addresses.get_or_insert_default().0;
         if !addresses.iter().any(|known| known.target() == address.target()) {
             addresses.push(address);
         }
@@ -91,7 +91,7 @@ impl CircuitBreakerMetricsCollector {
     fn move_out(&mut self, number: u32, address: &Address, moves: u8, callee: &Caller, now: u64) {
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         let key = Arc::clone(circuit.key());
-        let is_only = circuit.addresses.as_ref().is_some_and(|all| all.len() == 1);
+        let is_only = circuit.addresses.as_ref().is_some_and(|all| all.0.len() == 1);
         if !is_only {
             // What is called there from now on is a circuit of its own until its callee has said its name.
             return self.forget_address(number, &address.target());
@@ -114,7 +114,7 @@ impl CircuitBreakerMetricsCollector {
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         let caller = Arc::clone(&circuit.key().caller);
         if let Some(addresses) = &mut circuit.addresses {
-            addresses.retain(|address| address.target() != *target);
+            addresses.0.retain(|address| address.target() != *target);
         }
         let hash = self.key_hash(&caller, target);
         if let Ok(entry) = self.by_key.find_entry(hash.spread(), |place| place.circuit == number) {
@@ -144,7 +144,7 @@ impl CircuitBreakerMetricsCollector {
         circuit.changed = true;
         let key = Arc::clone(circuit.key());
         let mut members: Vec<_> = circuit.members.drain().collect();
-        let mut addresses = circuit.addresses.take().map(|all| *all).unwrap_or_default();
+        let mut addresses = circuit.addresses.take().map(|all| all.0).unwrap_or_default();
         if addresses.is_empty() {
             addresses.push(Address { text: key.text.clone(), port: key.port, doubts: 0, moves: 0 });
         }
@@ -154,7 +154,7 @@ impl CircuitBreakerMetricsCollector {
         }
         let Some(into) = self.circuits.get_mut(other as usize) else { return };
         into.last_seen = now;
-        let known = into.addresses.get_or_insert_default();
+        let known = &mut into.addresses.get_or_insert_default().0;
         known.extend(addresses);
         let forgotten = if known.len() > ADDRESSES_MAX { known.first().cloned() } else { None };
         for (index, process) in &mut self.processes {
@@ -196,7 +196,7 @@ fn circuit_is_called(circuit: &Circuit, name: &str) -> bool {
 
 fn circuit_of_address(circuit: Option<&mut Box<Circuit>>, address: Address) {
     if let Some(circuit) = circuit {
-        circuit.addresses = Some(Box::new(vec![address]));
+        circuit.addresses = Some(Box::new(Addresses(vec![address])));
     }
 }
 

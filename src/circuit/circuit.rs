@@ -47,7 +47,7 @@ pub struct Circuit {
     /// Moves on when totals begin anew, so that what was told of the old ones is not taken for the new.
     epoch: u32,
     /// Addresses of the callee, once its name is known.
-    pub(super) addresses: Option<Box<Vec<Address>>>,
+    pub(super) addresses: Option<Box<Addresses>>,
     /// How long its calls usually take.
     usual: Usual,
     /// Whether it goes on under another name: what it counted is told once more, then it ends.
@@ -99,6 +99,10 @@ impl Usual {
         self.seen = self.seen.saturating_add(1);
     }
 }
+
+/// Addresses that a circuit's callee has; boxed, since most circuits have none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Addresses(pub(super) Vec<Address>);
 
 /// An address that a circuit's callee has.
 #[derive(Clone, Debug)]
@@ -234,7 +238,7 @@ impl Circuit {
     /// Whether a span's target is its callee, by the name or by an address.
     #[inline]
     pub(super) fn answers_to(&self, target: &Target<'_>) -> bool {
-        self.key.is(target) || self.addresses.as_ref().is_some_and(|addresses| addresses.iter().any(|address| address.is(target)))
+        self.key.is(target) || self.addresses.as_ref().is_some_and(|addresses| addresses.0.iter().any(|address| address.is(target)))
     }
 
     /// Goes on under another name. What was told of the old one stays with what is given back, and is to be ended.
@@ -719,7 +723,7 @@ impl Circuit {
         let members: usize = self.members.iter().map(|(_, member)| member.heap_bytes()).sum();
         let texts = [&self.key.text, &self.key.address].map(|text| text.len());
         let address = |address: &Address| size_of::<Address>() + address.text.len();
-        let addresses = self.addresses.as_ref().map_or(0, |all| size_of::<Vec<Address>>() + all.iter().map(address).sum::<usize>());
+        let addresses = self.addresses.as_ref().map_or(0, |all| size_of::<Addresses>() + all.0.iter().map(address).sum::<usize>());
         let histograms = self.sent.histograms.as_deref().map_or(0, |sent| size_of_val(sent) + sent.iter().map(Histogram::heap_bytes).sum::<usize>());
         size_of::<Self>()
             + size_of::<CircuitKey>()

@@ -366,8 +366,17 @@ impl CircuitBreakerMetricsCollector {
         let texts = resource_texts(request, inspection, &record);
         let [environment, namespace, service, instance] = texts.map(|text| String::from_utf8_lossy(text).into_owned().into_boxed_str());
         let (caller, habits) = self.habits_of(Caller { environment, namespace, service });
-        let process =
-            Process { caller, habits, watch: None, instance: instance.into(), learned: 0, newest_end: 0, last_seen: now, seats: HashTable::new(), last: None };
+        let process = Process {
+            caller,
+            habits,
+            watch: None,
+            instance: instance.into(),
+            learned: 0,
+            newest_end: 0,
+            last_seen: now,
+            seats: HashTable::new(),
+            last: None,
+        };
         let index = u32::try_from(self.processes.insert(process)).unwrap_or(u32::MAX);
         let (processes, hasher) = (&self.processes, &self.hasher);
         self.by_resource.insert_unique(hasher.hash_one(texts), index, |index| {
@@ -666,7 +675,7 @@ impl CircuitBreakerMetricsCollector {
     /// Whatever led to a circuit leads nowhere.
     fn leave_keys(&mut self, number: u32, circuit: &Circuit) {
         let caller = &circuit.key().caller;
-        let addresses = circuit.addresses.as_deref().map(Vec::as_slice).unwrap_or_default();
+        let addresses = circuit.addresses.as_deref().map(|all| all.0.as_slice()).unwrap_or_default();
         for target in addresses.iter().map(Address::target).chain([circuit.key().target()]) {
             if let Ok(entry) = self.by_key.find_entry(Hashed::of(hash_of(&self.hasher, caller, &target)).spread(), |place| place.circuit == number) {
                 entry.remove();

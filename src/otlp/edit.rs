@@ -127,7 +127,7 @@ mod tests {
         #[test]
         fn fields_are_appended_to_the_spans_that_were_meant(shape in prop::collection::vec(prop::collection::vec(1_usize..4, 0..3), 0..4), chosen in any::<u64>()) {
             let mut id = 0_u64;
-            let mut span = || { id += 1; Message { span_id: id.to_be_bytes().to_vec(), name: "x".repeat(id as usize * 37 % 300), ..Message::default() } };
+            let mut span = || { id += 1; Message { span_id: id.to_be_bytes().to_vec(), name: "x".repeat(usize::try_from(id * 37 % 300).unwrap()), ..Message::default() } };
             let resource_spans = shape.iter().map(|scopes| ResourceSpans {
                 scope_spans: scopes.iter().map(|count| ScopeSpans { spans: (0..*count).map(|_| span()).collect(), ..ScopeSpans::default() }).collect(),
                 schema_url: "s".to_owned(),

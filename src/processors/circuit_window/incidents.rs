@@ -230,7 +230,7 @@ mod tests {
         (0..1_000).for_each(|_| drop(incidents.follow(&event(Change::RecoveryAttemptFailed, 20, None))));
         let ended = incidents.follow(&event(Change::InstanceGone, 30, None));
         let (_, span) = &ended[0];
-        assert_eq!((span.events.len(), span.dropped_events_count), (EVENTS_MAX, 1_002 - EVENTS_MAX as u32));
+        assert_eq!((span.events.len(), span.dropped_events_count as usize), (EVENTS_MAX, 1_002 - EVENTS_MAX));
         assert!(span.attributes.contains(&text("circuit_breaker.incident.end", "instance_gone")));
     }
 }

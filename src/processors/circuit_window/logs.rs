@@ -8,7 +8,11 @@ use opentelemetry_proto::tonic::{
 };
 
 use super::attributes::{float, number, resource, scope, text};
-use crate::circuit::{event::CircuitEvent, key::Caller, state::Change};
+use crate::circuit::{
+    event::CircuitEvent,
+    key::{Caller, authority},
+    state::Change,
+};
 
 /// Events as log records, one each.
 pub(super) fn request(events: &[CircuitEvent], now: u64) -> ExportLogsServiceRequest {
@@ -52,7 +56,9 @@ fn attributes(event: &CircuitEvent) -> Vec<KeyValue> {
     ];
     attributes.extend(event.change.state_after().map(|state| text("circuit_breaker.state", state.name())));
     if !event.circuit.address.is_empty() {
-        attributes.push(text("server.address", &*event.circuit.address));
+        let (_, host, port) = authority(event.circuit.address.as_bytes());
+        attributes.push(text("server.address", String::from_utf8_lossy(host)));
+        attributes.extend(port.map(|port| number("server.port", port.into())));
     }
     attributes.extend(event.circuit.callee().map(|callee| text("service.peer.name", callee)));
     if !event.instance.is_empty() {
