@@ -163,18 +163,23 @@ impl Habits {
         self.operations.get(operation as usize).map_or("", |operation| &operation.name)
     }
 
-    /// Learns from one unit which circuits the operation calls, in which order. Hits and misses are learned together:
-    /// hits alone would make an edge with a cache look steady.
-    pub(in crate::circuit) fn see(&mut self, operation: u32, called: &[Lane]) {
+    /// Learns from one unit which circuits the operation calls, in which order; of those whose breakers may have something
+    /// to do with it nothing. Hits and misses are learned together: hits alone would make an edge with a cache look steady.
+    /// Of a unit that broke off only hits are, since calls may be missing that would have come later.
+    pub(in crate::circuit) fn see(&mut self, operation: u32, called: &[Lane], broke_off: bool, may_learn: impl Fn(Lane) -> bool) {
         let Some(operation) = self.operations.get_mut(operation as usize) else { return };
         for lane in called {
             if operation.edges.len() < EDGES_MAX && !operation.edges.iter().any(|edge| edge.lane == *lane) {
                 operation.edges.push(Edge::new(*lane));
             }
         }
-        for edge in &mut operation.edges {
+        for edge in operation.edges.iter_mut().filter(|edge| may_learn(edge.lane)) {
+            let place = called.iter().position(|lane| *lane == edge.lane);
+            if broke_off && place.is_none() {
+                continue;
+            }
             edge.units += 1.0;
-            if let Some(place) = called.iter().position(|lane| *lane == edge.lane) {
+            if let Some(place) = place {
                 edge.calls += 1.0;
                 edge.place += (place as f32 - edge.place) / edge.calls.min(20.0);
             }
@@ -392,7 +397,7 @@ mod tests {
         for unit in 0..100 {
             let all = [7, 3, 9].map(Lane::of);
             let called = if unit % 10 == 0 { &all[..2] } else { &all[..] };
-            habits.see(checkout, if unit % 5 == 0 { called } else { &called[..2] });
+            habits.see(checkout, if unit % 5 == 0 { called } else { &called[..2] }, false, |_| true);
         }
         let usual = |habits: &Habits| habits.usual(checkout).iter().map(|(lane, _)| lane.circuit).collect::<Vec<_>>();
         assert_eq!(usual(&habits), [7, 3], "9 is called too rarely");
@@ -437,7 +442,7 @@ mod tests {
         let [charge_route, refund_route] = ["/charge", "/refund"].map(|path| Route::of(path.as_bytes()));
         let (all, own) = (Lane::of(7), Lane { circuit: 7, number: 1 });
         for (operation, routes) in [(pay, &[charge_route][..]), (refund, &[refund_route]), (exchange, &[charge_route, refund_route])] {
-            habits.see(operation, &[all]);
+            habits.see(operation, &[all], false, |_| true);
             routes.iter().for_each(|route| habits.route(operation, all, *route, *route == routes[0]));
         }
         assert_eq!(habits.refused(exchange, all, &[refund_route]), Some(charge_route));

@@ -224,7 +224,7 @@ impl CircuitBreakerMetricsCollector {
             let habits = self.habits_of_process(process);
             let Some(habits) = habits else { continue };
             if let Some(operation) = habits.operation(inspection.text(request, operation)) {
-                habits.see(operation, &called);
+                habits.see(operation, &called, false, |_| true);
             }
         }
         learning.calls.clear();

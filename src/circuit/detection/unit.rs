@@ -136,6 +136,9 @@ impl CircuitBreakerMetricsCollector {
                 habits.into_iter().for_each(|habits| habits.reject(seen.operation, lane));
             }
             self.suspect_told(index, lane, seen, told, &mut splits, now);
+            if let Some(operation) = seen.operation.filter(|_| seen.whole) {
+                self.learn_unit(index, seen, operation, Some(lane));
+            }
         }
         splits
     }
@@ -153,11 +156,7 @@ impl CircuitBreakerMetricsCollector {
             (false, _) => usize::MAX,
         };
         let missing: SmallVec<[(Lane, f32); 4]> = missing.copied().take(telling).collect();
-        let concerned = usual.iter().map(|(lane, _)| *lane).chain(seen.called.iter().copied());
-        let healthy = !seen.aborted && calls.iter().all(|(_, call)| !call.bad) && self.all_well(concerned, index, seen.root.end);
-        if healthy && let Some(habits) = self.habits_of_process(index) {
-            habits.see(operation, &seen.called);
-        }
+        self.learn_unit(index, seen, operation, None);
         if self.config.detection.silence {
             for (lane, share) in missing {
                 // It was not called after what came before it and before what came after it.
@@ -174,12 +173,21 @@ impl CircuitBreakerMetricsCollector {
         self.circuits.get(lane.circuit as usize)?.lanes()?.name(lane.number)
     }
 
-    /// Whether these breakers are closed and their calls go well: only then is there something to learn.
-    fn all_well(&self, mut lanes: impl Iterator<Item = Lane>, index: u32, now: u64) -> bool {
-        lanes.all(|lane| {
-            let suspect = self.suspect_in(lane, index);
-            suspect.is_none_or(|suspect| suspect.state() == State::Closed && !suspect.is_distressed(now))
-        })
+    /// Learns what an operation calls, where breakers are closed and calls go well; the one that is to blame for a refusal
+    /// is left out.
+    fn learn_unit(&mut self, index: u32, seen: &Seen<'_>, operation: u32, blamed: Option<Lane>) {
+        let known = self.habits_of_process(index).map(|habits| habits.known(operation).collect::<SmallVec<[Lane; 4]>>());
+        let concerned = known.into_iter().flatten().chain(seen.called.iter().copied());
+        let is_well = |lane: &Lane| {
+            let went_wrong = seen.unit.calls.iter().any(|(other, call)| other == lane && call.bad);
+            let suspect = self.suspect_in(*lane, index);
+            let is_well = suspect.is_none_or(|suspect| suspect.state() == State::Closed && !suspect.is_distressed(seen.root.end));
+            is_well && !went_wrong && Some(*lane) != blamed
+        };
+        let well: SmallVec<[Lane; 8]> = concerned.filter(is_well).collect();
+        if let Some(habits) = self.habits_of_process(index) {
+            habits.see(operation, &seen.called, seen.aborted || blamed.is_some(), |lane| well.contains(&lane));
+        }
     }
 
     fn suspect_missing(&mut self, index: u32, missing: &Missing, seen: &Seen<'_>, splits: &mut Splits) {

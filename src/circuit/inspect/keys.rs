@@ -108,6 +108,8 @@ pub(super) struct Fixed {
     pub(super) error_type: Slot,
     pub(super) scheme: Slot,
     pub(super) old_scheme: Slot,
+    /// Written by a Fuseboard on the way: what it says of breakers is no application's word.
+    pub(super) own: Slot,
 }
 
 /// How spans are read.
@@ -189,7 +191,7 @@ impl Rules {
             states: 0,
             routes: 0,
             outcomes: 0,
-            fixed: Fixed { http_status: 0, old_http_status: 0, grpc_status: 0, rpc_status: 0, error_type: 0, scheme: 0, old_scheme: 0 },
+            fixed: Fixed { http_status: 0, old_http_status: 0, grpc_status: 0, rpc_status: 0, error_type: 0, scheme: 0, old_scheme: 0, own: 0 },
             transition_events: Vec::new(),
             transition_from: Vec::new(),
             transition_to: Vec::new(),
@@ -222,6 +224,7 @@ impl Rules {
             error_type: slots.of("error.type")?,
             scheme: slots.of("url.scheme")?,
             old_scheme: slots.of("http.scheme")?,
+            own: slots.of("circuit_breaker.source")?,
         };
         let routes = slots.all(&["url.full", "http.url", "rpc.method"].map(str::to_owned))?;
         let mut shapes = [Shape::Name; SLOTS_MAX];

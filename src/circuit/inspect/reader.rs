@@ -192,6 +192,9 @@ impl<'a> Visitor<'a> for Reader<'a> {
             if let Some(record) = self.inspection.resources.last_mut() {
                 record.newest_end = record.newest_end.max(span.end);
             }
+            if self.present >> self.rules.fixed.own & 1 == 1 {
+                self.present &= !(self.rules.names | self.rules.states | self.rules.outcomes);
+            }
             let told = if self.may_tell(span) { self.told(span) } else { None };
             match self.target(span) {
                 Some(target) => {
