@@ -464,7 +464,7 @@ impl Suspect {
     fn opened_by(&self, start: u64, end: u64, context: Context<'_>) -> (Option<u64>, Option<u64>) {
         let before = || self.calls.iter().filter(|call| call.start < start && call.end <= end);
         // What goes past the breaker tells nothing, as far as that is known.
-        let through = |call: &&Through| context.guarded.contains(&call.operation);
+        let through = |call: &&Through| call.operation == NO_OPERATION || context.guarded.contains(&call.operation);
         let any = before().any(|call| through(&call));
         let before = || before().filter(move |call| !any || through(call));
         let behind = Some(self.behind).filter(|behind| *behind < start);
@@ -483,7 +483,8 @@ impl Suspect {
 
     fn open(&mut self, change: Change, start: u64, end: u64, context: Context<'_>) {
         let (bad, any) = self.opened_by(start, end, context);
-        let seen = bad.or(any).unwrap_or(start);
+        // A call may go on after the breaker gave it up.
+        let seen = bad.or(any).unwrap_or(start).min(start);
         let at = if context.sampled { seen.midpoint(start) } else { seen };
         (self.state, self.opened, self.first_rejected) = (Known::Open, at, start);
         self.silence = Silence::default();
