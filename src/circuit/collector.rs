@@ -13,6 +13,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::{
+    answers::Answers,
     bucket::Outcome,
     circuit::{Address, Call, Circuit, Reshape},
     config::CircuitMetricsConfig,
@@ -98,6 +99,8 @@ pub struct CircuitBreakerMetricsCollector {
     pub(super) learning: Learning,
     /// Halves of calls that may tell a callee's name; the other half may be another shard's.
     pub(super) met: Vec<Met>,
+    /// What callees answered, also those of other shards.
+    pub(super) answers: Arc<Answers>,
     /// Circuits that ended and whose series have to be ended too.
     ended: Vec<Circuit>,
     pub(super) instances: usize,
@@ -190,10 +193,16 @@ impl CircuitBreakerMetricsCollector {
             callers: Vec::new(),
             learning: Learning::default(),
             met: Vec::new(),
+            answers: Arc::default(),
             ended: Vec::new(),
             instances: 0,
             next_sweep: 0,
         }
+    }
+
+    /// Shares with other collectors what callees answered.
+    pub fn share(&mut self, answers: &Arc<Answers>) {
+        self.answers = Arc::clone(answers);
     }
 
     /// Goes over to other settings. Where the shape of the windows changed they begin anew; counters go on.
@@ -372,6 +381,8 @@ impl CircuitBreakerMetricsCollector {
             watch: None,
             instance: instance.into(),
             learned: 0,
+            roots: 0,
+            broke_off: [(0, 0); 2],
             newest_end: 0,
             last_seen: now,
             seats: HashTable::new(),

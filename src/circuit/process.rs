@@ -18,6 +18,9 @@ pub(super) struct Process {
     pub(super) instance: Arc<str>,
     /// Traces that were learned from.
     pub(super) learned: u16,
+    /// What it was asked, and number and end of the last that ended with an error.
+    pub(super) roots: u32,
+    pub(super) broke_off: [(u32, u64); 2],
     /// The newest end of its spans.
     pub(super) newest_end: u64,
     /// When it was heard of last, by the clock.
@@ -37,6 +40,9 @@ pub(super) struct Seat {
     pub(super) member: Option<u32>,
 }
 
+/// Errors that are further apart have nothing to do with each other. Nanoseconds.
+const QUIET: u64 = 30_000_000_000;
+
 /// Half of a hash: a table of these knows where each belongs without looking at what was hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hashed(u32);
@@ -54,6 +60,14 @@ impl Hashed {
 }
 
 impl Process {
+    /// Notes that something it was asked ended with an error; `true` if that is one of two in five, or of three in ten.
+    pub(super) fn breaks_off(&mut self, end: u64) -> bool {
+        let [first, second] = self.broke_off;
+        self.broke_off = [(self.roots, end), first];
+        let close = |(before, at): (u32, u64), roots: u32| at > 0 && self.roots.wrapping_sub(before) < roots && end.abs_diff(at) < QUIET;
+        close(first, 5) || close(second, 10)
+    }
+
     /// Circuits it has a place in, each once.
     pub(super) fn circuits(&self) -> impl Iterator<Item = u32> {
         let mut circuits: SmallVec<[u32; 8]> = self.seats.iter().map(|seat| seat.circuit).collect();

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::super::{
+    answers::Span,
     bucket::Outcome,
     circuit::SLOW_MIN,
     collector::CircuitBreakerMetricsCollector,
@@ -123,7 +124,7 @@ impl CircuitBreakerMetricsCollector {
         }
         for root in inspection.roots.iter().filter(|root| mine(root.resource)) {
             let Some(process) = self.process_of(request, inspection, root.resource, &mut current, now) else { continue };
-            dropped += u64::from(!self.note_root(process, root, request, inspection));
+            dropped += u64::from(!self.note_root(process, root, request, inspection, now));
         }
         self.learn(request, inspection);
         dropped
@@ -168,9 +169,17 @@ impl CircuitBreakerMetricsCollector {
         by_name.or_else(|| process.only_circuit()).or_else(|| process.circuits().find(not_closed))
     }
 
-    fn note_root(&mut self, index: u32, root: &RootRecord, request: &[u8], inspection: &Inspection) -> bool {
+    fn note_root(&mut self, index: u32, root: &RootRecord, request: &[u8], inspection: &Inspection, now: u64) -> bool {
         let Some(process) = self.processes.get_mut(index as usize) else { return true };
         let trace = trace_at(request, root.ids);
+        process.roots = process.roots.wrapping_add(1);
+        if root.parent != 0 && self.answers.are_wanted(now) {
+            self.answers.note(trace, &process.caller.service, Span { start: root.start, end: root.end });
+        }
+        if root.aborted && process.breaks_off(root.end) {
+            let newest_end = inspection.resources.get(root.resource as usize).map_or(0, |resource| resource.newest_end);
+            process.watch.get_or_insert_with(|| Box::new(Watch::new(newest_end))).worth(root.end);
+        }
         if root.parent != 0 && trace.is_multiple_of(MET_OF) && self.met.len() < MET_MAX {
             self.met.push(Met::Answer { key: trace ^ span_at(request, root.parent), callee: Arc::clone(&process.caller) });
         }

@@ -53,6 +53,7 @@ impl CircuitBreakerMetricsCollector {
     pub(in crate::circuit) fn detect(&mut self, index: usize, watermark: u64, now: u64) {
         let Some(process) = self.processes.get_mut(index) else { return };
         let Some(mut watch) = process.watch.take() else { return };
+        self.answers.want(now);
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         for mark in watch.take_due(watermark) {
             let splits = match &mark.what {
@@ -147,15 +148,23 @@ impl CircuitBreakerMetricsCollector {
     fn look_for_missing(&mut self, index: u32, seen: &Seen<'_>, operation: u32, splits: &mut Splits) {
         let Some(habits) = self.habits_of_process(index) else { return };
         let usual = habits.usual(operation);
-        let missing = usual.iter().filter(|(lane, _)| !seen.called.contains(lane));
         let calls = &seen.unit.calls;
+        let not_called: SmallVec<[(Lane, f32); 4]> = usual.iter().copied().filter(|(lane, _)| !seen.called.contains(lane)).collect();
+        let (answered, missing): (SmallVec<[(Lane, f32); 4]>, SmallVec<[(Lane, f32); 4]>) =
+            not_called.into_iter().partition(|(lane, _)| self.is_answered(*lane, seen));
+        for (lane, _) in &answered {
+            self.suspect_answered(index, *lane, operation, seen);
+        }
+        if !answered.is_empty() {
+            return;
+        }
         // What broke off says nothing of calls that would have come later, and nothing at all if a call is to blame.
         let telling = match (seen.aborted, calls.iter().any(|(_, call)| call.bad)) {
             (true, true) => 0,
             (true, false) => 1,
             (false, _) => usize::MAX,
         };
-        let missing: SmallVec<[(Lane, f32); 4]> = missing.copied().take(telling).collect();
+        let missing: SmallVec<[(Lane, f32); 4]> = missing.into_iter().take(telling).collect();
         self.learn_unit(index, seen, operation, None);
         if self.config.detection.silence {
             for (lane, share) in missing {
@@ -171,6 +180,23 @@ impl CircuitBreakerMetricsCollector {
     /// The own name of a breaker.
     fn breaker_name(&self, lane: Lane) -> Option<&Arc<str>> {
         self.circuits.get(lane.circuit as usize)?.lanes()?.name(lane.number)
+    }
+
+    /// Whether a callee answered within a unit, though nothing says that it was asked.
+    fn is_answered(&self, lane: Lane, seen: &Seen<'_>) -> bool {
+        let callee = self.circuits.get(lane.circuit as usize).map(|circuit| &circuit.key().text);
+        let answer = callee.and_then(|callee| self.answers.of(seen.root.trace, callee));
+        answer.is_some_and(|answer| (seen.root.start..=seen.root.end).contains(&answer.start))
+    }
+
+    /// A call that only its callee tells of: its client gave it up, or its span was lost.
+    fn suspect_answered(&mut self, index: u32, lane: Lane, operation: u32, seen: &Seen<'_>) {
+        let Some(circuit) = self.circuits.get(lane.circuit as usize) else { return };
+        let Some(answer) = self.answers.of(seen.root.trace, &circuit.key().text) else { return };
+        let end = answer.end.clamp(answer.start, seen.root.end.max(answer.start));
+        let bad = seen.aborted || circuit.is_slow(end - answer.start);
+        let call = Through { start: answer.start, end, bad, operation, route: Route::default() };
+        self.suspect_call(index, lane, Some(Some(operation)), call);
     }
 
     /// Learns what an operation calls, where breakers are closed and calls go well; the one that is to blame for a refusal

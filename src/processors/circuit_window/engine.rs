@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     circuit::{
+        answers::Answers,
         circuit::Circuit,
         collector::{CircuitBreakerMetricsCollector, Room, Round},
         config::CircuitMetricsConfig,
@@ -57,6 +58,8 @@ pub(super) struct Engine {
     room: Arc<Room>,
     /// Who answers at the addresses that are called.
     meetings: Mutex<Meetings>,
+    /// What callees answered, where callers say nothing of having asked.
+    answers: Arc<Answers>,
     seen: Seen,
     ledger: Arc<Ledger>,
     charge: Mutex<Charge>,
@@ -99,14 +102,19 @@ impl Engine {
     pub(super) fn new(checked: Checked, setup: &Setup, shards: usize) -> Self {
         let (config, selection) = (Arc::new(checked.circuit.clone()), Arc::new(checked.selection.clone()));
         let room = Arc::new(Room::new(config.max_circuits));
-        let collector =
-            |room: &Arc<Room>| Mutex::new(CircuitBreakerMetricsCollector::new(Arc::clone(&config), Arc::clone(&selection), Arc::clone(room)));
+        let answers: Arc<Answers> = Arc::default();
+        let collector = |room: &Arc<Room>| {
+            let mut collector = CircuitBreakerMetricsCollector::new(Arc::clone(&config), Arc::clone(&selection), Arc::clone(room));
+            collector.share(&answers);
+            Mutex::new(collector)
+        };
         Self {
             clock: Arc::clone(&setup.clock),
             shards: (0..shards).map(|_| collector(&room)).collect(),
             overflow: collector(&Arc::new(Room::new(0))),
             restless: AtomicUsize::new(0),
             room,
+            answers: Arc::clone(&answers),
             meetings: Mutex::default(),
             seen: Seen::new(config.window_size() + REMEMBERED),
             ledger: Arc::clone(&setup.ledger),
@@ -203,7 +211,7 @@ impl Engine {
         let now = self.clock.now();
         let mut events = Vec::new();
         let (mut circuits, mut instances, mut lag, mut restless) = (0, 0, 0, 0);
-        let mut bytes = self.seen.bytes() + self.meetings.lock().bytes();
+        let mut bytes = self.seen.bytes() + self.meetings.lock().bytes() + self.answers.bytes();
         for shard in self.shards.iter().chain([&self.overflow]) {
             let mut round = Round::default();
             while shard.lock().advance_some(&mut round, now, &mut events) {}
