@@ -7,6 +7,7 @@ use super::{
     collector::{CircuitBreakerMetricsCollector, KeyPlace, join},
     key::{Caller, CircuitKey, Target},
     meeting::Introduction,
+    member::Member,
     process::Hashed,
 };
 
@@ -16,7 +17,7 @@ const DOUBTS_MAX: u8 = 3;
 /// An address that moves so often is shared by several callees, and keeps its own name.
 const MOVES_MAX: u8 = 2;
 
-/// Addresses of one callee that are remembered; the oldest are forgotten first.
+/// Addresses of one callee that are remembered; what is called at further ones stays a circuit of its own.
 const ADDRESSES_MAX: usize = 64;
 
 impl CircuitBreakerMetricsCollector {
@@ -30,9 +31,9 @@ impl CircuitBreakerMetricsCollector {
         let hasher = &self.hasher;
         let is = |target: Target<'_>| Hashed::of(std::hash::BuildHasher::hash_one(hasher, target)) == *hash;
         let is_own = is(circuit.key().target());
-        let is_known = !is_own && circuit_is_called(circuit, &callee.service);
+        let is_known = circuit_is_called(circuit, &callee.service);
         let Some(address) = circuit.addresses.as_mut().and_then(|all| all.0.iter_mut().find(|address| is(address.target()))) else {
-            if is_own {
+            if is_own && !is_known {
                 self.name(*number, 0, callee, now);
             }
             return;
@@ -58,14 +59,16 @@ impl CircuitBreakerMetricsCollector {
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         let key = Arc::clone(circuit.key());
         let address = Address { text: key.text.clone(), port: key.port, doubts: 0, moves };
-        if circuit_is_called(circuit, &callee.service) {
-            circuit.addresses.get_or_insert_default().0.push(address);
-            return;
-        }
         let target = Target { named: false, text: callee.service.as_bytes(), port: None };
         let hash = self.key_hash(&key.caller, &target);
         if let Some(other) = self.known_circuit(hash, &key.caller, &target).filter(|other| *other != number) {
-            return self.join_into(number, other, now);
+            let addresses = |number: u32| self.circuits.get(number as usize).and_then(|circuit| circuit.addresses.as_ref()).map_or(1, |all| all.0.len());
+            // What is under way is told first; the next introduction tries again.
+            let waits = [number, other].iter().any(|number| self.circuits.get(*number as usize).is_some_and(|circuit| circuit.has_news()));
+            if !waits && addresses(number) + addresses(other) <= ADDRESSES_MAX {
+                self.join_into(number, other, now);
+            }
+            return;
         }
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         let addresses = &mut circuit.addresses.get_or_insert_default().0;
@@ -97,11 +100,11 @@ impl CircuitBreakerMetricsCollector {
             return self.forget_address(number, &address.target());
         }
         let name = self.key_hash(&key.caller, &key.target());
-        if let Ok(entry) = self.by_key.find_entry(name.spread(), |place| place.circuit == number) {
+        if let Ok(entry) = self.by_key.find_entry(name.spread(), |place| place.hash == name && place.circuit == number) {
             entry.remove();
         }
         let known = Address { doubts: 0, moves, ..address.clone() };
-        circuit_of_address(self.circuits.get_mut(number as usize), known);
+        set_address(self.circuits.get_mut(number as usize), known);
         let bare = CircuitKey { caller: Arc::clone(&key.caller), text: address.text.clone(), port: address.port, ..CircuitKey::default() };
         self.rename(number, bare, now);
         if moves < MOVES_MAX {
@@ -117,13 +120,13 @@ impl CircuitBreakerMetricsCollector {
             addresses.0.retain(|address| address.target() != *target);
         }
         let hash = self.key_hash(&caller, target);
-        if let Ok(entry) = self.by_key.find_entry(hash.spread(), |place| place.circuit == number) {
+        if let Ok(entry) = self.by_key.find_entry(hash.spread(), |place| place.hash == hash && place.circuit == number) {
             entry.remove();
         }
         let seat_hash = Hashed::of(std::hash::BuildHasher::hash_one(&self.hasher, target));
         for (_, process) in &mut self.processes {
             process.last = None;
-            if let Ok(entry) = process.seats.find_entry(seat_hash.spread(), |seat| seat.circuit == number) {
+            if let Ok(entry) = process.seats.find_entry(seat_hash.spread(), |seat| seat.hash == seat_hash && seat.circuit == number) {
                 let seat = entry.remove().0;
                 if !process.seats.iter().any(|other| other.circuit == number)
                     && let Some(circuit) = self.circuits.get_mut(number as usize)
@@ -144,6 +147,8 @@ impl CircuitBreakerMetricsCollector {
         circuit.changed = true;
         let key = Arc::clone(circuit.key());
         let mut members: Vec<_> = circuit.members.drain().collect();
+        // Its breakers have other numbers there.
+        members.iter_mut().for_each(Member::forget_suspects);
         let mut addresses = circuit.addresses.take().map(|all| all.0).unwrap_or_default();
         if addresses.is_empty() {
             addresses.push(Address { text: key.text.clone(), port: key.port, doubts: 0, moves: 0 });
@@ -156,7 +161,6 @@ impl CircuitBreakerMetricsCollector {
         into.last_seen = now;
         let known = &mut into.addresses.get_or_insert_default().0;
         known.extend(addresses);
-        let forgotten = if known.len() > ADDRESSES_MAX { known.first().cloned() } else { None };
         for (index, process) in &mut self.processes {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             if !process.seats.iter().any(|seat| seat.circuit == number) {
@@ -184,9 +188,6 @@ impl CircuitBreakerMetricsCollector {
             }
         }
         self.habits.iter_mut().for_each(|(_, habits)| habits.replace(number, other));
-        if let Some(forgotten) = forgotten {
-            self.forget_address(other, &forgotten.target());
-        }
     }
 }
 
@@ -194,7 +195,7 @@ fn circuit_is_called(circuit: &Circuit, name: &str) -> bool {
     *circuit.key().text == *name && circuit.key().port.is_none()
 }
 
-fn circuit_of_address(circuit: Option<&mut Box<Circuit>>, address: Address) {
+fn set_address(circuit: Option<&mut Box<Circuit>>, address: Address) {
     if let Some(circuit) = circuit {
         circuit.addresses = Some(Box::new(Addresses(vec![address])));
     }

@@ -343,6 +343,12 @@ impl Circuit {
         counts.iter().any(|count| *count > 0).then_some(counts)
     }
 
+    /// Whether something is under way that has not been told to its end.
+    pub(super) fn has_news(&self) -> bool {
+        let decided = self.detected.as_ref().is_some_and(|detected| !detected.decided.is_empty() || detected.gone.is_some());
+        decided || self.incident.is_some() || self.is_tripped()
+    }
+
     /// Whether an instance is not closed, as far as is known.
     pub(super) fn is_restless(&self) -> bool {
         self.incident.is_some() || self.members.iter().any(|(_, member)| member.provisional().is_some_and(|state| state != State::Closed))
@@ -646,7 +652,7 @@ impl Circuit {
         if let Some(count) = in_bucket {
             *count = count.saturating_add(1);
         }
-        if change == Change::Trip {
+        if change == Change::Trip && ids != [0; 24] {
             self.exemplars.get_or_insert_default().trip = Some(Exemplar { at, nanos: 0, ids });
         }
     }

@@ -83,7 +83,7 @@ impl Room {
 #[derive(Debug)]
 pub struct CircuitBreakerMetricsCollector {
     pub(super) config: Arc<CircuitMetricsConfig>,
-    selection: Arc<Selection>,
+    pub(super) selection: Arc<Selection>,
     pub(super) room: Arc<Room>,
     pub(super) processes: Slab<Process>,
     by_resource: HashTable<u32>,
@@ -118,15 +118,15 @@ pub(super) struct KeyPlace {
 /// Traces that are learned from.
 #[derive(Debug, Default)]
 pub(super) struct Learning {
-    /// A part of the trace id, the circuit, the start.
-    pub(super) calls: Vec<(u64, Lane, u64)>,
+    /// A part of the trace id, the process, the breaker, the start.
+    pub(super) calls: Vec<(u64, u32, Lane, u64)>,
     /// A part of the trace id, the process, the operation, start and end.
     pub(super) roots: Vec<(u64, u32, Text, (u64, u64))>,
 }
 
 impl Learning {
     fn bytes(&self) -> usize {
-        self.calls.capacity() * size_of::<(u64, Lane, u64)>() + self.roots.capacity() * size_of::<(u64, u32, Text, (u64, u64))>()
+        self.calls.capacity() * size_of::<(u64, u32, Lane, u64)>() + self.roots.capacity() * size_of::<(u64, u32, Text, (u64, u64))>()
     }
 }
 
@@ -446,6 +446,9 @@ impl CircuitBreakerMetricsCollector {
             return Some(member);
         }
         let process = self.processes.get_mut(index as usize)?;
+        if process.caller != circuit.key().caller {
+            return None;
+        }
         if process.seats.iter().any(|seat| seat.circuit == number) {
             // A stranger, for want of room.
             return None;
@@ -464,14 +467,20 @@ impl CircuitBreakerMetricsCollector {
         let Some(process) = self.processes.get_mut(index as usize) else { return Found::NoRoom };
         let circuits = &self.circuits;
         let is = |seat: &Seat| circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.answers_to(&target));
+        // Of several addresses the one that was called has to be found again.
+        let same_address = |seat: &Seat| {
+            let several = circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.addresses.is_some());
+            !several || seat.hash == Hashed::of(self.hasher.hash_one(target))
+        };
         if let Some(last) = process.last
             && last.member.is_some()
             && is(&last)
+            && same_address(&last)
         {
             return Found::Seat(last);
         }
         let hash = Hashed::of(self.hasher.hash_one(target));
-        if let Some(seat) = process.seats.find_mut(hash.spread(), is) {
+        if let Some(mut seat) = process.seats.find(hash.spread(), is).copied() {
             if seat.member.is_none() {
                 // A stranger becomes a member when others have left.
                 seat.member = self.circuits.get_mut(seat.circuit as usize).and_then(|circuit| {
@@ -480,9 +489,11 @@ impl CircuitBreakerMetricsCollector {
                     Some(member)
                 });
                 self.instances += usize::from(seat.member.is_some());
+                let others = process.seats.iter_mut().filter(|other| other.circuit == seat.circuit);
+                others.for_each(|other| other.member = seat.member);
             }
-            process.last = Some(*seat);
-            return Found::Seat(*seat);
+            process.last = Some(seat);
+            return Found::Seat(seat);
         }
         self.take_seat(index, &target, hash, now)
     }
@@ -513,10 +524,8 @@ impl CircuitBreakerMetricsCollector {
             member
         });
         let seat = Seat { hash, circuit: number, member };
-        {
-            process.seats.insert_unique(hash.spread(), seat, |seat| seat.hash.spread());
-            process.last = Some(seat);
-        }
+        process.seats.insert_unique(hash.spread(), seat, |seat| seat.hash.spread());
+        process.last = Some(seat);
         Found::Seat(seat)
     }
 
@@ -674,6 +683,7 @@ impl CircuitBreakerMetricsCollector {
             process.seats.retain(|seat| seat.circuit != gone);
         };
         self.habits.iter_mut().for_each(|(_, habits)| habits.forget(gone));
+        self.processes.iter_mut().filter_map(|(_, process)| process.watch.as_mut()).for_each(|watch| watch.forget(gone));
         self.instances -= circuit.members.len();
         if circuit.strangers > 0 {
             self.processes.iter_mut().for_each(|(_, process)| leave(process));
@@ -688,7 +698,8 @@ impl CircuitBreakerMetricsCollector {
         let caller = &circuit.key().caller;
         let addresses = circuit.addresses.as_deref().map(|all| all.0.as_slice()).unwrap_or_default();
         for target in addresses.iter().map(Address::target).chain([circuit.key().target()]) {
-            if let Ok(entry) = self.by_key.find_entry(Hashed::of(hash_of(&self.hasher, caller, &target)).spread(), |place| place.circuit == number) {
+            let hash = Hashed::of(hash_of(&self.hasher, caller, &target));
+            if let Ok(entry) = self.by_key.find_entry(hash.spread(), |place| place.hash == hash && place.circuit == number) {
                 entry.remove();
             }
         }

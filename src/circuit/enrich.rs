@@ -5,7 +5,7 @@ use super::{
     collector::CircuitBreakerMetricsCollector,
     detect::rule::Meaning,
     event::IncidentId,
-    inspect::{Inspection, SpanRecord, ToldRecord},
+    inspect::{Inspection, Says, SpanRecord, ToldRecord},
     key::Target,
     member::Member,
     state::{Source, State},
@@ -20,8 +20,8 @@ pub struct Enrichment {
     pub name: Option<String>,
     /// The state of the breaker in the instance that sent the span; `None` where the span says so itself.
     pub state: Option<State>,
-    /// How that was found out.
-    pub source: Source,
+    /// How that was found out; `None` where the span says something itself.
+    pub source: Option<Source>,
     /// How the call ended; `None` where the span says so itself.
     pub outcome: Option<Outcome>,
     /// The incident that goes on.
@@ -62,23 +62,24 @@ impl CircuitBreakerMetricsCollector {
         let circuit = self.circuits.get(seat.circuit as usize)?;
         let member = circuit.members.get(seat.member? as usize)?;
         let state = member.provisional().unwrap_or(State::Closed);
-        if state == State::Closed && span.outcome != Outcome::Rejected {
+        if state == State::Closed && span.outcome != Outcome::Rejected || span.says.own {
             return None;
         }
-        // A span that names its breaker says the rest as well.
-        let says_itself = span.target.named;
+        // Only a breaker that is not closed refuses.
+        let state = if state == State::Closed { State::Open } else { state };
         Some(Enrichment {
             span_id_at: span.ids.1,
-            name: (!says_itself).then(|| circuit.key().name()),
-            state: (!says_itself).then_some(state),
-            source: source(member),
-            outcome: (!says_itself).then_some(span.outcome),
+            name: (!span.says.name).then(|| circuit.key().name()),
+            state: (!span.says.state).then_some(state),
+            // What stands beside it is then the application's word, and must be taken for that further on.
+            source: (span.says == Says::default()).then(|| source(member)),
+            outcome: (!span.says.outcome).then_some(span.outcome),
             incident: circuit.incident().map(|(id, _)| id),
         })
     }
 
     fn enrich_refused(&self, index: u32, told: &ToldRecord, request: &[u8], inspection: &Inspection) -> Option<Enrichment> {
-        if !matches!(told.meaning, Meaning::Rejected | Meaning::Full) {
+        if !matches!(told.meaning, Meaning::Rejected | Meaning::Full) || told.says.own {
             return None;
         }
         let name = inspection.text(request, told.name);
@@ -86,10 +87,10 @@ impl CircuitBreakerMetricsCollector {
         let name = if name.is_empty() { circuit.map(|circuit| circuit.key().name()) } else { Some(String::from_utf8_lossy(name).into_owned()) };
         Some(Enrichment {
             span_id_at: told.ids.1,
-            name,
-            state: Some(if told.meaning == Meaning::Full { State::HalfOpen } else { State::Open }),
-            source: Source::Rejected,
-            outcome: Some(Outcome::Rejected),
+            name: name.filter(|_| !told.says.name),
+            state: (!told.says.state).then_some(if told.meaning == Meaning::Full { State::HalfOpen } else { State::Open }),
+            source: (told.says == Says::default()).then_some(Source::Rejected),
+            outcome: (!told.says.outcome).then_some(Outcome::Rejected),
             incident: circuit.and_then(|circuit| circuit.incident()).map(|(id, _)| id),
         })
     }
@@ -131,7 +132,7 @@ mod tests {
         let [only] = &found[..] else { panic!("{found:?}") };
         let id = &next[only.span_id_at as usize..][..8];
         assert_eq!((id, only.name.as_deref(), only.state), (&2_u64.to_be_bytes()[..], Some("pay"), Some(State::Open)));
-        assert_eq!((only.source, only.outcome), (Source::Reported, Some(Outcome::Success)));
+        assert_eq!((only.source, only.outcome), (Some(Source::Reported), Some(Outcome::Success)));
         assert!(only.incident.is_some());
         let other = request("shop", "b", vec![to("pay", 2, START + SECOND)]);
         let seen = inspect(&other, 0, &Rules::default(), u64::MAX).unwrap();

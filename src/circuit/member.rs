@@ -227,11 +227,27 @@ impl Member {
         }
     }
 
+    /// Lets go of silence that went on for too long to be a breaker's.
+    pub(super) fn expire(&mut self, now: u64) {
+        let lanes = self.more.iter_mut().flat_map(|more| &mut more.lanes);
+        lanes.for_each(|lane| lane.suspect.expire(now));
+    }
+
+    /// Forgets what calls told: its breakers are others from now on.
+    pub(super) fn forget_suspects(&mut self) {
+        if let Some(more) = &mut self.more {
+            more.lanes.clear();
+        }
+        self.newest = self.newest.filter(|_| self.reports());
+    }
+
     /// Forgets what calls told, where the breaker is closed and there is nothing to tell.
     pub(super) fn calm(&mut self) {
         let closed = |more: &More| more.evidence.is_empty() && more.lanes.iter().all(|lane| lane.suspect.is_calm());
-        if !self.is_tripped() && self.more.as_deref().is_some_and(closed) {
+        if !self.is_tripped() && self.more.as_deref().is_none_or(closed) {
             self.more = None;
+            // What seemed so on arrival and was nothing is forgotten as well.
+            self.newest = self.newest.filter(|_| self.reports());
         }
     }
 

@@ -100,14 +100,14 @@ impl Truth {
             Some(map) => serde_json::from_str(&text(map)?).map_err(|error| format!("{}: {error}", map.display()))?,
             None => BTreeMap::new(),
         };
-        let mut states: BTreeMap<(Option<String>, String, String), String> = BTreeMap::new();
+        let mut states: BTreeMap<[Option<String>; 4], String> = BTreeMap::new();
         let mut done = Vec::new();
         for (number, line) in (1..).zip(text(path)?.lines()).filter(|(_, line)| !line.trim().is_empty()) {
             let line: Line = serde_json::from_str(line).map_err(|error| format!("{}:{number}: {error}", path.display()))?;
             let callee = line.callee.clone().unwrap_or_else(|| line.name.clone());
             let breaker = line.breaker.clone().unwrap_or_else(|| line.name.clone());
             let to = line.to.replace('-', "_");
-            let known = states.insert((line.instance.clone(), callee.clone(), breaker.clone()), to.clone());
+            let known = states.insert([line.service.clone(), line.instance.clone(), Some(callee.clone()), Some(breaker.clone())], to.clone());
             let before = line.from.map_or_else(|| known.unwrap_or_else(|| "closed".to_owned()), |from| from.replace('-', "_"));
             let what = match to.as_str() {
                 "open" if before == "half_open" => "recovery_attempt_failed",

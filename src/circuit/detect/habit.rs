@@ -107,6 +107,14 @@ struct BreakerName {
     votes: u32,
 }
 
+impl Operation {
+    /// Of several edges to one breaker the one that was seen most stays.
+    fn merge_alike(&mut self) {
+        self.edges.sort_by(|one, other| one.lane.cmp(&other.lane).then(other.units.total_cmp(&one.units)));
+        self.edges.dedup_by_key(|edge| edge.lane);
+    }
+}
+
 impl Edge {
     fn new(lane: Lane) -> Self {
         Self {
@@ -349,17 +357,17 @@ impl Habits {
                     operation.edges.push(Edge { routes: own, place, ..moved });
                 }
             }
+            operation.merge_alike();
         }
     }
 
     /// One circuit became part of another.
     pub(in crate::circuit) fn replace(&mut self, old: u32, new: u32) {
         for operation in &mut self.operations {
-            if operation.edges.iter().any(|edge| edge.lane.circuit == new) {
-                operation.edges.retain(|edge| edge.lane.circuit != old);
-            }
             operation.edges.iter_mut().filter(|edge| edge.lane.circuit == old).for_each(|edge| edge.lane = Lane::of(new));
+            operation.merge_alike();
         }
+        self.asked.retain(|asked| asked.lane.circuit != old);
         self.breakers.iter_mut().filter(|known| known.lane.circuit == old).for_each(|known| known.lane = Lane::of(new));
         self.without_operation.iter_mut().filter(|known| known.circuit == old).for_each(|known| *known = Lane::of(new));
     }

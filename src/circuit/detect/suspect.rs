@@ -119,6 +119,8 @@ pub(in crate::circuit) struct Suspect {
     /// How often silence turned out to be something else.
     refuted: u8,
     held: Vec<Decision>,
+    /// When the last change happened.
+    decided_at: u64,
     /// Calls let through while it is not closed, since others were turned away last.
     passed: SmallVec<[Passed; 2]>,
     /// Start of the last call that something else turned away behind the breaker, which let it through.
@@ -165,6 +167,7 @@ impl Default for Suspect {
             stray: false,
             refuted: 0,
             held: Vec::new(),
+            decided_at: 0,
             passed: SmallVec::new(),
             behind: 0,
             failures: [(0, 0); 3],
@@ -206,7 +209,10 @@ impl Suspect {
     }
 
     fn decide(&mut self, change: Change, at: u64, decided: u64) {
-        let decision = Decision { change, source: self.source, at, decided };
+        // Changes follow from each other, also where they are dated back.
+        let at = at.max(self.decided_at).min(decided.max(self.decided_at));
+        self.decided_at = at;
+        let decision = Decision { change, source: self.source, at, decided: decided.max(at) };
         if self.doubted || self.stray {
             if self.held.len() >= HELD_MAX {
                 self.held.remove(0);
@@ -229,6 +235,13 @@ impl Suspect {
         (self.state, self.doubted, self.stray) = (Known::Closed, false, false);
         self.silence = Silence::default();
         self.refuted = self.refuted.saturating_add(1).min(8);
+    }
+
+    /// Silence that nothing has ended for long, not even another unit without a call, is no breaker's.
+    pub(in crate::circuit) fn expire(&mut self, now: u64) {
+        if self.doubted && self.last.saturating_add(SILENT_MAX) < now {
+            self.refute();
+        }
     }
 
     /// Whether its last calls went well: a lost span must not blame it.
@@ -347,7 +360,7 @@ impl Suspect {
         self.state = Known::Closed;
         self.calls = self.probes.iter().copied().collect();
         self.decide(Change::Recovery, at, now);
-        (self.doubted, self.silence) = (false, Silence::default());
+        (self.doubted, self.stray, self.silence) = (false, false, Silence::default());
     }
 
     /// Calls that came through before one was turned away that began then.
@@ -384,6 +397,10 @@ impl Suspect {
         match self.state {
             Known::Closed if !maybe => self.open(Change::Trip, start, end, context),
             Known::HalfOpen => {
+                if start < self.attempt {
+                    // Said before the first probe, and only now come to its end.
+                    return;
+                }
                 let bad = self.probes.iter().any(|probe| probe.bad);
                 let running = context.in_flight.is_some() || self.probes.iter().map(|probe| probe.end).max().is_none_or(|newest| start <= newest);
                 if self.stray && !maybe && !running && !bad {
@@ -418,9 +435,7 @@ impl Suspect {
             // What was held of earlier times was a breaker, too.
             self.decisions.extend(self.held.drain(..).map(|held| Decision { decided: now, ..held }));
         }
-        if self.state != Known::Closed {
-            self.source = Source::Rejected;
-        }
+        self.source = Source::Rejected;
     }
 
     /// Calls came through, then none or rejections: did it close in between?

@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use smallvec::SmallVec;
 
@@ -21,7 +24,7 @@ const MARKS_MAX: usize = 2_048;
 const MARKS_ROOM: usize = 3 * MARKS_MAX;
 
 /// What one process does, while something there is worth a closer look.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::circuit) struct Watch {
     marks: Vec<Mark>,
     /// One trace in so many is looked at.
@@ -55,6 +58,8 @@ pub(in crate::circuit) enum What {
         bad: bool,
         /// It is of a circuit that is not closed: there is no call like it.
         telling: bool,
+        /// It is the first of its trace: no operation makes it.
+        alone: bool,
     },
     /// The span at the top of what the process did in a trace.
     Root { operation: Option<u32>, aborted: bool },
@@ -63,7 +68,7 @@ pub(in crate::circuit) enum What {
 }
 
 /// A text of a library on a span.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(in crate::circuit) struct Told {
     pub(in crate::circuit) meaning: Meaning,
     pub(in crate::circuit) rule: u16,
@@ -77,6 +82,25 @@ pub(in crate::circuit) struct Told {
     pub(in crate::circuit) start: u64,
     pub(in crate::circuit) end: u64,
     pub(in crate::circuit) ids: Ids,
+    /// It was looked at: roots of one process may stand within each other.
+    pub(in crate::circuit) taken: AtomicBool,
+}
+
+impl Told {
+    /// Whether it was looked at.
+    pub(in crate::circuit) fn is_taken(&self) -> bool {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// It is looked at now.
+    pub(in crate::circuit) fn take(&self) {
+        self.taken.store(true, Ordering::Relaxed);
+    }
+
+    fn moved(&self, circuit: u32) -> Self {
+        let Self { meaning, rule, at, start, end, ids, .. } = *self;
+        Self { meaning, rule, name: self.name.clone(), circuit: Some(circuit), at, start, end, ids, taken: AtomicBool::new(self.is_taken()) }
+    }
 }
 
 /// What a process did in one trace under one root.
@@ -113,6 +137,15 @@ impl Mark {
         self.trace.is_multiple_of(every) || matches!(self.what, What::Call { telling: true, .. })
     }
 
+    /// When it is looked at. A text waits for the root that it belongs to, which may end much later, unless the span is a
+    /// call itself.
+    fn due(&self) -> u64 {
+        match &self.what {
+            What::Told(told) if told.circuit.is_none() => self.end.saturating_add(KEEP),
+            _ => self.end.saturating_add(HOLD),
+        }
+    }
+
     /// What decides the order in which marks are taken: never the order of arrival.
     const fn rank(&self) -> (u64, u64, u64, u8) {
         let kind = match self.what {
@@ -127,7 +160,7 @@ impl Mark {
 impl Watch {
     /// Begins when nothing that ended later than this was seen.
     pub(in crate::circuit) fn new(newest_end: u64) -> Self {
-        Self { whole_from: newest_end, every: 1, ..Self::default() }
+        Self { marks: Vec::new(), every: 1, settled_to: 0, worth: 0, whole_from: newest_end, sampled: false }
     }
 
     /// Whether all calls of a unit are known.
@@ -162,7 +195,7 @@ impl Watch {
 
     /// What is due at this watermark, in order of ends. What comes later than that moves nothing any more.
     pub(in crate::circuit) fn take_due(&mut self, watermark: u64) -> Vec<Mark> {
-        let due = |mark: &&Mark| mark.end.saturating_add(HOLD) <= watermark && mark.end.saturating_add(HOLD) > self.settled_to;
+        let due = |mark: &&Mark| (self.settled_to.saturating_add(1)..=watermark).contains(&mark.due());
         let mut due: Vec<Mark> = self.marks.iter().filter(due).cloned().collect();
         due.sort_by_key(Mark::rank);
         self.settled_to = self.settled_to.max(watermark);
@@ -187,6 +220,7 @@ impl Watch {
                     let call = Through { start: mark.start, end: mark.end, bad: *bad, operation: NO_OPERATION, route: *route };
                     unit.calls.push((*lane, call));
                 }
+                What::Told(told) if told.is_taken() => {}
                 What::Told(told) if !unit.told.iter().any(|other| other.name == told.name) => unit.told.push(Arc::clone(told)),
                 What::Told(_) | What::Root { .. } => {}
             }
@@ -217,12 +251,21 @@ impl Watch {
         }
     }
 
+    /// Forgets a circuit that ended.
+    pub(in crate::circuit) fn forget(&mut self, gone: u32) {
+        self.marks.retain(|mark| match &mark.what {
+            What::Call { lane, .. } => lane.circuit != gone,
+            What::Told(told) => told.circuit != Some(gone),
+            What::Root { .. } => true,
+        });
+    }
+
     /// One circuit became part of another.
     pub(in crate::circuit) fn replace(&mut self, old: u32, new: u32) {
         for mark in &mut self.marks {
             match &mut mark.what {
                 What::Call { lane, .. } if lane.circuit == old => *lane = Lane::of(new),
-                What::Told(told) if told.circuit == Some(old) => *told = Arc::new(Told { circuit: Some(new), ..(**told).clone() }),
+                What::Told(told) if told.circuit == Some(old) => *told = Arc::new(told.moved(new)),
                 _ => {}
             }
         }

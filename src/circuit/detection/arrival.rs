@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use smallvec::SmallVec;
 
@@ -60,7 +60,7 @@ impl CircuitBreakerMetricsCollector {
         let (watched, enough) = (process.watch.is_some(), process.learned >= LEARNED_ENOUGH);
         let trace = trace_at(request, span.ids);
         if trace.is_multiple_of(if enough { LEARNED_LATER_OF } else { LEARNED_OF }) {
-            self.note_healthy(seat, span, request, trace, !inspection.roots.is_empty());
+            self.note_healthy(index, seat, span, request, trace, !inspection.roots.is_empty());
         }
         let may_be_slow = span.end - span.start > SLOW_MIN;
         if !watched && !may_be_slow && span.outcome == Outcome::Success || span.outcome == Outcome::Rejected {
@@ -93,7 +93,7 @@ impl CircuitBreakerMetricsCollector {
         let member = seat.member.and_then(|member| circuit.members.get(member as usize));
         let telling = member.and_then(|member| member.suspected(number)).is_some_and(|suspect| suspect.state() != State::Closed);
         watch.sampled |= span.weight > SAMPLED;
-        let what = What::Call { lane: Lane { circuit: seat.circuit, number }, route, bad, telling };
+        let what = What::Call { lane: Lane { circuit: seat.circuit, number }, route, bad, telling, alone: span.alone };
         watch.note(Mark { start: span.start, end: span.end, trace, what })
     }
 
@@ -136,7 +136,11 @@ impl CircuitBreakerMetricsCollector {
         let circuit = record.target.and_then(|target| self.circuit_called(index, inspection, request, target, now));
         let (trace, ids) = (trace_at(request, record.ids), ids_at(request, record.ids));
         let (at, start, end) = (record.at, record.start, record.end);
-        let told = Told { meaning: record.meaning, rule: record.rule, name, circuit, at, start, end, ids };
+        if record.target.is_some() && circuit.is_none() {
+            // Of a circuit that is not looked at, or that there is no room for.
+            return true;
+        }
+        let told = Told { meaning: record.meaning, rule: record.rule, name, circuit, at, start, end, ids, taken: AtomicBool::new(false) };
         if !matches!(told.meaning, Meaning::Full | Meaning::Maybe | Meaning::NoBreaker) {
             self.seems_open(index, &told, record.end);
         }
@@ -198,14 +202,14 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// Notes a call to learn from.
-    fn note_healthy(&mut self, seat: Seat, span: &SpanRecord, request: &[u8], trace: u64, learns: bool) {
+    fn note_healthy(&mut self, index: u32, seat: Seat, span: &SpanRecord, request: &[u8], trace: u64, learns: bool) {
         let Some(circuit) = self.circuits.get_mut(seat.circuit as usize) else { return };
         if span.outcome == Outcome::Success {
             circuit.see_usual(span.end - span.start);
         }
         if learns {
             let number = circuit.lanes().map_or(0, |lanes| lanes.of_route(Route::of(route_at(request, span.route))));
-            self.learning.calls.push((trace, Lane { circuit: seat.circuit, number }, span.start));
+            self.learning.calls.push((trace, index, Lane { circuit: seat.circuit, number }, span.start));
         }
         if span.target.address && trace.is_multiple_of(MET_OF) && self.met.len() < MET_MAX {
             let call = Met::Call { key: trace ^ span_at(request, span.ids.1), circuit: seat.circuit, address: seat.hash };
@@ -216,16 +220,16 @@ impl CircuitBreakerMetricsCollector {
     /// Learns which circuits operations call, from traces that came whole in one request.
     fn learn(&mut self, request: &[u8], inspection: &Inspection) {
         let mut learning = std::mem::take(&mut self.learning);
-        learning.calls.sort_unstable_by_key(|(trace, _, start)| (*trace, *start));
+        learning.calls.sort_unstable_by_key(|(trace, process, _, start)| (*trace, *process, *start));
         let first = learning.roots.iter().map(|(.., (_, end))| *end).min().unwrap_or_default();
         for (trace, process, operation, (start, end)) in learning.roots.drain(..) {
             // Of a long one that began before this request did, calls may have come in the one before.
             if start < first && end - start > LONG {
                 continue;
             }
-            let from = learning.calls.partition_point(|(other, ..)| *other < trace);
+            let from = learning.calls.partition_point(|(other, by, ..)| (*other, *by) < (trace, process));
             let mut called: SmallVec<[Lane; 4]> = SmallVec::new();
-            for (_, lane, _) in learning.calls.iter().skip(from).take_while(|(other, ..)| *other == trace) {
+            for (_, _, lane, _) in learning.calls.iter().skip(from).take_while(|(other, by, ..)| (*other, *by) == (trace, process)) {
                 if !called.contains(lane) {
                     called.push(*lane);
                 }

@@ -13,7 +13,7 @@ use super::{
     collector::CircuitBreakerMetricsCollector,
     detect::{
         habit::Habits,
-        lane::Lane,
+        lane::{Lane, Route},
         suspect::Suspect,
         watch::{Mark, Unit, Watch},
     },
@@ -62,7 +62,7 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// The breaker that a call goes through, by what it asks for.
-    fn lane_of(&self, circuit: u32, route: super::detect::lane::Route) -> Lane {
+    fn lane_of(&self, circuit: u32, route: Route) -> Lane {
         Lane { circuit, number: self.circuits.get(circuit as usize).map_or(0, |circuit| circuit.lane_of(route)) }
     }
 }

@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::{
     super::{
+        answers::Span,
         circuit::Decided,
         collector::CircuitBreakerMetricsCollector,
         detect::{
@@ -57,7 +58,7 @@ impl CircuitBreakerMetricsCollector {
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         for mark in watch.take_due(watermark) {
             let splits = match &mark.what {
-                What::Call { lane, route, bad, .. } => {
+                What::Call { lane, route, bad, alone, .. } => {
                     let within = watch.root_of(&mark);
                     let operation = within.and_then(|(_, operation)| operation).unwrap_or(NO_OPERATION);
                     let call = Through { start: mark.start, end: mark.end, bad: *bad, operation, route: *route };
@@ -68,7 +69,9 @@ impl CircuitBreakerMetricsCollector {
                     let is_beside =
                         |watch: &Watch| several && within.is_some_and(|(root, _)| watch.unit(root).is_turned_away_by(self.breaker_name(lane)));
                     if *bad || self.state_in(lane, number) == State::Closed || !is_beside(&watch) {
-                        self.suspect_call(number, lane, within.map(|(_, operation)| operation), call);
+                        // One whose root has not ended yet is part of some operation.
+                        let within = within.map(|(_, operation)| operation).or_else(|| (!alone).then_some(None));
+                        self.suspect_call(number, lane, within, call);
                     }
                     continue;
                 }
@@ -79,7 +82,7 @@ impl CircuitBreakerMetricsCollector {
                     let seen = Seen { root: &mark, operation: *operation, aborted: *aborted, unit: &unit, called, whole, watch: &watch };
                     self.look_at(number, &seen, now)
                 }
-                What::Told(told) if watch.root_of(&mark).is_none() => {
+                What::Told(told) if !told.is_taken() && watch.root_of(&mark).is_none() => {
                     let unit = Unit { told: [Arc::clone(told)].into_iter().collect(), ..Unit::default() };
                     let called = SmallVec::new();
                     let seen = Seen { root: &mark, operation: None, aborted: true, unit: &unit, called, whole: false, watch: &watch };
@@ -91,21 +94,26 @@ impl CircuitBreakerMetricsCollector {
                 watch.split(from, to, &routes);
             }
         }
-        let calm = !watch.goes_on(watermark) && self.calm(number);
+        let calm = !watch.goes_on(watermark) && self.calm(number, watermark);
         if let Some(process) = self.processes.get_mut(index).filter(|_| !calm) {
             process.watch = Some(watch);
         }
     }
 
     /// Forgets what was suspected of a process; `false` if one of its breakers is not closed.
-    fn calm(&mut self, index: u32) -> bool {
+    fn calm(&mut self, index: u32, watermark: u64) -> bool {
         let circuits: Vec<u32> = self.processes.get(index as usize).map(|process| process.circuits().collect()).unwrap_or_default();
+        for circuit in &circuits {
+            let Some(circuit) = self.circuits.get_mut(*circuit as usize) else { continue };
+            circuit.members.iter_mut().filter(|(_, member)| member.process == index).for_each(|(_, member)| member.expire(watermark));
+        }
         let worst = |circuit: &u32| self.member_in(*circuit, index).and_then(|member| member.worst_suspected());
         if circuits.iter().filter_map(worst).any(|(_, state)| state != State::Closed) {
             return false;
         }
         for circuit in circuits {
             let Some(circuit) = self.circuits.get_mut(circuit as usize) else { continue };
+            circuit.changed = true;
             circuit.members.iter_mut().filter(|(_, member)| member.process == index).for_each(|(_, member)| member.calm());
         }
         true
@@ -130,16 +138,19 @@ impl CircuitBreakerMetricsCollector {
             }
             return splits;
         }
+        let mut blamed = None;
         for told in &seen.unit.told {
+            told.take();
             let Some(lane) = self.blame(index, seen, told, &mut splits, now) else { continue };
             if matches!(told.meaning, Meaning::Rejected | Meaning::Opened | Meaning::ProbeFailed) {
                 let habits = self.habits_of_process(index);
                 habits.into_iter().for_each(|habits| habits.reject(seen.operation, lane));
             }
             self.suspect_told(index, lane, seen, told, &mut splits, now);
-            if let Some(operation) = seen.operation.filter(|_| seen.whole) {
-                self.learn_unit(index, seen, operation, Some(lane));
-            }
+            blamed = Some(lane);
+        }
+        if let Some(operation) = seen.operation.filter(|_| seen.whole) {
+            self.learn_unit(index, seen, operation, blamed);
         }
         splits
     }
@@ -186,7 +197,12 @@ impl CircuitBreakerMetricsCollector {
     fn is_answered(&self, lane: Lane, seen: &Seen<'_>) -> bool {
         let callee = self.circuits.get(lane.circuit as usize).map(|circuit| &circuit.key().text);
         let answer = callee.and_then(|callee| self.answers.of(seen.root.trace, callee));
-        answer.is_some_and(|answer| (seen.root.start..=seen.root.end).contains(&answer.start))
+        // What a call of this unit explains is no other one.
+        let is_explained = |answer: &Span| {
+            let covers = |call: &Through| call.start <= answer.start && answer.start <= call.end;
+            seen.unit.calls.iter().any(|(other, call)| other.circuit == lane.circuit && covers(call))
+        };
+        answer.is_some_and(|answer| (seen.root.start..=seen.root.end).contains(&answer.start) && !is_explained(&answer))
     }
 
     /// A call that only its callee tells of: its client gave it up, or its span was lost.

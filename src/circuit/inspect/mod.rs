@@ -9,4 +9,4 @@ pub use failure::{FailureOverride, FailureRule, GRPC_STATUSES};
 pub use keys::{BadRules, Rules, RulesText};
 pub use reader::inspect;
 pub use record::{ErrorText, Inspection, ObservationRecord, ResourceRecord, RootRecord, SpanRecord, TargetRecord, Text, ToldRecord};
-pub(in crate::circuit) use record::{ids_at, route_at, span_at, trace_at};
+pub(in crate::circuit) use record::{Says, ids_at, route_at, span_at, trace_at};

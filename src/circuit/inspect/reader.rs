@@ -9,7 +9,7 @@ use super::{
     },
     failure::{FailureRule, GRPC_STATUSES},
     keys::{Rules, SLOTS_MAX, Shape, Slot},
-    record::{BESIDE, ErrorText, Inspection, ObservationRecord, ResourceRecord, RootRecord, SpanRecord, TargetRecord, Text, ToldRecord},
+    record::{BESIDE, ErrorText, Inspection, ObservationRecord, ResourceRecord, RootRecord, Says, SpanRecord, TargetRecord, Text, ToldRecord},
 };
 use crate::otlp::{
     Malformed, Value,
@@ -31,6 +31,7 @@ pub fn inspect(request: &[u8], spans: usize, rules: &Rules, horizon: u64) -> Res
         resource: Resource::default(),
         values: [&[]; SLOTS_MAX],
         present: 0,
+        says: Says::default(),
         events: Vec::new(),
         exceptions: Vec::new(),
         last_told: Vec::new(),
@@ -90,6 +91,8 @@ struct Reader<'a> {
     /// Attributes of the present span by slot, as serialised `AnyValue`; those not `present` are of an earlier one.
     values: [&'a [u8]; SLOTS_MAX],
     present: u64,
+    /// What the present span says of a breaker itself.
+    says: Says,
     /// Events of the present span that tell of transitions.
     events: Vec<Event<'a>>,
     /// Exceptions of the present span.
@@ -192,7 +195,14 @@ impl<'a> Visitor<'a> for Reader<'a> {
             if let Some(record) = self.inspection.resources.last_mut() {
                 record.newest_end = record.newest_end.max(span.end);
             }
-            if self.present >> self.rules.fixed.own & 1 == 1 {
+            let has = |slots: u64| self.present & slots != 0;
+            self.says = Says {
+                name: has(self.rules.names),
+                state: has(self.rules.states),
+                outcome: has(self.rules.outcomes),
+                own: has(1 << self.rules.fixed.own),
+            };
+            if self.says.own {
                 self.present &= !(self.rules.names | self.rules.states | self.rules.outcomes);
             }
             let told = if self.may_tell(span) { self.told(span) } else { None };
@@ -423,7 +433,7 @@ impl<'a> Reader<'a> {
         }
         let (outcome, error) = match told {
             // Turned away on this side: nothing was sent.
-            Some(Match { meaning: Meaning::Rejected, .. }) => (Outcome::Rejected, ErrorText::Unknown),
+            Some(Match { meaning: Meaning::Rejected | Meaning::Full, .. }) => (Outcome::Rejected, ErrorText::Unknown),
             _ => self.outcome(span, target.text),
         };
         let weight = if span.trace_state.is_empty() || !self.rules.extrapolate { 1 } else { weight(span.trace_state, span.span_id) };
@@ -436,7 +446,8 @@ impl<'a> Reader<'a> {
             self.inspection.observations.push(observation);
         }
         let (target, start, end, route) = (target.record, span.start, span.end, self.route());
-        self.inspection.spans.push(SpanRecord { resource, target, start, end, outcome, error, route, weight, ids });
+        let (alone, says) = (span.parent_span_id.is_empty(), self.says);
+        self.inspection.spans.push(SpanRecord { resource, target, start, end, outcome, error, route, alone, says, weight, ids });
     }
 
     /// Where what the span asks for is, as it was serialised.
@@ -503,7 +514,7 @@ impl<'a> Reader<'a> {
         let Match { meaning, rule, .. } = told;
         let said_at = self.exceptions.last().map(|exception| exception.time).filter(|at| (span.start..=span.end).contains(at));
         let (at, start, end) = (said_at.unwrap_or(span.start), span.start, span.end);
-        self.inspection.told.push(ToldRecord { resource, meaning, rule, name, target, at, start, end, ids });
+        self.inspection.told.push(ToldRecord { resource, meaning, rule, name, target, says: self.says, at, start, end, ids });
     }
 
     #[inline]
@@ -517,7 +528,7 @@ impl<'a> Reader<'a> {
             // About one span in so many is one.
             self.inspection.roots.reserve(self.inspection.spans.capacity() / 4);
         }
-        let parent = if span.parent_span_id.is_empty() { 0 } else { self.within(span.parent_span_id).at };
+        let parent = if span.kind != 2 || span.parent_span_id.is_empty() { 0 } else { self.within(span.parent_span_id).at };
         self.inspection.roots.push(RootRecord { resource, operation, start: span.start, end: span.end, aborted, ids, parent });
     }
 

@@ -62,10 +62,24 @@ pub struct SpanRecord {
     pub error: ErrorText,
     /// Where what it asks for is: a serialised URL, or the name of a method.
     pub(in crate::circuit) route: Text,
+    /// Whether it is the first of its trace.
+    pub alone: bool,
+    /// What it says of a breaker itself.
+    pub(in crate::circuit) says: Says,
     /// How many spans it stands for, by the sampling its `tracestate` tells of.
     pub weight: u32,
     /// Where its trace id (16 bytes) and its span id (8 bytes) are.
     pub(in crate::circuit) ids: (u32, u32),
+}
+
+/// What a span says of a breaker itself: that must not be said a second time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::circuit) struct Says {
+    pub(in crate::circuit) name: bool,
+    pub(in crate::circuit) state: bool,
+    pub(in crate::circuit) outcome: bool,
+    /// A Fuseboard on the way has said all that.
+    pub(in crate::circuit) own: bool,
 }
 
 /// A state of a breaker that a span or one of its events reports.
@@ -117,6 +131,8 @@ pub struct ToldRecord {
     pub name: Text,
     /// What the span calls, if it is a call itself.
     pub target: Option<TargetRecord>,
+    /// What it says of a breaker itself.
+    pub(in crate::circuit) says: Says,
     /// When it was said, as far as is known: else the start of the span. Unix time in nanoseconds.
     pub at: u64,
     /// Unix time in nanoseconds.

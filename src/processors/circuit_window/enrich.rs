@@ -39,7 +39,7 @@ fn fields(one: &Enrichment) -> Vec<u8> {
     let attributes: [Option<KeyValue>; 5] = [
         one.name.as_deref().map(|name| text("circuit_breaker.name", name)),
         one.state.map(|state| text("circuit_breaker.state", state.name())),
-        Some(text("circuit_breaker.source", one.source.name())),
+        one.source.map(|source| text("circuit_breaker.source", source.name())),
         one.outcome.map(|outcome| text("circuit_breaker.outcome", outcome.name())),
         one.incident.map(|incident| text("circuit_breaker.incident.id", incident.to_string())),
     ];

@@ -20,10 +20,10 @@ use crate::circuit::{
     state::{Change, Ids, Source, State},
 };
 
-/// Incidents that are followed at one time; of what is beyond there is no span.
-const INCIDENTS_MAX: usize = 10_000;
+/// Incidents that are followed at one time: the oldest is forgotten first, and has no span.
+const INCIDENTS_MAX: usize = 2_000;
 /// Transitions that are kept of one; later ones are counted as dropped.
-const EVENTS_MAX: usize = 128;
+const EVENTS_MAX: usize = 64;
 /// Spans that one is linked to.
 const LINKS_MAX: usize = 16;
 
@@ -52,27 +52,30 @@ struct Incident {
 }
 
 impl Incidents {
+    /// Forgets all of them: nobody wants their spans.
+    pub(super) fn clear(&mut self) {
+        self.going_on.clear();
+    }
+
     /// Follows an event; gives the spans it makes complete.
     pub(super) fn follow(&mut self, event: &CircuitEvent) -> Vec<(Arc<CircuitKey>, Span)> {
         let Some(id) = event.incident else { return Vec::new() };
         let mut complete = Vec::new();
-        if event.change == Change::Trip && !self.going_on.contains_key(&id) && self.going_on.len() < INCIDENTS_MAX {
+        if event.change == Change::Trip && !self.going_on.contains_key(&id) {
+            if self.going_on.len() >= INCIDENTS_MAX {
+                let oldest = self.going_on.iter().min_by_key(|(_, incident)| incident.since).map(|(id, _)| *id);
+                oldest.into_iter().for_each(|oldest| drop(self.going_on.remove(&oldest)));
+            }
             let incident = Incident::new(event);
             complete.push((Arc::clone(&event.circuit), incident.marker(id)));
             self.going_on.insert(id, incident);
         }
         let Some(incident) = self.going_on.get_mut(&id) else { return complete };
         incident.note(event);
-        let end = match event.change {
-            Change::Recovery if event.incident_duration.is_some() => Some("recovered"),
-            Change::InstanceGone => Some("instance_gone"),
-            // What an operator ended.
-            Change::StateChange { to: State::Closed | State::Disabled, .. } if event.ends_incident => Some("recovered"),
-            _ => None,
-        };
-        if let Some(end) = end
+        if event.ends_incident
             && let Some(incident) = self.going_on.remove(&id)
         {
+            let end = if event.change == Change::InstanceGone { "instance_gone" } else { "recovered" };
             complete.push((Arc::clone(&incident.circuit), incident.span(id, end)));
         }
         complete
@@ -202,7 +205,7 @@ mod tests {
             window: None,
             incident: Some(IncidentId(42)),
             incident_duration,
-            ends_incident: incident_duration.is_some(),
+            ends_incident: incident_duration.is_some() || change == Change::InstanceGone,
         }
     }
 

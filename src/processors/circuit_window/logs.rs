@@ -33,7 +33,9 @@ fn record(event: &CircuitEvent, now: u64) -> LogRecord {
         Change::Trip | Change::RecoveryAttemptFailed => SeverityNumber::Warn,
         _ => SeverityNumber::Info,
     };
-    let (trace_id, span_id) = event.ids.split_at(16);
+    // What several calls tell together is no single span's.
+    let ids = if event.ids == [0; 24] { &[] } else { &event.ids[..] };
+    let (trace_id, span_id) = ids.split_at_checked(16).unwrap_or_default();
     LogRecord {
         time_unix_nano: event.at,
         observed_time_unix_nano: now,
@@ -86,7 +88,7 @@ fn attributes(event: &CircuitEvent) -> Vec<KeyValue> {
 
 /// The same for the same event, so that one sent again can be recognised.
 pub(super) fn uid(event: &CircuitEvent) -> String {
-    let what = (&*event.circuit, &*event.instance, event.at, event.change.event_name(), event.ids);
+    let what = (&*event.circuit, event.breaker.as_deref(), &*event.instance, event.at, event.change.event_name(), event.ids);
     format!("{:016x}{:016x}", FixedState::with_seed(0).hash_one(what), FixedState::with_seed(1).hash_one(what))
 }
 

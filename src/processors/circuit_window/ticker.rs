@@ -33,6 +33,9 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// Events in one request: well below 1 MiB, even with names of full length.
 const EVENTS_A_REQUEST: usize = 256;
 
+/// Spans of incidents in one request, for the same reason: each has many events.
+const INCIDENTS_A_REQUEST: usize = 8;
+
 /// Closes buckets once a second, and tells what there is to tell; whoever is slow to take it does not hold up the
 /// buckets.
 pub(super) struct Ticker {
@@ -102,6 +105,8 @@ impl Ticker {
             let mut incidents = self.incidents.lock();
             let spans = events.iter().flat_map(|event| incidents.follow(event)).collect();
             dropped += keep_some(&mut self.waiting_spans.lock(), spans);
+        } else {
+            self.incidents.lock().clear();
         }
         if self.outlets.logs.is_connected() {
             let events = events.into_iter().filter(|event| event.change != Change::InstanceGone).collect();
@@ -154,19 +159,20 @@ impl Ticker {
     async fn tell(&self) -> bool {
         let logs = |events: &[CircuitEvent]| self.engine.charged(self.engine.logs(events).encode_to_vec(), events.len());
         let spans = |spans: &[(Arc<CircuitKey>, Span)]| self.engine.charged(incidents::request(spans).encode_to_vec(), spans.len());
-        self.tell_all(&self.waiting, Signal::Logs, &self.outlets.logs, logs).await
-            & self.tell_all(&self.waiting_spans, Signal::Traces, &self.outlets.traces, spans).await
+        self.tell_all(&self.waiting, EVENTS_A_REQUEST, Signal::Logs, &self.outlets.logs, logs).await
+            & self.tell_all(&self.waiting_spans, INCIDENTS_A_REQUEST, Signal::Traces, &self.outlets.traces, spans).await
     }
 
     async fn tell_all<T: Clone>(
         &self,
         waiting: &Mutex<Vec<T>>,
+        at_once: usize,
         signal: Signal,
         outlet: &Outlet,
         request: impl Fn(&[T]) -> Result<Part, OverLimit>,
     ) -> bool {
         loop {
-            let next: Vec<T> = waiting.lock().iter().take(EVENTS_A_REQUEST).cloned().collect();
+            let next: Vec<T> = waiting.lock().iter().take(at_once).cloned().collect();
             if next.is_empty() {
                 return true;
             }
