@@ -343,6 +343,13 @@ impl Circuit {
         counts.iter().any(|count| *count > 0).then_some(counts)
     }
 
+    /// The incident that what a process sends now belongs to, where no change is under way that may have ended it.
+    pub(super) fn sure_incident(&self, process: u32) -> Option<IncidentId> {
+        let under_way = self.detected.as_ref().is_some_and(|detected| !detected.decided.is_empty());
+        let is_open = |member: &Member| member.process == process && member.is_tripped();
+        self.incident().map(|(id, _)| id).filter(|_| !under_way && self.members.iter().any(|(_, member)| is_open(member)))
+    }
+
     /// Whether something is under way that has not been told to its end.
     pub(super) fn has_news(&self) -> bool {
         let decided = self.detected.as_ref().is_some_and(|detected| !detected.decided.is_empty() || detected.gone.is_some());

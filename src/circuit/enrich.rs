@@ -65,7 +65,11 @@ impl CircuitBreakerMetricsCollector {
         if state == State::Closed && span.outcome != Outcome::Rejected || span.says.own {
             return None;
         }
-        // Only a breaker that is not closed refuses.
+        // An open breaker lets nothing through: what was sent went past it, or it is open no more and that is not known yet.
+        if state == State::Open && span.outcome != Outcome::Rejected && !member.reports() {
+            return None;
+        }
+        // And only one that is not closed refuses.
         let state = if state == State::Closed { State::Open } else { state };
         Some(Enrichment {
             span_id_at: span.ids.1,
@@ -74,7 +78,7 @@ impl CircuitBreakerMetricsCollector {
             // What stands beside it is then the application's word, and must be taken for that further on.
             source: (span.says == Says::default()).then(|| source(member)),
             outcome: (!span.says.outcome).then_some(span.outcome),
-            incident: circuit.incident().map(|(id, _)| id),
+            incident: circuit.sure_incident(process),
         })
     }
 
@@ -91,7 +95,7 @@ impl CircuitBreakerMetricsCollector {
             state: (!told.says.state).then_some(if told.meaning == Meaning::Full { State::HalfOpen } else { State::Open }),
             source: (told.says == Says::default()).then_some(Source::Rejected),
             outcome: (!told.says.outcome).then_some(Outcome::Rejected),
-            incident: circuit.and_then(|circuit| circuit.incident()).map(|(id, _)| id),
+            incident: circuit.and_then(|circuit| circuit.sure_incident(index)),
         })
     }
 }

@@ -190,6 +190,9 @@ impl Session {
             _ => {}
         }
         problems::tell(&self.said.summary(events.len(), circuits.len()));
+        if self.said.requests == 0 && self.said.broken > 0 {
+            return Err("nothing in it is OTLP".to_owned().into());
+        }
         if verdicts.iter().all(|verdict| verdict.holds) { Ok(()) } else { Err("what was found falls short of the truth".to_owned().into()) }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::lines::{EventLine, write_table};
+use crate::circuit::state::State;
 
 /// One line of a breaker's own log.
 #[derive(Debug, Deserialize)]
@@ -106,10 +107,16 @@ impl Truth {
             let line: Line = serde_json::from_str(line).map_err(|error| format!("{}:{number}: {error}", path.display()))?;
             let callee = line.callee.clone().unwrap_or_else(|| line.name.clone());
             let breaker = line.breaker.clone().unwrap_or_else(|| line.name.clone());
-            let to = line.to.replace('-', "_");
+            let state = |key: &str, text: &str| {
+                let known = State::named(text.as_bytes()).map(State::name);
+                known.ok_or_else(|| format!("{}:{number}: {key}: `{text}` is no state; write closed, open or half_open", path.display()))
+            };
+            let to = state("to", &line.to)?.to_owned();
             let known = states.insert([line.service.clone(), line.instance.clone(), Some(callee.clone()), Some(breaker.clone())], to.clone());
-            let before = line.from.map_or_else(|| known.unwrap_or_else(|| "closed".to_owned()), |from| from.replace('-', "_"));
+            let from = line.from.as_deref().map(|from| state("from", from).map(str::to_owned)).transpose()?;
+            let before = from.map_or_else(|| known.unwrap_or_else(|| "closed".to_owned()), |from| from);
             let what = match to.as_str() {
+                same if same == before => continue,
                 "open" if before == "half_open" => "recovery_attempt_failed",
                 "open" => "trip",
                 "half_open" => "recovery_attempt",

@@ -108,6 +108,9 @@ const ROWS: &[Row] = &[
     ("gobreaker", Maybe, "message", &["too many requests"], No),
 ];
 
+/// Texts that count at the end only: in the middle of a sentence they may be about anything.
+const AT_END: [&str; 5] = ["circuit breaker open", "circuit breaker is open", "breaker is open", "call was rejected", "too many requests"];
+
 /// The library of each of [`rules`], in their order.
 pub fn names() -> Arc<[Arc<str>]> {
     static NAMES: LazyLock<Arc<[Arc<str>]>> = LazyLock::new(|| ROWS.iter().map(|(library, ..)| Arc::from(*library)).collect());
@@ -132,6 +135,7 @@ pub fn rules() -> Vec<Rule> {
             Before(end) => NameAt::Before(end.into()),
             Whole => NameAt::Whole,
         },
+        at_end: AT_END.contains(&texts.last().copied().unwrap_or_default()),
     };
     ROWS.iter().map(rule).collect()
 }
@@ -215,6 +219,8 @@ mod tests {
             assert_eq!(found(kind, message, "").map(|(_, meaning, _)| meaning), Some(NoBreaker), "{message}");
         }
         assert_eq!(found("java.net.ConnectException", "Connection refused", ""), None);
+        assert_eq!(found("Error", "call was rejected by the risk engine", ""), None);
+        assert_eq!(found("Error", "circuit breaker open in substation 7", ""), None);
         assert_eq!(found("", "", ""), None);
     }
 

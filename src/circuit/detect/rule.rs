@@ -59,6 +59,9 @@ pub struct Rule {
     pub place: Place,
     /// What must be there, in any order and, but for stack traces, whatever the case; of a flag one of them.
     pub texts: Vec<Box<str>>,
+    /// Whether the last of the texts must be the end: errors that wrap others keep those at their end, and what is said in
+    /// the middle of a sentence is something else.
+    pub at_end: bool,
     /// The breaker's name.
     pub name: NameAt,
 }
@@ -158,7 +161,13 @@ impl Searcher {
                 None => found.push((rule, bit)),
             }
         }
-        let whole = |(rule, bits): &(u16, u8)| rules.get(usize::from(*rule)).is_some_and(|rule| bits.count_ones() as usize == rule.texts.len());
+        let ends = |rule: &Rule| {
+            let last = rule.texts.last().map(|text| text.as_bytes()).unwrap_or_default();
+            let text = text.trim_ascii_end();
+            text.len().checked_sub(last.len()).and_then(|at| text.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case(last))
+        };
+        let fits = |rule: &Rule, bits: u8| bits.count_ones() as usize == rule.texts.len() && (!rule.at_end || ends(rule));
+        let whole = |(rule, bits): &(u16, u8)| rules.get(usize::from(*rule)).is_some_and(|rule| fits(rule, *bits));
         found.iter().filter(|one| whole(one)).map(|(rule, _)| *rule).min()
     }
 }

@@ -12,7 +12,7 @@ use crate::{
             rule::{self, Matcher, NameAt, Place, Rule},
         },
     },
-    config::Span,
+    config::{Span, nearest},
     pipeline::Faults,
 };
 
@@ -51,6 +51,9 @@ pub(super) struct RuleConfig {
     /// What must be there, all of it, whatever the case; of an attribute's values, which commas part, one of them, and
     /// `*` is any.
     pub(super) texts: Vec<String>,
+    /// Whether the last of the texts must be the end of it.
+    #[serde(default)]
+    pub(super) at_end: bool,
     /// Where the breaker's name stands in the message; nowhere unless written.
     #[serde(default)]
     pub(super) name: Option<NameConfig>,
@@ -128,7 +131,29 @@ impl Default for InferredConfig {
     }
 }
 
+/// Where the text of an exception may stand.
+const PLACES: [&str; 3] = ["type", "message", "stack_trace"];
+
 impl RuleConfig {
+    fn check(&self, at: &str, faults: &mut Faults) {
+        let mut must = |key: &str, holds: bool, what: &str| {
+            if !holds {
+                faults.note::<()>(&format!("{at}.{key}"), Err(what.to_owned()));
+            }
+        };
+        must("library", !self.library.trim().is_empty(), "must not be empty: it stands as the reason of a trip");
+        must("in", !self.place.trim().is_empty(), "must be `type`, `message`, `stack_trace`, or the name of an attribute");
+        let is_attribute = !PLACES.contains(&self.place.as_str());
+        if is_attribute && let Some(near) = nearest(&self.place, PLACES) {
+            must("in", false, &format!("there is hardly an attribute `{}`; did you mean `{near}`?", self.place));
+        }
+        let is_part = |text: &String| text.contains(',');
+        must("texts", !(is_attribute && self.texts.iter().any(is_part)), "commas part the values of an attribute: none of these can be found");
+        if let Err(error) = Matcher::new(vec![self.rule()]) {
+            must("texts", false, &error.to_string());
+        }
+    }
+
     fn rule(&self) -> Rule {
         let boxed = |text: &str| Box::from(text);
         Rule {
@@ -148,6 +173,7 @@ impl RuleConfig {
                 attribute => Place::Flag(boxed(attribute)),
             },
             texts: self.texts.iter().map(|text| boxed(text)).collect(),
+            at_end: self.at_end,
             name: self.name.as_ref().map_or(NameAt::Nowhere, |name| match (name.after.as_str(), name.before.as_str()) {
                 ("", "") => NameAt::Whole,
                 ("", before) => NameAt::Before(boxed(before)),
@@ -162,15 +188,19 @@ impl DetectionConfig {
     /// What was written, then what is known, in the order in which they count.
     pub(super) fn rules(&self) -> Vec<Rule> {
         let known = if self.known_libraries { library::rules() } else { Vec::new() };
-        self.rules.iter().map(RuleConfig::rule).chain(known).collect()
+        self.rules.iter().map(RuleConfig::rule).filter(|rule| Matcher::new(vec![rule.clone()]).is_ok()).chain(known).collect()
     }
 
     /// The rest of it, checked.
     pub(super) fn check(&self, faults: &mut Faults) -> Detection {
-        let wrong = self.rules.iter().zip(0..).filter_map(|(one, index)| Some((index, Matcher::new(vec![one.rule()]).err()?)));
-        for (index, error) in wrong {
-            faults.note::<()>(&format!("detection.rules[{index}].texts"), Err(error.to_string()));
+        for (index, rule) in self.rules.iter().enumerate() {
+            rule.check(&format!("detection.rules.{index}"), faults);
         }
+        let at_least_a_second = |key: &str, span: Span, faults: &mut Faults| {
+            let right = if span.nanos() >= 1_000_000_000 { Ok(()) } else { Err("must be at least 1s".to_owned()) };
+            faults.note(&format!("detection.inferred.{key}"), right);
+        };
+        at_least_a_second("wait_duration_in_open_state", self.inferred.wait_duration_in_open_state, faults);
         let inferred = &self.inferred;
         let rule = InferredRule {
             failure_rate_threshold: inferred.failure_rate_threshold,

@@ -110,8 +110,10 @@ impl Incident {
             self.events.push(Event { time_unix_nano: event.at, name: event.change.event_name().to_owned(), attributes, ..Event::default() });
         }
         if event.change == Change::Trip && event.ids != Ids::default() {
-            // A text of a library stands on the call that was refused; what a breaker reports, on the one that opened it.
-            self.link(event.ids, if event.source == Source::Rejected { "rejected" } else { "cause" });
+            // A text of a library stands on a call that was refused after the breaker had opened, unless it says that this
+            // very call opened it; what a breaker reports stands on that one, too.
+            let refused_later = event.source == Source::Rejected && event.at < event.decided;
+            self.link(event.ids, if refused_later { "rejected" } else { "cause" });
         }
     }
 
