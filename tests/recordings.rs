@@ -9,34 +9,24 @@ use std::{fs, path::PathBuf};
 use serde_json::Value;
 use support::run;
 
-/// What a recording must give: all that its spans show, or, of each kind, so many found at least and so many invented at
-/// most, where something stands in the way.
-enum Expected {
-    All,
-    Short { opening: (u64, u64), attempt: (u64, u64), recovery: (u64, u64) },
-}
-
-use Expected::{All, Short};
-
-/// A client that times out sends no CLIENT span there: what it called is only seen by the callee.
-const RECORDINGS: &[(&str, Expected)] = &[
-    ("go-beside", All),
-    ("go-instances", All),
-    ("go-low", All),
-    ("go-silent-half", All),
-    ("java-bulkhead", All),
-    ("java-named", Short { opening: (38, 2), attempt: (40, 0), recovery: (20, 0) }),
-    ("java-silent", Short { opening: (47, 0), attempt: (47, 0), recovery: (20, 0) }),
-    ("java-two", Short { opening: (27, 1), attempt: (28, 0), recovery: (11, 0) }),
-    ("node-bulkhead", All),
-    ("node-message", All),
-    ("node-nobreaker", All),
-    ("node-sampled10", All),
-    ("node-sampled50", All),
-    ("node-silent", All),
-    ("node-two", All),
-    ("python-healthy", All),
-    ("python-threads", All),
+const RECORDINGS: &[&str] = &[
+    "go-beside",
+    "go-instances",
+    "go-low",
+    "go-silent-half",
+    "java-bulkhead",
+    "java-named",
+    "java-silent",
+    "java-two",
+    "node-bulkhead",
+    "node-message",
+    "node-nobreaker",
+    "node-sampled10",
+    "node-sampled50",
+    "node-silent",
+    "node-two",
+    "python-healthy",
+    "python-threads",
 ];
 
 fn directory() -> PathBuf {
@@ -57,17 +47,9 @@ fn verdicts(name: &str, more: &[&str]) -> (bool, Vec<Value>) {
 
 #[test]
 fn what_breakers_did_is_found_in_real_recordings() {
-    for (name, expected) in RECORDINGS {
+    for name in RECORDINGS {
         let (holds, verdicts) = verdicts(name, &[]);
-        match expected {
-            All => assert!(holds, "{name} falls short: {verdicts:#?}"),
-            Short { opening, attempt, recovery } => {
-                for (verdict, (found, invented)) in verdicts.iter().zip([opening, attempt, recovery]) {
-                    let said = (verdict["found"].as_u64().unwrap(), verdict["invented"].as_u64().unwrap());
-                    assert!(said.0 >= *found && said.1 <= *invented, "{name}: {verdict:#?}");
-                }
-            }
-        }
+        assert!(holds, "{name} falls short: {verdicts:#?}");
     }
 }
 
@@ -76,7 +58,7 @@ fn every_recording_is_listed() {
     let files = fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = files.filter_map(|file| file.strip_suffix(".jsonl.zst").map(str::to_owned)).collect();
     names.sort();
-    assert_eq!(names, RECORDINGS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    assert_eq!(names, RECORDINGS);
 }
 
 #[test]

@@ -62,7 +62,8 @@ impl CircuitBreakerMetricsCollector {
         let target = Target { named: false, text: callee.service.as_bytes(), port: None };
         let hash = self.key_hash(&key.caller, &target);
         if let Some(other) = self.known_circuit(hash, &key.caller, &target).filter(|other| *other != number) {
-            let addresses = |number: u32| self.circuits.get(number as usize).and_then(|circuit| circuit.addresses.as_ref()).map_or(1, |all| all.0.len());
+            let addresses =
+                |number: u32| self.circuits.get(number as usize).and_then(|circuit| circuit.addresses.as_ref()).map_or(1, |all| all.0.len());
             // What is under way is told first; the next introduction tries again.
             let waits = [number, other].iter().any(|number| self.circuits.get(*number as usize).is_some_and(|circuit| circuit.has_news()));
             if !waits && addresses(number) + addresses(other) <= ADDRESSES_MAX {
@@ -204,4 +205,120 @@ fn set_address(circuit: Option<&mut Box<Circuit>>, address: Address) {
 /// An address as it is shown beside a name.
 fn shown(key: &CircuitKey) -> Box<str> {
     if key.address.is_empty() { key.name().into() } else { key.address.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::circuit::{
+        collector::Room,
+        config::CircuitMetricsConfig,
+        inspect::{Rules, inspect},
+        meeting::Meetings,
+        testing::{SECOND, START, call, int, request, text, transition},
+    };
+
+    fn collector() -> CircuitBreakerMetricsCollector {
+        let config = CircuitMetricsConfig::default();
+        let room = Arc::new(Room::new(config.max_circuits));
+        CircuitBreakerMetricsCollector::new(Arc::new(config), Arc::default(), room)
+    }
+
+    /// A trace that is looked at: `shop` calls an address, and `answers` answers there, as a span of this kind.
+    fn trace(shard: &mut CircuitBreakerMetricsCollector, address: (&str, i64), answers: &str, kind: i32, number: u64) {
+        let (client, server) = (number * 8 + 1, number * 8 + 2);
+        let at = START + number * SECOND;
+        // The second half of a trace's id decides whether it is looked at.
+        let of_trace = |mut span: opentelemetry_proto::tonic::trace::v1::Span| {
+            span.trace_id = [number.to_be_bytes(), (number * 8).to_le_bytes()].concat();
+            span
+        };
+        let attributes = vec![text("server.address", address.0), int("server.port", address.1)];
+        let calls = of_trace(call(client, at, at + 10, attributes));
+        let mut answer = of_trace(call(server, at + 1, at + 9, vec![]));
+        (answer.kind, answer.parent_span_id) = (kind, client.to_be_bytes().to_vec());
+        let mut meetings = Meetings::default();
+        for request in [request("shop", "a", vec![calls]), request(answers, "b", vec![answer])] {
+            let inspection = inspect(&request, 0, &Rules::default(), u64::MAX).unwrap();
+            shard.apply(&request, &inspection, |_| true, at);
+            let introductions: Vec<Introduction> = shard.take_met().filter_map(|met| meetings.meet(0, met)).collect();
+            introductions.iter().for_each(|introduction| shard.introduce(introduction, at));
+        }
+        assert_sound(shard);
+    }
+
+    /// Every target that leads somewhere leads to a circuit that answers to it, and nobody is counted twice.
+    fn assert_sound(shard: &CircuitBreakerMetricsCollector) {
+        let members: usize = shard.circuits.iter().map(|(_, circuit)| circuit.members.len()).sum();
+        assert_eq!(shard.instances(), members);
+        for place in &shard.by_key {
+            let circuit = shard.circuits.get(place.circuit as usize).unwrap();
+            let addresses = circuit.addresses.iter().flat_map(|all| &all.0).map(Address::target);
+            let mut targets = addresses.chain([circuit.key().target()]);
+            assert!(targets.any(|target| shard.key_hash(&circuit.key().caller, &target) == place.hash));
+        }
+        for (_, process) in &shard.processes {
+            for seat in &process.seats {
+                let circuit = shard.circuits.get(seat.circuit as usize).unwrap();
+                assert!(seat.member.is_none_or(|member| circuit.members.contains(member as usize)));
+            }
+        }
+    }
+
+    fn names(shard: &CircuitBreakerMetricsCollector) -> Vec<(String, String, u64)> {
+        let of = |circuit: &Circuit| (circuit.key().name(), circuit.key().address.to_string(), circuit.totals().successes);
+        let mut names: Vec<_> = shard.circuits().filter(|(_, circuit)| !circuit.is_retired()).map(|(_, circuit)| of(circuit)).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_address_goes_on_under_the_name_of_who_answers_there() {
+        let mut shard = collector();
+        (1..6).for_each(|number| trace(&mut shard, ("10.0.0.7", 8080), "payments", 2, number));
+        assert_eq!(names(&shard), [("payments".to_owned(), "10.0.0.7:8080".to_owned(), 5)]);
+        // Another address of the same callee becomes part of it.
+        (6..9).for_each(|number| trace(&mut shard, ("10.0.0.8", 8080), "payments", 2, number));
+        let successes: u64 = shard.circuits().map(|(_, circuit)| circuit.totals().successes).sum();
+        assert_eq!((names(&shard).len(), successes), (1, 8));
+    }
+
+    #[test]
+    fn a_host_that_is_called_as_its_service_is_settled_at_once() {
+        let mut shard = collector();
+        (1..20).for_each(|number| trace(&mut shard, ("payments", 80), "payments", 2, number));
+        assert_eq!(names(&shard), [("payments".to_owned(), String::new(), 19)]);
+    }
+
+    #[test]
+    fn an_address_moves_and_one_that_is_shared_keeps_its_own_name() {
+        let mut shard = collector();
+        (1..4).for_each(|number| trace(&mut shard, ("10.0.0.7", 8080), "payments", 2, number));
+        (4..8).for_each(|number| trace(&mut shard, ("10.0.0.7", 8080), "orders", 2, number));
+        assert_eq!(names(&shard)[0].0, "orders");
+        (8..40).for_each(|number| trace(&mut shard, ("10.0.0.7", 8080), if number % 8 < 4 { "payments" } else { "orders" }, 2, number));
+        assert_eq!(names(&shard)[0].0, "10.0.0.7:8080");
+    }
+
+    #[test]
+    fn who_takes_a_message_is_not_the_broker() {
+        let mut shard = collector();
+        (1..6).for_each(|number| trace(&mut shard, ("10.0.0.9", 9092), "fulfilment", 5, number));
+        assert_eq!(names(&shard)[0].0, "10.0.0.9:9092");
+    }
+
+    #[test]
+    fn nothing_is_joined_while_an_incident_goes_on() {
+        let mut shard = collector();
+        trace(&mut shard, ("10.0.0.7", 8080), "payments", 2, 1);
+        let mut tripped = call(999, START, START + 10, vec![text("server.address", "10.0.0.8"), int("server.port", 8080)]);
+        tripped.events = vec![transition(START + 5, "closed", "open")];
+        let request = request("shop", "a", vec![tripped]);
+        let inspection = inspect(&request, 0, &Rules::default(), u64::MAX).unwrap();
+        shard.apply(&request, &inspection, |_| true, START);
+        shard.advance(START + 30 * SECOND, &mut Vec::new());
+        trace(&mut shard, ("10.0.0.8", 8080), "payments", 2, 40);
+        assert_eq!(names(&shard).len(), 2);
+        assert!(shard.circuits().any(|(_, circuit)| circuit.incident().is_some()));
+    }
 }

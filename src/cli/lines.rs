@@ -8,7 +8,7 @@ use crate::{
         circuit::Circuit,
         key::CircuitKey,
         sketch::Dense,
-        state::{Change, State},
+        state::{Change, Source, State},
     },
     processors::circuit_window::Decided,
 };
@@ -87,7 +87,7 @@ impl EventLine {
         let name = circuit.name.clone();
         Self {
             kind: if event.change == Change::CallsStopped { "finding" } else { "event" },
-            event: event_name.strip_prefix("circuit_breaker.").map(|name| name.strip_prefix("inferred.").unwrap_or(name)).unwrap_or(event_name),
+            event: event_name.strip_prefix("circuit_breaker.").unwrap_or(event_name),
             time_unix_nano: event.at,
             decided_unix_nano: event.decided,
             circuit: CircuitName { name: event.breaker.as_ref().map(ToString::to_string).or(name), ..circuit },
@@ -250,7 +250,8 @@ pub(super) fn write_tables(out: &mut impl Write, events: &[EventLine], circuits:
         writeln!(out)?;
     }
     let rows = circuits.iter().map(|line| {
-        let sum = |what: fn(&Breaker) -> u64| line.breaker.iter().map(what).sum::<u64>().to_string();
+        let real = || line.breaker.iter().filter(|breaker| breaker.source != Source::Inferred.name());
+        let sum = |what: fn(&Breaker) -> u64| real().map(what).sum::<u64>().to_string();
         let slowest = line.window.duration.iter().map(|(name, seconds)| format!("{name} {:.1}ms", seconds * 1e3)).collect::<Vec<_>>();
         vec![
             line.circuit.text(),

@@ -650,22 +650,30 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes, trips and recoveries take turns.
+        /// Whatever comes, trips and recoveries take turns, each later than the one before, and all of it is told or none.
         #[test]
-        fn changes_follow_from_each_other(seen in prop::collection::vec((0_u8..5, 0_u64..30), 0..200)) {
+        fn changes_follow_from_each_other(seen in prop::collection::vec((0_u8..9, 0_u64..30), 0..300)) {
             let (mut suspect, mut manner) = (Suspect::default(), Manner::default());
-            let mut now = 0;
+            let (mut now, mut last) = (0, 0);
             for (what, step) in seen {
                 now += step;
                 match what {
-                    0 | 1 => suspect.call(through(now, what == 1), false, &mut manner),
-                    2 | 3 => suspect.reject(away(now * SECOND / 10, what == 3), Context::default(), &mut manner),
-                    _ => suspect.opened(through(now, true), now % 2 == 0, &mut manner),
+                    0..3 => suspect.call(through(now, what == 1), what == 2, &mut manner),
+                    3 | 4 => suspect.reject(away(now * SECOND / 10, what == 4), Context::default(), &mut manner),
+                    5 => suspect.opened(through(now, true), now % 2 == 0, &mut manner),
+                    6 => suspect.expire(now * SECOND / 10),
+                    _ => suspect.miss(now * SECOND / 10, now * SECOND / 10 + 1, 4.6, Context::default(), &mut manner),
                 }
             }
+            prop_assert!(suspect.held.len() <= HELD_MAX);
             let (mut open, mut probing) = (false, false);
             for decision in suspect.take_decisions() {
                 prop_assert!(decision.at <= decision.decided);
+                if decision.change == Change::CallsStopped {
+                    continue;
+                }
+                prop_assert!(decision.at >= last);
+                last = decision.at;
                 match decision.change {
                     Change::Trip => { prop_assert!(!open); open = true; probing = false; }
                     Change::RecoveryAttempt => { prop_assert!(open && !probing); probing = true; }
