@@ -114,7 +114,7 @@ impl Truth {
             let to = state("to", &line.to)?.to_owned();
             let known = states.insert([line.service.clone(), line.instance.clone(), Some(callee.clone()), Some(breaker.clone())], to.clone());
             let from = line.from.as_deref().map(|from| state("from", from).map(str::to_owned)).transpose()?;
-            let before = from.map_or_else(|| known.unwrap_or_else(|| "closed".to_owned()), |from| from);
+            let before = from.or(known).unwrap_or_else(|| "closed".to_owned());
             let what = match to.as_str() {
                 same if same == before => continue,
                 "open" if before == "half_open" => "recovery_attempt_failed",

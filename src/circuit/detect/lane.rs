@@ -100,6 +100,11 @@ impl Lanes {
         own.and_then(|at| u8::try_from(at + 1).ok()).unwrap_or(0)
     }
 
+    /// Whether there is more than one.
+    pub(in crate::circuit) const fn are_several(&self) -> bool {
+        self.all.len() > 1
+    }
+
     /// The number of the breaker of this name.
     pub(in crate::circuit) fn named(&self, name: &str) -> Option<u8> {
         let at = self.all.iter().position(|lane| lane.name.as_deref() == Some(name))?;

@@ -160,9 +160,8 @@ impl CircuitBreakerMetricsCollector {
         let Some(habits) = self.habits_of_process(index) else { return };
         let usual = habits.usual(operation);
         let calls = &seen.unit.calls;
-        let not_called: SmallVec<[(Lane, f32); 4]> = usual.iter().copied().filter(|(lane, _)| !seen.called.contains(lane)).collect();
-        let (answered, missing): (SmallVec<[(Lane, f32); 4]>, SmallVec<[(Lane, f32); 4]>) =
-            not_called.into_iter().partition(|(lane, _)| self.is_answered(*lane, seen));
+        let not_called: Shares = usual.iter().copied().filter(|(lane, _)| !seen.called.contains(lane)).collect();
+        let (answered, missing): (Shares, Shares) = not_called.into_iter().partition(|(lane, _)| self.is_answered(*lane, seen));
         for (lane, _) in &answered {
             // Of several breakers nothing says which let it through.
             if usual.iter().filter(|(other, _)| other.circuit == lane.circuit).count() == 1 {
@@ -178,7 +177,7 @@ impl CircuitBreakerMetricsCollector {
             (true, false) => 1,
             (false, _) => usize::MAX,
         };
-        let missing: SmallVec<[(Lane, f32); 4]> = missing.into_iter().take(telling).collect();
+        let missing: Shares = missing.into_iter().take(telling).collect();
         self.learn_unit(index, seen, operation, None);
         if self.config.detection.silence {
             for (lane, share) in missing {
@@ -384,6 +383,9 @@ impl CircuitBreakerMetricsCollector {
         }
     }
 }
+
+/// Breakers, and the share of an operation's units that call through each.
+type Shares = SmallVec<[(Lane, f32); 4]>;
 
 /// Breakers that turned out to be two: from which, to which, and the routes that go with it.
 pub(super) type Splits = SmallVec<[(Lane, Lane, SmallVec<[Route; 4]>); 1]>;
