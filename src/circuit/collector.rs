@@ -97,6 +97,8 @@ pub struct CircuitBreakerMetricsCollector {
     callers: Vec<Arc<Caller>>,
     /// Traces of the request at hand that are learned from; empty between requests.
     pub(super) learning: Learning,
+    /// Services that say nothing to tell their processes apart, since this was asked last.
+    nameless: Vec<Arc<Caller>>,
     /// Halves of calls that may tell a callee's name; the other half may be another shard's.
     pub(super) met: Vec<Met>,
     /// What callees answered, also those of other shards.
@@ -145,6 +147,8 @@ pub struct Applied {
     pub instances_beyond: u64,
     /// Spans of processes that are too many for the shard to tell apart.
     pub processes_beyond: u64,
+    /// Services that were heard of for the first time, and say nothing that would tell their processes apart.
+    pub nameless: Vec<Arc<Caller>>,
 }
 
 /// One time round a shard, some of it at a time.
@@ -193,6 +197,7 @@ impl CircuitBreakerMetricsCollector {
             callers: Vec::new(),
             learning: Learning::default(),
             met: Vec::new(),
+            nameless: Vec::new(),
             answers: Arc::default(),
             ended: Vec::new(),
             instances: 0,
@@ -263,6 +268,7 @@ impl CircuitBreakerMetricsCollector {
             applied.evidence_dropped += u64::from(!kept);
         }
         applied.evidence_dropped += self.note_units(request, inspection, &mine, now);
+        applied.nameless = std::mem::take(&mut self.nameless);
         for (index, resource) in (0..).zip(&inspection.resources) {
             if mine(index) {
                 let process = self.process_of(request, inspection, index, &mut current, now);
@@ -375,6 +381,9 @@ impl CircuitBreakerMetricsCollector {
         let texts = resource_texts(request, inspection, &record);
         let [environment, namespace, service, instance] = texts.map(|text| String::from_utf8_lossy(text).into_owned().into_boxed_str());
         let (caller, habits) = self.habits_of(Caller { environment, namespace, service });
+        if instance.is_empty() {
+            self.nameless.push(Arc::clone(&caller));
+        }
         let process = Process {
             caller,
             habits,

@@ -202,6 +202,11 @@ impl Member {
         Some((last, [State::Open, State::HalfOpen].into_iter().find(|state| any(*state)).unwrap_or(State::Closed)))
     }
 
+    /// Whether calls have come in that failed one soon after the other, and lately.
+    pub(super) fn is_failing(&self, now: u64) -> bool {
+        self.more.as_ref().is_some_and(|more| more.lanes.iter().any(|lane| lane.suspect.is_failing(now)))
+    }
+
     /// How the worst of its breakers was found out.
     pub(super) fn suspected_source(&self) -> Option<Source> {
         let lanes = self.more.as_ref().map(|more| more.lanes.as_slice()).unwrap_or_default();

@@ -249,7 +249,7 @@ impl Habits {
     /// Whether calls of a circuit go through its breaker, as far as is known: those of an operation that always comes
     /// through while others are turned away do not, nor do those that ask for something that always comes through.
     /// `within` is the operation, and `None` where a call stands alone.
-    pub(in crate::circuit) fn guard(&mut self, within: Option<Option<u32>>, lane: Lane, route: Route) -> Guard {
+    pub(in crate::circuit) fn guard(&self, within: Option<Option<u32>>, lane: Lane, route: Route) -> Guard {
         let asked = self.asked.iter().find(|asked| asked.lane == lane && asked.route == route);
         if asked.is_some_and(|asked| asked.refused == 0.0 && asked.granted >= PASSES) {
             return Guard::Past;
@@ -259,8 +259,8 @@ impl Habits {
             let others = self.operations.iter().any(|operation| operation.edges.iter().any(is));
             return if self.without_operation.contains(&lane) || !others { Guard::Through } else { Guard::Past };
         };
-        let Some(edge) = operation.and_then(|operation| self.edge(operation, lane)) else { return Guard::Through };
-        edge.guard()
+        let Some(operation) = operation.and_then(|operation| self.operations.get(operation as usize)) else { return Guard::Through };
+        operation.edges.iter().find(|edge| edge.lane == lane).map_or(Guard::Unknown, Edge::guard)
     }
 
     /// Notes that a breaker of this name turned away calls of a circuit.

@@ -209,6 +209,34 @@ mod tests {
     }
 
     #[test]
+    fn every_row_of_the_table_is_found_by_what_it_looks_for() {
+        let matcher = Matcher::new(rules()).unwrap();
+        for (index, rule) in (0_u16..).zip(matcher.rules()) {
+            let text = rule.texts.join(" x ");
+            let mut said = Said::default();
+            let flag = match &rule.place {
+                Place::Type => {
+                    said.kind = text.as_bytes();
+                    None
+                }
+                Place::Message => {
+                    said.message = text.as_bytes();
+                    None
+                }
+                Place::StackTrace => {
+                    said.stack_trace = text.as_bytes();
+                    None
+                }
+                Place::Flag(key) => Some((key, rule.texts[0].as_bytes())),
+            };
+            let found = matcher.find(&[said], |key| flag.filter(|(known, _)| ***known == *key).map(|(_, value)| value).unwrap_or_default());
+            let found = found.unwrap_or_else(|| panic!("nothing finds {rule:?}"));
+            assert_eq!(found.meaning, rule.meaning, "{rule:?}");
+            assert!(found.rule <= index, "{rule:?}");
+        }
+    }
+
+    #[test]
     fn what_is_no_breaker_is_none() {
         for (kind, message) in [
             ("io.github.resilience4j.bulkhead.BulkheadFullException", "Bulkhead 'pay' is full and does not permit further calls"),

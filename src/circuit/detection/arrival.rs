@@ -167,7 +167,7 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// The circuit that refused a call of a process, where that is plain at once: by the breaker's name, or because there
-    /// is but one, or because of several one is not closed already.
+    /// is but one, or because of several one is not closed already, or one is the only one whose calls fail.
     pub(in crate::circuit) fn refused_by(&self, index: u32, name: &[u8]) -> Option<u32> {
         let process = self.processes.get(index as usize)?;
         let by_name = self.habits.get(process.habits as usize).and_then(|habits| habits.guarded_by(name)).map(|lane| lane.circuit);
@@ -175,7 +175,12 @@ impl CircuitBreakerMetricsCollector {
             let worst = self.member_in(*circuit, index).and_then(|member| member.worst_suspected());
             worst.is_some_and(|(_, state)| state != State::Closed)
         };
-        by_name.or_else(|| process.only_circuit()).or_else(|| process.circuits().find(not_closed))
+        let failing = || {
+            let is_failing = |circuit: &u32| self.member_in(*circuit, index).is_some_and(|member| member.is_failing(process.newest_end));
+            let mut failing = process.circuits().filter(is_failing);
+            failing.next().filter(|_| failing.next().is_none())
+        };
+        by_name.or_else(|| process.only_circuit()).or_else(|| process.circuits().find(not_closed)).or_else(failing)
     }
 
     fn note_root(&mut self, index: u32, root: &RootRecord, request: &[u8], inspection: &Inspection, now: u64) -> bool {

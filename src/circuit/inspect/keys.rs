@@ -42,9 +42,26 @@ fn owned(texts: &[&str]) -> Vec<String> {
 impl Default for RulesText {
     fn default() -> Self {
         Self {
-            breaker_names: owned(&["circuit_breaker.name", "resilience4j.circuit_breaker.name", "circuitbreaker.name", "circuitBreaker.name"]),
-            breaker_states: owned(&["circuit_breaker.state", "resilience4j.circuit_breaker.state", "circuitbreaker.state", "circuitBreaker.state"]),
-            breaker_outcomes: owned(&["circuit_breaker.outcome", "resilience4j.circuit_breaker.outcome", "circuit_breaker.rejected"]),
+            breaker_names: owned(&[
+                "circuit_breaker.name",
+                "resilience4j.circuit_breaker.name",
+                "failsafe.circuit_breaker.name",
+                "circuitbreaker.name",
+                "circuitBreaker.name",
+            ]),
+            breaker_states: owned(&[
+                "circuit_breaker.state",
+                "resilience4j.circuit_breaker.state",
+                "failsafe.circuit_breaker.state",
+                "circuitbreaker.state",
+                "circuitBreaker.state",
+            ]),
+            breaker_outcomes: owned(&[
+                "circuit_breaker.outcome",
+                "resilience4j.circuit_breaker.outcome",
+                "failsafe.circuit_breaker.outcome",
+                "circuit_breaker.rejected",
+            ]),
             transition_events: owned(&["*circuit*", "*Circuit*"]),
             transition_from: owned(&["circuit_breaker.state_from", "from_state", "state_from", "from", "old_state"]),
             transition_to: owned(&["circuit_breaker.state_to", "to_state", "state_to", "to", "new_state", "circuit_breaker.state"]),

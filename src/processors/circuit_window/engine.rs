@@ -172,6 +172,12 @@ impl Engine {
             if !applied.overflow.is_empty() {
                 applied.late += self.overflow.lock().apply_overflow(request, inspection, &applied.overflow, now);
             }
+            for caller in &applied.nameless {
+                tracing::warn!(
+                    service = %caller.service,
+                    "its processes can't be told apart and count as one instance: set service.instance.id, for instance by OTEL_RESOURCE_ATTRIBUTES"
+                );
+            }
             self.counts.applied(&applied);
             late += applied.late;
         }
