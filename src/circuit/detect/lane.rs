@@ -52,27 +52,34 @@ impl Route {
 
     /// The part of a URL, a path or a method that tells routes apart: segments that look like ids do not.
     fn part(text: &[u8]) -> &[u8] {
-        let scheme = text.iter().position(|byte| *byte == b':').filter(|at| text.get(at + 1..at + 3) == Some(b"//"));
-        let path = match scheme {
-            Some(at) => {
-                let rest = text.get(at + 3..).unwrap_or_default();
-                let path = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
-                rest.get(path..).unwrap_or_default()
-            }
+        let authority = match text {
+            [b'h', b't', b't', b'p', b':', b'/', b'/', rest @ ..] | [b'h', b't', b't', b'p', b's', b':', b'/', b'/', rest @ ..] => Some(rest),
+            _ => text.windows(3).position(|window| window == b"://").and_then(|at| text.get(at + 3..)),
+        };
+        let path = match authority {
+            Some(rest) => rest.iter().position(|byte| *byte == b'/').and_then(|at| rest.get(at..)).unwrap_or_default(),
             None => text,
         };
-        let end = path.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
-        let path = path.get(..end).unwrap_or_default();
         if path.first() != Some(&b'/') {
-            return path;
+            let end = path.iter().position(|byte| matches!(byte, b'?' | b'#'));
+            return end.and_then(|end| path.get(..end)).unwrap_or(path);
         }
-        let mut end = 0;
-        for segment in path.get(1..).unwrap_or_default().split(|byte| *byte == b'/').take(SEGMENTS) {
-            let is_id = segment.iter().any(u8::is_ascii_digit) || segment.len() > SEGMENT_BYTES_MAX || segment.is_empty();
-            if is_id {
-                break;
+        // One pass: it ends with the second segment, or before one that is an id.
+        let (mut end, mut segment, mut segments) = (0, 1, 0);
+        for at in 1..=path.len() {
+            match path.get(at) {
+                None | Some(b'?' | b'#' | b'/') => {
+                    if at > segment {
+                        (end, segments) = (at, segments + 1);
+                    }
+                    if at == segment || segments == SEGMENTS || path.get(at) != Some(&b'/') {
+                        break;
+                    }
+                    segment = at + 1;
+                }
+                Some(byte) if byte.is_ascii_digit() || at - segment >= SEGMENT_BYTES_MAX => break,
+                Some(_) => {}
             }
-            end += 1 + segment.len();
         }
         path.get(..end).unwrap_or_default()
     }

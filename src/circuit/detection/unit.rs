@@ -8,11 +8,11 @@ use super::{
         circuit::Decided,
         collector::CircuitBreakerMetricsCollector,
         detect::{
-            habit::{Guard, Habits},
+            habit::Guard,
             lane::{Lane, Route},
             rule::Meaning,
             suspect::{Away, Context, NO_OPERATION, Passed, Through},
-            watch::{Told, Unit, Watch, What},
+            watch::{Mark, Told, Unit, Watch, What},
         },
         state::{Ids, State},
     },
@@ -63,12 +63,8 @@ impl CircuitBreakerMetricsCollector {
                     let operation = within.and_then(|(_, operation)| operation).unwrap_or(NO_OPERATION);
                     let call = Through { start: mark.start, end: mark.end, bad: *bad, operation, route: *route };
                     let lane = self.lane_of(lane.circuit, *route);
-                    // Beside a call that the breaker turned away, one that went well and asks for something else went past it.
-                    let asks_several = |habits: &Habits| habits.routes(operation, lane).len() > 1;
-                    let several = self.habits_of_process(number).is_some_and(|habits| asks_several(habits));
-                    let is_beside =
-                        |watch: &Watch| several && within.is_some_and(|(root, _)| watch.unit(root).is_turned_away_by(self.breaker_name(lane)));
-                    if *bad || self.state_in(lane, number) == State::Closed || !is_beside(&watch) {
+                    let beside = !*bad && self.state_in(lane, number) != State::Closed && self.is_beside(number, lane, within, &watch);
+                    if !beside {
                         // One whose root has not ended yet is part of some operation.
                         let within = within.map(|(_, operation)| operation).or_else(|| (!alone).then_some(None));
                         self.suspect_call(number, lane, within, call);
@@ -188,6 +184,14 @@ impl CircuitBreakerMetricsCollector {
                 self.suspect_missing(index, &missing, seen, splits);
             }
         }
+    }
+
+    /// Whether a call stands beside one that the breaker turned away, in a unit that asks for several things: what went
+    /// well there went past the breaker.
+    fn is_beside(&mut self, index: u32, lane: Lane, within: Option<(&Mark, Option<u32>)>, watch: &Watch) -> bool {
+        let Some((root, Some(operation))) = within else { return false };
+        let several = self.habits_of_process(index).is_some_and(|habits| habits.routes(operation, lane).len() > 1);
+        several && watch.unit(root).is_turned_away_by(self.breaker_name(lane))
     }
 
     /// The own name of a breaker.
