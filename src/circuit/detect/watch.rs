@@ -35,6 +35,8 @@ pub(in crate::circuit) struct Watch {
     worth: u64,
     /// Units that began before this may not be known whole.
     whole_from: u64,
+    /// Circuits that are not closed in it.
+    pub(in crate::circuit) restless: SmallVec<[u32; 4]>,
     /// Traces are sampled so that most are not seen.
     pub(in crate::circuit) sampled: bool,
 }
@@ -160,12 +162,22 @@ impl Mark {
 impl Watch {
     /// Begins when nothing that ended later than this was seen.
     pub(in crate::circuit) fn new(newest_end: u64) -> Self {
-        Self { marks: Vec::new(), every: 1, settled_to: 0, worth: 0, whole_from: newest_end, sampled: false }
+        Self { marks: Vec::new(), every: 1, settled_to: 0, worth: 0, whole_from: newest_end, restless: SmallVec::new(), sampled: false }
     }
 
     /// Whether all calls of a unit are known.
     pub(in crate::circuit) const fn knows(&self, root: &Mark) -> bool {
         root.start > self.whole_from && root.end - root.start < KEEP && root.trace.is_multiple_of(self.every)
+    }
+
+    /// Whether a circuit is not closed in it, as of the last second.
+    pub(in crate::circuit) fn is_restless(&self, circuit: u32) -> bool {
+        self.restless.contains(&circuit)
+    }
+
+    /// Whether a trace is among those that are looked at.
+    pub(in crate::circuit) const fn looks_at(&self, trace: u64) -> bool {
+        trace.is_multiple_of(self.every)
     }
 
     /// Something happened then that is worth a closer look.

@@ -81,23 +81,25 @@ impl CircuitBreakerMetricsCollector {
     }
 
     fn note_watched(&mut self, index: u32, seat: Seat, span: &SpanRecord, request: &[u8], trace: u64, bad: bool) -> bool {
-        let Some(process) = self.processes.get_mut(index as usize) else { return true };
-        let (Some(watch), Some(circuit)) = (process.watch.as_mut(), self.circuits.get_mut(seat.circuit as usize)) else { return true };
-        let member = seat.member.and_then(|member| circuit.members.get(member as usize));
-        let not_closed = |number: u8| member.and_then(|member| member.suspected(number)).is_some_and(|suspect| suspect.state() != State::Closed);
-        let several = circuit.lanes().is_some_and(Lanes::are_several);
+        let Some(watch) = self.processes.get_mut(index as usize).and_then(|process| process.watch.as_mut()) else { return true };
+        watch.sampled |= span.weight > SAMPLED;
+        let restless = watch.is_restless(seat.circuit);
+        if !restless && !watch.looks_at(trace) {
+            return true;
+        }
+        let Some(circuit) = self.circuits.get_mut(seat.circuit as usize) else { return true };
         // While its one breaker is closed, what is asked for is only learned from now and then.
         let (mut route, mut number) = (Route::default(), 0);
-        if several || bad || not_closed(0) || trace.is_multiple_of(LEARNED_OF) {
+        if restless || bad || trace.is_multiple_of(LEARNED_OF) || circuit.lanes().is_some_and(Lanes::are_several) {
             let url = route_at(request, span.route);
             route = Route::of(url);
             number = circuit.lane_of(route);
         }
-        let telling = not_closed(number);
+        let member = seat.member.filter(|_| restless).and_then(|member| circuit.members.get(member as usize));
+        let telling = member.and_then(|member| member.suspected(number)).is_some_and(|suspect| suspect.state() != State::Closed);
         if route.is_known() && circuit.lanes().is_some() {
             circuit.lanes_mut().note(route, route_at(request, span.route));
         }
-        watch.sampled |= span.weight > SAMPLED;
         let what = What::Call { lane: Lane { circuit: seat.circuit, number }, route, bad, telling, alone: span.alone };
         watch.note(Mark { start: span.start, end: span.end, trace, what })
     }

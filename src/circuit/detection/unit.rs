@@ -90,6 +90,9 @@ impl CircuitBreakerMetricsCollector {
                 watch.split(from, to, &routes);
             }
         }
+        let circuits: SmallVec<[u32; 8]> = self.processes.get(index).map(|process| process.circuits().collect()).unwrap_or_default();
+        let worst = |circuit: &u32| self.member_in(*circuit, number).and_then(|member| member.worst_suspected());
+        watch.restless = circuits.into_iter().filter(|circuit| worst(circuit).is_some_and(|(_, state)| state != State::Closed)).collect();
         let calm = !watch.goes_on(watermark) && self.calm(number, watermark);
         if let Some(process) = self.processes.get_mut(index).filter(|_| !calm) {
             process.watch = Some(watch);
