@@ -41,6 +41,8 @@ pub struct CircuitMetricsConfig {
 pub struct Detection {
     /// Of each rule, by index: whose text it is.
     pub libraries: Arc<[Arc<str>]>,
+    /// Whether anything is looked for: texts or missing calls. Callees are named only then.
+    pub enabled: bool,
     /// Whether missing calls tell anything.
     pub silence: bool,
     /// The breaker of our own that is run where there is none; `None` if it is not run.
@@ -49,7 +51,7 @@ pub struct Detection {
 
 impl Default for Detection {
     fn default() -> Self {
-        Self { libraries: library::names(), silence: true, inferred: Some(InferredRule::default()) }
+        Self { libraries: library::names(), enabled: true, silence: true, inferred: Some(InferredRule::default()) }
     }
 }
 

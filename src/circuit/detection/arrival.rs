@@ -56,6 +56,9 @@ impl CircuitBreakerMetricsCollector {
     /// it.
     #[inline]
     pub(in crate::circuit) fn note_call(&mut self, index: u32, seat: Seat, span: &SpanRecord, request: &[u8], inspection: &Inspection) -> bool {
+        if !self.config.detection.enabled {
+            return true;
+        }
         let Some(process) = self.processes.get(index as usize) else { return true };
         let (watched, enough) = (process.watch.is_some(), process.learned >= LEARNED_ENOUGH);
         let trace = trace_at(request, span.ids);

@@ -161,6 +161,8 @@ pub struct Rules {
     pub overrides: Vec<FailureOverride>,
     /// Whether a sampled span stands for those that were not sent.
     pub extrapolate: bool,
+    /// Whether anything is read for the sake of breakers that say nothing of themselves.
+    pub detects: bool,
 }
 
 /// Longer keys are read by nobody.
@@ -220,6 +222,7 @@ impl Rules {
             failure: FailureRule::empty(),
             overrides: Vec::new(),
             extrapolate: true,
+            detects: true,
         }
     }
 
@@ -290,6 +293,7 @@ impl Rules {
             failure: FailureRule::default(),
             overrides: Vec::new(),
             extrapolate: true,
+            detects: true,
         })
     }
 

@@ -205,7 +205,7 @@ impl<'a> Visitor<'a> for Reader<'a> {
             if self.says.own {
                 self.present &= !(self.rules.names | self.rules.states | self.rules.outcomes);
             }
-            let told = if self.may_tell(span) { self.told(span) } else { None };
+            let told = if self.rules.detects && self.may_tell(span) { self.told(span) } else { None };
             match self.target(span) {
                 Some(target) => {
                     self.call(span, resource, target, told);
@@ -214,7 +214,7 @@ impl<'a> Visitor<'a> for Reader<'a> {
                 None => {
                     self.inspection.without_circuit += 1;
                     told.into_iter().for_each(|told| self.note_told(span, resource, told, None));
-                    if matches!(span.kind, 2 | 5) || span.parent_span_id.is_empty() {
+                    if self.rules.detects && (matches!(span.kind, 2 | 5) || span.parent_span_id.is_empty()) {
                         self.root(span, resource);
                     }
                 }
@@ -454,7 +454,7 @@ impl<'a> Reader<'a> {
     #[inline]
     fn route(&self) -> Text {
         let found = self.present & self.rules.routes;
-        if found == 0 {
+        if found == 0 || !self.rules.detects {
             return Text::default();
         }
         let value = self.values.get(found.trailing_zeros() as usize).copied().unwrap_or_default();

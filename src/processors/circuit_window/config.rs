@@ -388,6 +388,7 @@ impl Config {
         }
         let mut rules = rules?;
         (rules.failure, rules.overrides) = (failure, overrides);
+        rules.detects = self.detection.enabled();
         rules.extrapolate = self.sampling == Sampling::Extrapolate;
         Some(rules)
     }

@@ -191,6 +191,11 @@ impl DetectionConfig {
         self.rules.iter().map(RuleConfig::rule).filter(|rule| Matcher::new(vec![rule.clone()]).is_ok()).chain(known).collect()
     }
 
+    /// Whether anything is looked for.
+    pub(super) fn enabled(&self) -> bool {
+        self.silence || self.known_libraries || !self.rules.is_empty()
+    }
+
     /// The rest of it, checked.
     pub(super) fn check(&self, faults: &mut Faults) -> Detection {
         for (index, rule) in self.rules.iter().enumerate() {
@@ -211,6 +216,7 @@ impl DetectionConfig {
             permitted_number_of_calls_in_half_open_state: inferred.permitted_number_of_calls_in_half_open_state,
         };
         Detection {
+            enabled: self.enabled(),
             libraries: self.rules().into_iter().map(|rule| Arc::from(rule.library)).collect(),
             silence: self.silence,
             inferred: inferred.enabled.then_some(rule),
