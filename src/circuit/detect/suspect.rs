@@ -246,7 +246,8 @@ impl Suspect {
 
     /// Whether calls have come in that failed one soon after the other, and lately.
     pub(in crate::circuit) fn is_failing(&self, now: u64) -> bool {
-        self.failures.iter().take(2).all(|(_, at)| *at > 0 && now.abs_diff(*at) < QUIET)
+        let [(last, at), (before, _), _] = self.failures;
+        at > 0 && before > 0 && last.wrapping_sub(before) < 5 && now.abs_diff(at) < QUIET
     }
 
     /// Whether its last calls went well: a lost span must not blame it.
