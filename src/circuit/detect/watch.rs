@@ -19,9 +19,9 @@ const KEEP: u64 = 5_000_000_000;
 /// How long a process is watched after the last thing that is worth it. Nanoseconds.
 const CALM: u64 = 60_000_000_000;
 /// Marks that are kept of one process: when there are more, only every second trace is looked at from then on.
-const MARKS_MAX: usize = 512;
+const MARKS_MAX: usize = 2_048;
 /// Marks for which there is room while that is not enough.
-const MARKS_ROOM: usize = 8 * MARKS_MAX;
+const MARKS_ROOM: usize = 3 * MARKS_MAX;
 
 /// What one process does, while something there is worth a closer look.
 #[derive(Debug)]
