@@ -14,9 +14,10 @@ use bytes::Bytes;
 use corpus::{LANGUAGES, Template, templates};
 use fuseboard::{
     circuit::{
-        collector::{CircuitBreakerMetricsCollector, Room},
+        collector::CircuitBreakerMetricsCollector,
         config::CircuitMetricsConfig,
         inspect::{Rules, inspect},
+        room::Room,
     },
     otlp::{
         Value,

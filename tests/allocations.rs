@@ -5,9 +5,10 @@ mod support;
 use std::sync::Arc;
 
 use fuseboard::circuit::{
-    collector::{CircuitBreakerMetricsCollector, Room},
+    collector::CircuitBreakerMetricsCollector,
     config::CircuitMetricsConfig,
     inspect::{Rules, inspect},
+    room::Room,
 };
 use support::spans::{SECOND, attribute, bytes, call};
 

@@ -7,9 +7,10 @@ mod support;
 use std::sync::Arc;
 
 use fuseboard::circuit::{
-    collector::{CircuitBreakerMetricsCollector, Room},
+    collector::CircuitBreakerMetricsCollector,
     config::CircuitMetricsConfig,
     inspect::{Rules, inspect},
+    room::Room,
 };
 use support::spans::{SECOND, bytes, call_to};
 

@@ -104,8 +104,9 @@ impl CircuitBreakerMetricsCollector {
         if let Ok(entry) = self.by_key.find_entry(name.spread(), |place| place.hash == name && place.circuit == number) {
             entry.remove();
         }
-        let known = Address { doubts: 0, moves, ..address.clone() };
-        set_address(self.circuits.get_mut(number as usize), known);
+        if let Some(circuit) = self.circuits.get_mut(number as usize) {
+            circuit.addresses = Some(Box::new(Addresses(vec![Address { doubts: 0, moves, ..address.clone() }])));
+        }
         let bare = CircuitKey { caller: Arc::clone(&key.caller), text: address.text.clone(), port: address.port, ..CircuitKey::default() };
         self.rename(number, bare, now);
         if moves < MOVES_MAX {
@@ -196,12 +197,6 @@ fn circuit_is_called(circuit: &Circuit, name: &str) -> bool {
     *circuit.key().text == *name && circuit.key().port.is_none()
 }
 
-fn set_address(circuit: Option<&mut Box<Circuit>>, address: Address) {
-    if let Some(circuit) = circuit {
-        circuit.addresses = Some(Box::new(Addresses(vec![address])));
-    }
-}
-
 /// An address as it is shown beside a name.
 fn shown(key: &CircuitKey) -> Box<str> {
     if key.address.is_empty() { key.name().into() } else { key.address.clone() }
@@ -211,10 +206,10 @@ fn shown(key: &CircuitKey) -> Box<str> {
 mod tests {
     use super::*;
     use crate::circuit::{
-        collector::Room,
         config::CircuitMetricsConfig,
         inspect::{Rules, inspect},
         meeting::Meetings,
+        room::Room,
         testing::{SECOND, START, call, int, request, text, transition},
     };
 

@@ -2,10 +2,7 @@
 
 use std::{
     hash::{BuildHasher, Hash},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 use foldhash::quality::RandomState;
@@ -24,6 +21,7 @@ use super::{
     meeting::Met,
     member::{Evidence, Member},
     process::{Hashed, Process, Seat},
+    room::Room,
     selection::Selection,
     state::Observation,
 };
@@ -34,48 +32,6 @@ const PROCESSES_MAX: usize = 50_000;
 
 /// Circuits and processes that one [`Round`] looks at before it lets others to the shard.
 const AT_ONCE: usize = 256;
-
-/// Room for circuits, shared by all collectors.
-#[derive(Debug)]
-pub struct Room {
-    taken: AtomicUsize,
-    most: AtomicUsize,
-}
-
-impl Room {
-    /// Room for so many circuits.
-    pub const fn new(most: usize) -> Self {
-        Self { taken: AtomicUsize::new(0), most: AtomicUsize::new(most) }
-    }
-
-    /// Circuits that there are.
-    pub fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    /// Room for so many from now on; circuits that are there stay.
-    pub fn set_most(&self, most: usize) {
-        self.most.store(most, Ordering::Relaxed);
-    }
-
-    fn take(&self) -> bool {
-        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
-        let room = taken < self.most.load(Ordering::Relaxed);
-        if !room {
-            self.give();
-        }
-        room
-    }
-
-    /// For what has to be, even where there is no room.
-    pub(super) fn take_anyway(&self) {
-        self.taken.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn give(&self) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Owns the windows of a shard: counts spans in them, rotates their buckets and hands out what breakers did.
 ///

@@ -111,9 +111,9 @@ mod tests {
 
     use super::*;
     use crate::circuit::{
-        collector::Room,
         config::CircuitMetricsConfig,
         inspect::{Rules, inspect},
+        room::Room,
         testing::{SECOND, START, call, request, text, transition},
     };
 

@@ -19,6 +19,7 @@ pub mod meeting;
 mod member;
 pub mod pattern;
 mod process;
+pub mod room;
 pub mod selection;
 pub mod sent;
 pub mod sketch;
@@ -26,4 +27,5 @@ pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod totals;
+mod usual;
 pub mod window;

@@ -60,6 +60,11 @@ impl Hashed {
 }
 
 impl Process {
+    /// What it does, from now on if it was not watched yet: what ended until then may not be known whole.
+    pub(super) fn watched(&mut self, newest_end: u64) -> &mut Watch {
+        self.watch.get_or_insert_with(|| Box::new(Watch::new(newest_end)))
+    }
+
     /// Notes that something it was asked ended with an error; `true` if that is one of two in five, or of three in ten.
     pub(super) fn breaks_off(&mut self, end: u64) -> bool {
         let [first, second] = self.broke_off;

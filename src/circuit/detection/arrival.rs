@@ -5,18 +5,18 @@ use smallvec::SmallVec;
 use super::super::{
     answers::Span,
     bucket::Outcome,
-    circuit::SLOW_MIN,
     collector::CircuitBreakerMetricsCollector,
     detect::{
         lane::{Lane, Lanes, Route},
         rule::Meaning,
         suspect::{NO_OPERATION, Through},
-        watch::{Mark, Told, Watch, What},
+        watch::{Mark, Told, What},
     },
     inspect::{Inspection, RootRecord, SpanRecord, ToldRecord, ids_at, route_at, span_at, trace_at},
     meeting::Met,
     process::Seat,
     state::State,
+    usual::SLOW_MIN,
 };
 
 /// One trace in so many tells who answers at an address.
@@ -45,8 +45,7 @@ impl CircuitBreakerMetricsCollector {
         for told in inspection.told.iter().filter(|told| mine(told.resource)) {
             let process = self.process_of(request, inspection, told.resource, &mut current, now);
             if let Some(process) = process.and_then(|process| self.processes.get_mut(process as usize)) {
-                let newest_end = process.newest_end;
-                process.watch.get_or_insert_with(|| Box::new(Watch::new(newest_end)));
+                process.watched(process.newest_end);
             }
         }
     }
@@ -119,7 +118,7 @@ impl CircuitBreakerMetricsCollector {
             member.suspect(lane).remember(call);
         }
         if distressed && let Some(process) = self.processes.get_mut(index as usize) {
-            process.watch.get_or_insert_with(|| Box::new(Watch::new(newest_end))).worth(call.end);
+            process.watched(newest_end).worth(call.end);
         }
     }
 
@@ -155,9 +154,7 @@ impl CircuitBreakerMetricsCollector {
             self.seems_open(index, &told, record.end);
         }
         let Some(process) = self.processes.get_mut(index as usize) else { return true };
-        let newest_end = process.newest_end;
-        let watch = process.watch.get_or_insert_with(|| Box::new(Watch::new(newest_end)));
-        watch.note(Mark { start, end, trace, what: What::Told(Arc::new(told)) })
+        process.watched(process.newest_end).note(Mark { start, end, trace, what: What::Told(Arc::new(told)) })
     }
 
     /// Moves the state that is not final yet, where it is plain whose it is.
@@ -176,10 +173,7 @@ impl CircuitBreakerMetricsCollector {
     pub(in crate::circuit) fn refused_by(&self, index: u32, name: &[u8]) -> Option<u32> {
         let process = self.processes.get(index as usize)?;
         let by_name = self.habits.get(process.habits as usize).and_then(|habits| habits.guarded_by(name)).map(|lane| lane.circuit);
-        let not_closed = |circuit: &u32| {
-            let worst = self.member_in(*circuit, index).and_then(|member| member.worst_suspected());
-            worst.is_some_and(|(_, state)| state != State::Closed)
-        };
+        let not_closed = |circuit: &u32| self.is_restless_in(*circuit, index);
         let failing = || {
             let is_failing = |circuit: &u32| self.member_in(*circuit, index).is_some_and(|member| member.is_failing(process.newest_end));
             let mut failing = process.circuits().filter(is_failing);
@@ -197,7 +191,7 @@ impl CircuitBreakerMetricsCollector {
         }
         if root.aborted && process.breaks_off(root.end) {
             let newest_end = inspection.resources.get(root.resource as usize).map_or(0, |resource| resource.newest_end);
-            process.watch.get_or_insert_with(|| Box::new(Watch::new(newest_end))).worth(root.end);
+            process.watched(newest_end).worth(root.end);
         }
         if root.parent != 0 && trace.is_multiple_of(MET_OF) && self.met.len() < MET_MAX {
             self.met.push(Met::Answer { key: trace ^ span_at(request, root.parent), callee: Arc::clone(&process.caller) });

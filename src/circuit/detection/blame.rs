@@ -36,11 +36,11 @@ impl CircuitBreakerMetricsCollector {
         if let (Some(name), Some(lane), true) = (&told.name, known, learned) {
             self.habits.get_mut(habits).into_iter().for_each(|habits| habits.name(name.as_bytes(), lane));
         }
-        let asked_for = || seen.operation.and_then(|operation| Some(self.habits.get(habits)?.operation_name(operation).to_owned()));
-        let text = told.name.as_deref().map(str::to_owned).or_else(asked_for).filter(|text| !text.is_empty());
         if known.is_some() {
             return known;
         }
+        let asked_for = || seen.operation.and_then(|operation| Some(self.habits.get(habits)?.operation_name(operation).to_owned()));
+        let text = told.name.as_deref().map(str::to_owned).or_else(asked_for).filter(|text| !text.is_empty());
         let text = text.filter(|text| self.selection.takes(caller.service.as_bytes(), text.as_bytes()))?;
         self.circuit_of(&caller, &Target { named: true, text: text.as_bytes(), port: None }, now).map(Lane::of)
     }
@@ -111,11 +111,11 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// Makes two breakers of one: these routes are guarded by the new one.
-    pub(super) fn split(&mut self, lane: Lane, name: Option<&Arc<str>>, routes: &[Route], splits: &mut Splits) -> Option<Lane> {
-        let number = self.circuits.get_mut(lane.circuit as usize)?.lanes_mut().add(name)?;
-        let own = Lane { number, ..lane };
-        self.give(lane, own, routes, splits);
-        Some(own)
+    pub(super) fn split(&mut self, lane: Lane, routes: &[Route], splits: &mut Splits) {
+        let number = self.circuits.get_mut(lane.circuit as usize).and_then(|circuit| circuit.lanes_mut().add(None));
+        if let Some(number) = number {
+            self.give(lane, Lane { number, ..lane }, routes, splits);
+        }
     }
 
     /// Calls for these routes go through another breaker of the circuit from now on, in all of its instances.

@@ -56,6 +56,12 @@ impl CircuitBreakerMetricsCollector {
         self.suspect_in(lane, index).map_or(State::Closed, Suspect::state)
     }
 
+    /// Whether calls and rejections tell that one of a circuit's breakers is not closed in a process.
+    fn is_restless_in(&self, circuit: u32, index: u32) -> bool {
+        let worst = self.member_in(circuit, index).and_then(Member::worst_suspected);
+        worst.is_some_and(|(_, state)| state != State::Closed)
+    }
+
     /// Whether calls through a breaker go well in a process.
     fn is_well_in(&self, lane: Lane, index: u32, at: u64) -> bool {
         self.member_in(lane.circuit, index).is_some() && self.suspect_in(lane, index).is_none_or(|suspect| suspect.is_well(at))

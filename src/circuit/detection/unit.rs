@@ -91,8 +91,7 @@ impl CircuitBreakerMetricsCollector {
             }
         }
         let circuits: SmallVec<[u32; 8]> = self.processes.get(index).map(|process| process.circuits().collect()).unwrap_or_default();
-        let worst = |circuit: &u32| self.member_in(*circuit, number).and_then(|member| member.worst_suspected());
-        watch.restless = circuits.into_iter().filter(|circuit| worst(circuit).is_some_and(|(_, state)| state != State::Closed)).collect();
+        watch.restless = circuits.into_iter().filter(|circuit| self.is_restless_in(*circuit, number)).collect();
         let calm = !watch.goes_on(watermark) && self.calm(number, watermark);
         if let Some(process) = self.processes.get_mut(index).filter(|_| !calm) {
             process.watch = Some(watch);
@@ -106,8 +105,7 @@ impl CircuitBreakerMetricsCollector {
             let Some(circuit) = self.circuits.get_mut(*circuit as usize) else { continue };
             circuit.members.iter_mut().filter(|(_, member)| member.process == index).for_each(|(_, member)| member.expire(watermark));
         }
-        let worst = |circuit: &u32| self.member_in(*circuit, index).and_then(|member| member.worst_suspected());
-        if circuits.iter().filter_map(worst).any(|(_, state)| state != State::Closed) {
+        if circuits.iter().any(|circuit| self.is_restless_in(*circuit, index)) {
             return false;
         }
         for circuit in circuits {
@@ -296,7 +294,7 @@ impl CircuitBreakerMetricsCollector {
             }
         }
         for route in apart {
-            self.split(lane, None, &[route], splits);
+            self.split(lane, &[route], splits);
         }
     }
 

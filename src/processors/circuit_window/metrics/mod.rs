@@ -164,8 +164,9 @@ mod tests {
 
     use super::*;
     use crate::circuit::{
-        collector::{CircuitBreakerMetricsCollector, Room},
+        collector::CircuitBreakerMetricsCollector,
         inspect::{Rules, inspect},
+        room::Room,
         testing::{SECOND, START, call, int, request, text, transition},
     };
 
