@@ -161,6 +161,9 @@ impl Window {
             return if number + buckets >= self.closed_to { self.late(number) } else { Place::Outside };
         }
         // Usually the newest, or close to it.
+        if self.open.back().is_some_and(|(newest, _)| *newest == number) {
+            return self.open.back_mut().map_or(Place::Outside, |(_, bucket)| Place::Open(bucket));
+        }
         let behind = self.open.iter().rev().take_while(|(open, _)| *open > number).count();
         let mut at = self.open.len() - behind;
         if at == 0 || self.open.get(at - 1).is_none_or(|(open, _)| *open != number) {

@@ -70,19 +70,19 @@ impl CircuitBreakerMetricsCollector {
         }
         let slow = may_be_slow && self.circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.is_slow(span.end - span.start));
         let bad = slow || span.outcome == Outcome::Failure;
+        let route = if bad { Route::of(route_at(request, span.route)) } else { Route::default() };
         if bad {
             let newest_end = inspection.resources.get(span.resource as usize).map_or(0, |resource| resource.newest_end);
-            let route = Route::of(route_at(request, span.route));
             let call = Through { start: span.start, end: span.end, bad, operation: NO_OPERATION, route };
             self.note_failure(index, seat, call, watched, newest_end);
         }
         if !watched {
             return true;
         }
-        self.note_watched(index, seat, span, request, trace, bad)
+        self.note_watched(index, seat, span, request, trace, (bad, route))
     }
 
-    fn note_watched(&mut self, index: u32, seat: Seat, span: &SpanRecord, request: &[u8], trace: u64, bad: bool) -> bool {
+    fn note_watched(&mut self, index: u32, seat: Seat, span: &SpanRecord, request: &[u8], trace: u64, (bad, mut route): (bool, Route)) -> bool {
         let Some(watch) = self.processes.get_mut(index as usize).and_then(|process| process.watch.as_mut()) else { return true };
         watch.sampled |= span.weight > SAMPLED;
         let restless = watch.is_restless(seat.circuit);
@@ -91,10 +91,11 @@ impl CircuitBreakerMetricsCollector {
         }
         let Some(circuit) = self.circuits.get_mut(seat.circuit as usize) else { return true };
         // While its one breaker is closed, what is asked for is only learned from now and then.
-        let (mut route, mut number) = (Route::default(), 0);
+        let mut number = 0;
         if restless || bad || trace.is_multiple_of(LEARNED_OF) || circuit.lanes().is_some_and(Lanes::are_several) {
-            let url = route_at(request, span.route);
-            route = Route::of(url);
+            if !bad {
+                route = Route::of(route_at(request, span.route));
+            }
             number = circuit.lane_of(route);
         }
         let member = seat.member.filter(|_| restless).and_then(|member| circuit.members.get(member as usize));

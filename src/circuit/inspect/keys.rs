@@ -9,6 +9,7 @@ use super::{
         pattern::Pattern,
     },
     failure::{FailureOverride, FailureRule},
+    slots::{Keys, SLOTS_MAX, Slot},
 };
 
 /// How spans are read, as a user writes it.
@@ -99,11 +100,6 @@ pub enum BadRules {
     Texts(#[from] rule::BadRules),
 }
 
-/// A place for one attribute of the span that is being read.
-pub(super) type Slot = u8;
-
-pub(super) const SLOTS_MAX: usize = 64;
-
 /// How the callee stands in an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
@@ -132,8 +128,7 @@ pub(super) struct Fixed {
 /// How spans are read.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    by_length: ByLength,
-    keys: Vec<Key>,
+    keys: Keys,
     /// Of targets, by slot.
     pub(super) shapes: [Shape; SLOTS_MAX],
     /// One bit a slot.
@@ -143,6 +138,10 @@ pub struct Rules {
     /// What tells what a call asks for.
     pub(super) routes: u64,
     pub(super) outcomes: u64,
+    /// What a span, or a Fuseboard on its way, says of a breaker.
+    pub(super) breakers: u64,
+    /// Statuses of remote procedure calls.
+    pub(super) rpc: u64,
     pub(super) fixed: Fixed,
     pub(super) transition_events: Vec<Pattern>,
     pub(super) transition_from: Vec<Box<[u8]>>,
@@ -165,32 +164,6 @@ pub struct Rules {
     pub detects: bool,
 }
 
-/// Longer keys are read by nobody.
-const KEY_BYTES_MAX: usize = 96;
-
-/// An attribute that is read.
-#[derive(Clone, Debug)]
-struct Key {
-    text: Box<[u8]>,
-    /// Its first and last eight bytes, which tell most keys apart with two comparisons; 0 if it is shorter.
-    ends: (u64, u64),
-    slot: Slot,
-}
-
-/// For each length of a key, where keys of that length begin in the table, and where they end.
-type ByLength = [(u8, u8); KEY_BYTES_MAX + 1];
-
-impl Key {
-    fn new(text: &str, slot: Slot) -> Self {
-        Self { text: text.as_bytes().into(), ends: ends(text.as_bytes()).unwrap_or_default(), slot }
-    }
-}
-
-#[inline]
-fn ends(key: &[u8]) -> Option<(u64, u64)> {
-    Some((u64::from_le_bytes(*key.first_chunk()?), u64::from_le_bytes(*key.last_chunk()?)))
-}
-
 impl Default for Rules {
     fn default() -> Self {
         // The defaults are few enough; a test holds it. Building what searches for texts takes milliseconds.
@@ -202,14 +175,15 @@ impl Default for Rules {
 impl Rules {
     const fn empty() -> Self {
         Self {
-            by_length: [(0, 0); KEY_BYTES_MAX + 1],
-            keys: Vec::new(),
+            keys: Keys::empty(),
             shapes: [Shape::Name; SLOTS_MAX],
             names: 0,
             targets: 0,
             states: 0,
             routes: 0,
             outcomes: 0,
+            breakers: 0,
+            rpc: 0,
             fixed: Fixed { http_status: 0, old_http_status: 0, grpc_status: 0, rpc_status: 0, error_type: 0, scheme: 0, old_scheme: 0, own: 0 },
             transition_events: Vec::new(),
             transition_from: Vec::new(),
@@ -271,16 +245,16 @@ impl Rules {
         }
         let matcher = if text.rules.is_empty() { None } else { Some(Arc::new(Matcher::new(text.rules.clone())?)) };
         let keys = |texts: &[String]| texts.iter().map(|text| text.as_bytes().into()).collect();
-        let (by_length, sorted) = slots.table();
         Ok(Self {
-            by_length,
-            keys: sorted,
+            keys: Keys::new(&slots.0),
             shapes,
             names,
             targets,
             states,
             routes,
             outcomes,
+            breakers: names | states | outcomes | 1 << fixed.own,
+            rpc: 1 << fixed.grpc_status | 1 << fixed.rpc_status,
             fixed,
             transition_events: text.transition_events.iter().map(|name| Pattern::new(name)).collect(),
             transition_from: keys(&text.transition_from),
@@ -300,17 +274,7 @@ impl Rules {
     /// The place of an attribute, if anybody reads it.
     #[inline]
     pub(super) fn slot(&self, key: &[u8]) -> Option<Slot> {
-        let (from, to) = *self.by_length.get(key.len())?;
-        if from == to {
-            return None;
-        }
-        let candidates = self.keys.get(usize::from(from)..usize::from(to))?;
-        let Some(ends) = ends(key) else { return candidates.iter().find(|known| *known.text == *key).map(|known| known.slot) };
-        // Both ends cover a key of up to 16 bytes.
-        let found = candidates.iter().find(|known| known.ends == ends)?;
-        (key.len() <= 16 || *found.text == *key)
-            .then_some(found.slot)
-            .or_else(|| candidates.iter().find(|known| *known.text == *key).map(|known| known.slot))
+        self.keys.slot(key)
     }
 
     /// What a failure is for a callee or breaker of this name.
@@ -344,18 +308,6 @@ impl Slots {
     /// Slots of several attributes, one bit each.
     fn all(&mut self, keys: &[String]) -> Result<u64, BadRules> {
         keys.iter().try_fold(0, |bits, key| Ok(bits | 1 << self.of(key)?))
-    }
-
-    fn table(self) -> (ByLength, Vec<Key>) {
-        let mut keys: Vec<Key> = self.0.iter().zip(0..).map(|(key, slot)| Key::new(key, slot)).collect();
-        keys.retain(|key| key.text.len() <= KEY_BYTES_MAX);
-        keys.sort_by_key(|key| key.text.len());
-        let mut by_length = [(0, 0); KEY_BYTES_MAX + 1];
-        for (length, range) in by_length.iter_mut().enumerate() {
-            let place = |length: usize| u8::try_from(keys.partition_point(|key| key.text.len() < length)).unwrap_or(u8::MAX);
-            *range = (place(length), place(length + 1));
-        }
-        (by_length, keys)
     }
 }
 

@@ -4,6 +4,7 @@ mod failure;
 mod keys;
 mod reader;
 mod record;
+mod slots;
 
 pub use failure::{FailureOverride, FailureRule, GRPC_STATUSES};
 pub use keys::{BadRules, Rules, RulesText};

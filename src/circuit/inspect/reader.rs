@@ -8,8 +8,9 @@ use super::{
         state::State,
     },
     failure::{FailureRule, GRPC_STATUSES},
-    keys::{Rules, SLOTS_MAX, Shape, Slot},
+    keys::{Rules, Shape},
     record::{BESIDE, ErrorText, Inspection, ObservationRecord, ResourceRecord, RootRecord, Says, SpanRecord, TargetRecord, Text, ToldRecord},
+    slots::{SLOTS_MAX, Slot},
 };
 use crate::otlp::{
     Malformed, Value,
@@ -195,16 +196,7 @@ impl<'a> Visitor<'a> for Reader<'a> {
             if let Some(record) = self.inspection.resources.last_mut() {
                 record.newest_end = record.newest_end.max(span.end);
             }
-            let has = |slots: u64| self.present & slots != 0;
-            self.says = Says {
-                name: has(self.rules.names),
-                state: has(self.rules.states),
-                outcome: has(self.rules.outcomes),
-                own: has(1 << self.rules.fixed.own),
-            };
-            if self.says.own {
-                self.present &= !(self.rules.names | self.rules.states | self.rules.outcomes);
-            }
+            self.says = if self.present & self.rules.breakers == 0 { Says::default() } else { self.said_of_breaker() };
             let told = if self.rules.detects && self.may_tell(span) { self.told(span) } else { None };
             match self.target(span) {
                 Some(target) => {
@@ -267,6 +259,17 @@ impl<'a> Reader<'a> {
             left &= left - 1;
         }
         None
+    }
+
+    /// What the present span says of a breaker. What a Fuseboard on the way said is not read again.
+    fn said_of_breaker(&mut self) -> Says {
+        let has = |slots: u64| self.present & slots != 0;
+        let Rules { names, states, outcomes, fixed, .. } = self.rules;
+        let says = Says { name: has(*names), state: has(*states), outcome: has(*outcomes), own: has(1 << fixed.own) };
+        if says.own {
+            self.present &= !(names | states | outcomes);
+        }
+        says
     }
 
     /// The circuit a span belongs to.
@@ -552,6 +555,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What the breaker's instrumentation says itself.
+    #[inline]
     fn told_outcome(&self) -> Option<Outcome> {
         let mut left = self.present & self.rules.outcomes;
         while left != 0 {
@@ -578,12 +582,15 @@ impl<'a> Reader<'a> {
         None
     }
 
+    #[inline]
     fn failed(&self, span: &Span<'_>, rule: &FailureRule) -> bool {
-        match (self.grpc(), self.http()) {
-            (Some(status), _) => rule.grpc(status),
-            (None, Some(status)) => rule.http(status),
+        if let Some(status) = self.grpc() {
+            return rule.grpc(status);
+        }
+        match self.http() {
+            Some(status) => rule.http(status),
             // Only where there was no answer does the span's own status speak for it.
-            (None, None) => rule.span_status && (span.status == 2 || self.named(self.rules.fixed.error_type).is_some()),
+            None => rule.span_status && (span.status == 2 || self.named(self.rules.fixed.error_type).is_some()),
         }
     }
 
@@ -596,6 +603,9 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn grpc(&self) -> Option<u8> {
+        if self.present & self.rules.rpc == 0 {
+            return None;
+        }
         let fixed = &self.rules.fixed;
         let status = self.value(fixed.grpc_status).or_else(|| self.value(fixed.rpc_status))?;
         if let Value::Text(name) = status

@@ -1,0 +1,155 @@
+//! Which of a span's attributes are read: found by key, with one look into a table.
+
+/// A place for one attribute of the span that is being read.
+pub(super) type Slot = u8;
+
+pub(super) const SLOTS_MAX: usize = 64;
+
+/// The table has at most 2 to this power places.
+const BITS_MAX: u32 = 14;
+
+/// Multipliers that are tried for each size of the table.
+const TRIES: u64 = 64;
+
+/// Keys of attributes, by a hash that no two of them share. At most [`SLOTS_MAX`].
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    table: Vec<Place>,
+    multiplier: u64,
+    shift: u32,
+    texts: Vec<Box<[u8]>>,
+}
+
+/// A place of the table.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    ends: Ends,
+    /// Behind the first eight bytes, and before the last eight, where it has more than sixteen.
+    middle: (u64, u64),
+    slot: Slot,
+}
+
+/// Where no key is.
+const NOWHERE: Place = Place { ends: Ends { length: usize::MAX, first: 0, last: 0 }, middle: (0, 0), slot: 0 };
+
+/// What tells most keys apart: length, first and last eight bytes. Of a shorter key both are all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ends {
+    length: usize,
+    first: u64,
+    last: u64,
+}
+
+impl Ends {
+    #[inline]
+    fn of(key: &[u8]) -> Self {
+        let (first, last) = match (key.first_chunk(), key.last_chunk()) {
+            (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+            _ => {
+                let all = key.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte));
+                (all, all)
+            }
+        };
+        Self { length: key.len(), first, last }
+    }
+
+    #[inline]
+    const fn hash(self, multiplier: u64, shift: u32) -> usize {
+        let mixed = self.first ^ self.last.rotate_left(23) ^ self.length as u64;
+        (mixed.wrapping_mul(multiplier) >> shift) as usize
+    }
+}
+
+#[inline]
+fn middle(key: &[u8]) -> (u64, u64) {
+    let eight = |at: usize| key.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |chunk| u64::from_le_bytes(*chunk));
+    (eight(8), eight(key.len().saturating_sub(16)))
+}
+
+impl Keys {
+    /// Finds nothing.
+    pub(super) const fn empty() -> Self {
+        Self { table: Vec::new(), multiplier: 0, shift: 63, texts: Vec::new() }
+    }
+
+    /// The slot of a key is its place in this list.
+    pub(super) fn new(keys: &[String]) -> Self {
+        let texts: Vec<Box<[u8]>> = keys.iter().take(SLOTS_MAX).map(|key| key.as_bytes().into()).collect();
+        // Odd numbers that have nothing to do with each other: the fractional part of the golden ratio, multiplied.
+        let multipliers = || (1..=TRIES).map(|number| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * number + 1));
+        let sizes = texts.len().next_power_of_two().trailing_zeros() + 1..=BITS_MAX;
+        let found = sizes.flat_map(|bits| multipliers().map(move |multiplier| (bits, multiplier))).find_map(|(bits, multiplier)| {
+            let mut table = vec![NOWHERE; 1 << bits];
+            let shift = u64::BITS - bits;
+            for (slot, key) in (0..).zip(&texts) {
+                let ends = Ends::of(key);
+                let place = table.get_mut(ends.hash(multiplier, shift))?;
+                // Keys whose ends are alike have one place: the others are searched for.
+                if place.ends == NOWHERE.ends {
+                    *place = Place { ends, middle: middle(key), slot };
+                } else if place.ends != ends {
+                    return None;
+                }
+            }
+            Some((table, multiplier, shift))
+        });
+        // So few keys always find a place of their own; were it not so, none would be read, and tests would tell.
+        let (table, multiplier, shift) = found.unwrap_or((Vec::new(), 0, 63));
+        Self { table, multiplier, shift, texts }
+    }
+
+    /// The slot of a key, if anybody reads it.
+    #[inline]
+    pub(super) fn slot(&self, key: &[u8]) -> Option<Slot> {
+        let ends = Ends::of(key);
+        let place = self.table.get(ends.hash(self.multiplier, self.shift))?;
+        if place.ends != ends {
+            return None;
+        }
+        // The ends cover 16 bytes, the middle 16 more.
+        if ends.length <= 16 || ends.length <= 32 && middle(key) == place.middle {
+            return Some(place.slot);
+        }
+        match self.texts.get(usize::from(place.slot)) {
+            Some(text) if **text == *key => Some(place.slot),
+            _ => self.search(key),
+        }
+    }
+
+    #[cold]
+    fn search(&self, key: &[u8]) -> Option<Slot> {
+        self.texts.iter().position(|text| **text == *key).and_then(|at| Slot::try_from(at).ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_key_is_found_and_no_other(keys in vec("[ab]{0,3}[a-c.]{0,40}[xy]{0,3}", 0..=SLOTS_MAX), others in vec("[ab]{0,3}[a-c.]{0,40}[xy]{0,3}", 0..64)) {
+            let mut keys = keys;
+            keys.retain(|key| !key.is_empty());
+            keys.sort();
+            keys.dedup();
+            let table = Keys::new(&keys);
+            for key in keys.iter().chain(&others) {
+                let expected = keys.iter().position(|known| known == key);
+                prop_assert_eq!(table.slot(key.as_bytes()).map(usize::from), expected, "{}", key);
+            }
+        }
+
+        #[test]
+        fn keys_that_differ_only_within_are_told_apart(length in 0..40_usize, lots in 1..=SLOTS_MAX) {
+            let keys: Vec<String> = (0..lots).map(|number| format!("the.same{}{number:02}the.same", "-".repeat(length))).collect();
+            let table = Keys::new(&keys);
+            for (slot, key) in keys.iter().enumerate() {
+                prop_assert_eq!(table.slot(key.as_bytes()).map(usize::from), Some(slot));
+            }
+            prop_assert_eq!(table.slot(format!("the.same{}xxthe.same", "-".repeat(length)).as_bytes()), None);
+        }
+    }
+}
