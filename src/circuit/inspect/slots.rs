@@ -54,6 +54,7 @@ impl Ends {
     }
 
     #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "what is left is at most BITS_MAX bits")]
     const fn hash(self, multiplier: u64, shift: u32) -> usize {
         let mixed = self.first ^ self.last.rotate_left(23) ^ self.length as u64;
         (mixed.wrapping_mul(multiplier) >> shift) as usize
@@ -69,7 +70,7 @@ fn middle(key: &[u8]) -> (u64, u64) {
 impl Keys {
     /// Finds nothing.
     pub(super) const fn empty() -> Self {
-        Self { table: Vec::new(), multiplier: 0, shift: 63, texts: Vec::new() }
+        Self { table: Vec::new(), multiplier: 0, shift: u64::BITS - 1, texts: Vec::new() }
     }
 
     /// The slot of a key is its place in this list.
@@ -94,7 +95,7 @@ impl Keys {
             Some((table, multiplier, shift))
         });
         // So few keys always find a place of their own; were it not so, none would be read, and tests would tell.
-        let (table, multiplier, shift) = found.unwrap_or((Vec::new(), 0, 63));
+        let (table, multiplier, shift) = found.unwrap_or((Vec::new(), 0, u64::BITS - 1));
         Self { table, multiplier, shift, texts }
     }
 
