@@ -23,7 +23,7 @@ const ADDRESSES_MAX: usize = 64;
 impl CircuitBreakerMetricsCollector {
     /// Takes in who answered at an address of a circuit: the circuit goes on under the callee's name.
     pub fn introduce(&mut self, introduction: &Introduction, now: u64) {
-        let Introduction { circuit: number, address: hash, callee, .. } = introduction;
+        let Introduction { circuit: number, address: hash, route, callee, .. } = introduction;
         let Some(circuit) = self.circuits.get_mut(*number as usize) else { return };
         if callee.service.is_empty() || circuit.key().named || circuit.retired {
             return;
@@ -32,25 +32,20 @@ impl CircuitBreakerMetricsCollector {
         let is = |target: Target<'_>| Hashed::of(std::hash::BuildHasher::hash_one(hasher, target)) == *hash;
         let is_own = is(circuit.key().target());
         let is_known = circuit_is_called(circuit, &callee.service);
-        let Some(address) = circuit.addresses.as_mut().and_then(|all| all.0.iter_mut().find(|address| is(address.target()))) else {
+        let Some(address) = circuit.addresses.as_mut().and_then(|all| all.all.iter_mut().find(|address| is(address.target()))) else {
             if is_own && !is_known {
                 self.name(*number, 0, callee, now);
             }
             return;
         };
-        if is_known {
-            address.doubts = 0;
-            return;
-        }
-        if address.moves >= MOVES_MAX {
-            return;
-        }
-        address.doubts += 1;
+        let is_shared = address.moves >= MOVES_MAX;
+        address.doubts = if is_known || is_shared { 0 } else { address.doubts + 1 };
         if address.doubts >= DOUBTS_MAX {
             let moves = address.moves + 1;
             let address = address.clone();
             self.move_out(*number, &address, moves, callee, now);
         }
+        self.answered(*number, (*hash, *route), callee, now);
     }
 
     /// Names the circuit of an address after the callee that answers there, or lets it become part of one that is
@@ -63,7 +58,7 @@ impl CircuitBreakerMetricsCollector {
         let hash = self.key_hash(&key.caller, &target);
         if let Some(other) = self.known_circuit(hash, &key.caller, &target).filter(|other| *other != number) {
             let addresses =
-                |number: u32| self.circuits.get(number as usize).and_then(|circuit| circuit.addresses.as_ref()).map_or(1, |all| all.0.len());
+                |number: u32| self.circuits.get(number as usize).and_then(|circuit| circuit.addresses.as_ref()).map_or(1, |all| all.all.len());
             // What is under way is told first; the next introduction tries again.
             let waits = [number, other].iter().any(|number| self.circuits.get(*number as usize).is_some_and(|circuit| circuit.has_news()));
             if !waits && addresses(number) + addresses(other) <= ADDRESSES_MAX {
@@ -72,7 +67,7 @@ impl CircuitBreakerMetricsCollector {
             return;
         }
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
-        let addresses = &mut circuit.addresses.get_or_insert_default().0;
+        let addresses = &mut circuit.addresses.get_or_insert_default().all;
         if !addresses.iter().any(|known| known.target() == address.target()) {
             addresses.push(address);
         }
@@ -95,7 +90,7 @@ impl CircuitBreakerMetricsCollector {
     fn move_out(&mut self, number: u32, address: &Address, moves: u8, callee: &Caller, now: u64) {
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         let key = Arc::clone(circuit.key());
-        let is_only = circuit.addresses.as_ref().is_some_and(|all| all.0.len() == 1);
+        let is_only = circuit.addresses.as_ref().is_some_and(|all| all.all.len() == 1);
         if !is_only {
             // What is called there from now on is a circuit of its own until its callee has said its name.
             return self.forget_address(number, &address.target());
@@ -105,7 +100,8 @@ impl CircuitBreakerMetricsCollector {
             entry.remove();
         }
         if let Some(circuit) = self.circuits.get_mut(number as usize) {
-            circuit.addresses = Some(Box::new(Addresses(vec![Address { doubts: 0, moves, ..address.clone() }])));
+            let paths = circuit.addresses.take().map(|all| all.paths).unwrap_or_default();
+            circuit.addresses = Some(Box::new(Addresses { all: vec![Address { doubts: 0, moves, ..address.clone() }], paths }));
         }
         let bare = CircuitKey { caller: Arc::clone(&key.caller), text: address.text.clone(), port: address.port, ..CircuitKey::default() };
         self.rename(number, bare, now);
@@ -119,7 +115,7 @@ impl CircuitBreakerMetricsCollector {
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         let caller = Arc::clone(&circuit.key().caller);
         if let Some(addresses) = &mut circuit.addresses {
-            addresses.0.retain(|address| address.target() != *target);
+            addresses.all.retain(|address| address.target() != *target);
         }
         let hash = self.key_hash(&caller, target);
         if let Ok(entry) = self.by_key.find_entry(hash.spread(), |place| place.hash == hash && place.circuit == number) {
@@ -151,7 +147,7 @@ impl CircuitBreakerMetricsCollector {
         let mut members: Vec<_> = circuit.members.drain().collect();
         // Its breakers have other numbers there.
         members.iter_mut().for_each(Member::forget_suspects);
-        let mut addresses = circuit.addresses.take().map(|all| all.0).unwrap_or_default();
+        let mut addresses = circuit.addresses.take().map(|all| all.all).unwrap_or_default();
         if addresses.is_empty() {
             addresses.push(Address { text: key.text.clone(), port: key.port, doubts: 0, moves: 0 });
         }
@@ -161,7 +157,7 @@ impl CircuitBreakerMetricsCollector {
         }
         let Some(into) = self.circuits.get_mut(other as usize) else { return };
         into.last_seen = now;
-        let known = &mut into.addresses.get_or_insert_default().0;
+        let known = &mut into.addresses.get_or_insert_default().all;
         known.extend(addresses);
         for (index, process) in &mut self.processes {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
@@ -198,7 +194,7 @@ fn circuit_is_called(circuit: &Circuit, name: &str) -> bool {
 }
 
 /// An address as it is shown beside a name.
-fn shown(key: &CircuitKey) -> Box<str> {
+pub(super) fn shown(key: &CircuitKey) -> Box<str> {
     if key.address.is_empty() { key.name().into() } else { key.address.clone() }
 }
 
@@ -221,6 +217,11 @@ mod tests {
 
     /// A trace that is looked at: `shop` calls an address, and `answers` answers there, as a span of this kind.
     fn trace(shard: &mut CircuitBreakerMetricsCollector, address: (&str, i64), answers: &str, kind: i32, number: u64) {
+        trace_for(shard, address, "", answers, kind, number);
+    }
+
+    /// The same, with a URL's path, if it has any.
+    fn trace_for(shard: &mut CircuitBreakerMetricsCollector, address: (&str, i64), path: &str, answers: &str, kind: i32, number: u64) {
         let (client, server) = (number * 8 + 1, number * 8 + 2);
         let at = START + number * SECOND;
         // The second half of a trace's id decides whether it is looked at.
@@ -228,7 +229,10 @@ mod tests {
             span.trace_id = [number.to_be_bytes(), (number * 8).to_le_bytes()].concat();
             span
         };
-        let attributes = vec![text("server.address", address.0), int("server.port", address.1)];
+        let mut attributes = vec![text("server.address", address.0), int("server.port", address.1)];
+        if !path.is_empty() {
+            attributes.push(text("url.full", &format!("http://{}:{}{path}", address.0, address.1)));
+        }
         let calls = of_trace(call(client, at, at + 10, attributes));
         let mut answer = of_trace(call(server, at + 1, at + 9, vec![]));
         (answer.kind, answer.parent_span_id) = (kind, client.to_be_bytes().to_vec());
@@ -248,7 +252,7 @@ mod tests {
         assert_eq!(shard.instances(), members);
         for place in &shard.by_key {
             let circuit = shard.circuits.get(place.circuit as usize).unwrap();
-            let addresses = circuit.addresses.iter().flat_map(|all| &all.0).map(Address::target);
+            let addresses = circuit.addresses.iter().flat_map(|all| &all.all).map(Address::target);
             let mut targets = addresses.chain([circuit.key().target()]);
             assert!(targets.any(|target| shard.key_hash(&circuit.key().caller, &target) == place.hash));
         }
@@ -293,6 +297,48 @@ mod tests {
         assert_eq!(names(&shard)[0].0, "orders");
         (8..40).for_each(|number| trace(&mut shard, ("10.0.0.7", 8080), if number % 8 < 4 { "payments" } else { "orders" }, 2, number));
         assert_eq!(names(&shard)[0].0, "10.0.0.7:8080");
+    }
+
+    #[test]
+    fn callees_that_share_an_address_are_told_apart_by_path() {
+        let mut shard = collector();
+        let gateway = ("gateway", 80);
+        let callees = [("payments", "/pay/charge"), ("orders", "/orders/7"), ("payments", "/pay/refund"), ("payments", "/pay/charge")];
+        for ((callee, path), number) in callees.into_iter().cycle().zip(1..=60) {
+            trace_for(&mut shard, gateway, path, callee, 2, number);
+        }
+        let of = |shard: &CircuitBreakerMetricsCollector, wanted: &str| names(shard).into_iter().find(|(name, ..)| name == wanted);
+        let (_, address, orders) = of(&shard, "orders").unwrap();
+        assert_eq!(address, "gateway");
+        assert!((10..=15).contains(&orders), "{orders} of 15");
+        let (_, _, payments) = of(&shard, "payments").unwrap();
+        // Until it is known whose a path is, its calls are the address's: those for orders, too.
+        assert!((45..=50).contains(&payments), "{payments} of 45");
+        // What is asked for and nobody has answered yet is the address's.
+        let before = orders;
+        trace_for(&mut shard, gateway, "/stock", "stock", 2, 61);
+        trace_for(&mut shard, gateway, "/orders/9", "orders", 2, 62);
+        assert_eq!(of(&shard, "orders").unwrap().2, before + 1);
+        assert_eq!(of(&shard, "stock"), None);
+        // Two callees change places.
+        for ((callee, path), number) in [("payments", "/orders/7"), ("orders", "/pay/charge")].into_iter().cycle().zip(63..=122) {
+            trace_for(&mut shard, gateway, path, callee, 2, number);
+        }
+        let (before, after) = (of(&shard, "orders").unwrap().2, 10);
+        (123..123 + after).for_each(|number| trace_for(&mut shard, gateway, "/pay/charge", "orders", 2, number));
+        assert_eq!(of(&shard, "orders").unwrap().2, before + after);
+    }
+
+    #[test]
+    fn a_rare_callee_at_an_address_has_a_circuit_of_its_own() {
+        let mut shard = collector();
+        for number in 1..=100 {
+            let (callee, path) = if number % 10 == 0 { ("orders", "/orders") } else { ("payments", "/pay") };
+            trace_for(&mut shard, ("10.0.0.7", 80), path, callee, 2, number);
+        }
+        let names = names(&shard);
+        let [(orders, at, rare), (payments, ..)] = &names[..] else { panic!("{names:?}") };
+        assert_eq!((orders.as_str(), payments.as_str(), at.as_str(), *rare), ("orders", "payments", "10.0.0.7:80", 7));
     }
 
     #[test]

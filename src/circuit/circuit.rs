@@ -18,6 +18,7 @@ use super::{
     event::{CircuitEvent, IncidentId},
     key::{CircuitKey, Target},
     member::{Evidence, Member},
+    paths::Paths,
     sent::Sent,
     sketch::Code,
     state::{Change, Ids, Source, State},
@@ -67,7 +68,11 @@ pub struct Circuit {
 
 /// Addresses that a circuit's callee has; boxed, since most circuits have none.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Addresses(pub(super) Vec<Address>);
+pub(super) struct Addresses {
+    pub(super) all: Vec<Address>,
+    /// Whose they are by path, where it is not only this callee that answers there.
+    pub(super) paths: Paths,
+}
 
 /// An address that a circuit's callee has.
 #[derive(Clone, Debug)]
@@ -203,7 +208,7 @@ impl Circuit {
     /// Whether a span's target is its callee, by the name or by an address.
     #[inline]
     pub(super) fn answers_to(&self, target: &Target<'_>) -> bool {
-        self.key.is(target) || self.addresses.as_ref().is_some_and(|addresses| addresses.0.iter().any(|address| address.is(target)))
+        self.key.is(target) || self.addresses.as_ref().is_some_and(|addresses| addresses.all.iter().any(|address| address.is(target)))
     }
 
     /// Goes on under another name. What was told of the old one stays with what is given back, and is to be ended.
@@ -701,7 +706,8 @@ impl Circuit {
         let members: usize = self.members.iter().map(|(_, member)| member.heap_bytes()).sum();
         let texts = [&self.key.text, &self.key.address].map(|text| text.len());
         let address = |address: &Address| size_of::<Address>() + address.text.len();
-        let addresses = self.addresses.as_ref().map_or(0, |all| size_of::<Addresses>() + all.0.iter().map(address).sum::<usize>());
+        let addresses =
+            self.addresses.as_ref().map_or(0, |all| size_of::<Addresses>() + all.all.iter().map(address).sum::<usize>() + all.paths.heap_bytes());
         let histograms = self.sent.histograms.as_deref().map_or(0, |sent| size_of_val(sent) + sent.iter().map(Histogram::heap_bytes).sum::<usize>());
         size_of::<Self>()
             + size_of::<CircuitKey>()

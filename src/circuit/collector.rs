@@ -14,9 +14,12 @@ use super::{
     bucket::Outcome,
     circuit::{Address, Call, Circuit, Reshape},
     config::CircuitMetricsConfig,
-    detect::{habit::Habits, lane::Lane},
+    detect::{
+        habit::Habits,
+        lane::{Lane, Route},
+    },
     event::CircuitEvent,
-    inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, ResourceRecord, SpanRecord, TargetRecord, Text},
+    inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, ResourceRecord, SpanRecord, TargetRecord, Text, route_at},
     key::{Caller, CircuitKey, Target},
     meeting::Met,
     member::{Evidence, Member},
@@ -132,6 +135,8 @@ struct Cursor {
 
 enum Found {
     Seat(Seat),
+    /// Where the path counts, too: another call at the same address may go elsewhere.
+    ByPath(Seat),
     Excluded,
     NoRoom,
 }
@@ -193,7 +198,8 @@ impl CircuitBreakerMetricsCollector {
             if !mine(span.resource) {
                 continue;
             }
-            // Read from the very same place, as URLs that begin alike are: nothing has to be compared.
+            // Read from the very same place, as URLs that begin alike are: nothing has to be compared, unless several
+            // callees share the address.
             if let Some((resource, target, seat)) = before
                 && (resource, target) == (span.resource, span.target)
             {
@@ -203,10 +209,10 @@ impl CircuitBreakerMetricsCollector {
             }
             let process = self.process_of(request, inspection, span.resource, &mut current, now);
             applied.processes_beyond += u64::from(process.is_none());
-            let found = process.map_or(Found::NoRoom, |process| self.seat(process, inspection, request, span.target, now));
+            let found = process.map_or(Found::NoRoom, |process| self.place(process, inspection, request, (span.target, span.route), now));
             before = if let Found::Seat(seat) = found { Some((span.resource, span.target, seat)) } else { None };
             match found {
-                Found::Seat(seat) => {
+                Found::Seat(seat) | Found::ByPath(seat) => {
                     self.count(seat, span, request, inspection, now, &mut applied);
                     self.note(current, seat, span, request, inspection, &mut applied);
                 }
@@ -216,8 +222,10 @@ impl CircuitBreakerMetricsCollector {
         }
         for observation in inspection.observations.iter().filter(|observation| mine(observation.resource)) {
             let process = self.process_of(request, inspection, observation.resource, &mut current, now);
-            let kept = match process.map_or(Found::NoRoom, |process| self.seat(process, inspection, request, observation.target, now)) {
-                Found::Seat(seat) => self.observe(seat, observation, request, now),
+            let kept = match process
+                .map_or(Found::NoRoom, |process| self.place(process, inspection, request, (observation.target, observation.route), now))
+            {
+                Found::Seat(seat) | Found::ByPath(seat) => self.observe(seat, observation, request, now),
                 Found::Excluded => true,
                 Found::NoRoom => false,
             };
@@ -397,9 +405,16 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// The circuit of a target, where the process has a place in it.
-    pub(super) fn circuit_called(&mut self, process: u32, inspection: &Inspection, request: &[u8], target: TargetRecord, now: u64) -> Option<u32> {
-        match self.seat(process, inspection, request, target, now) {
-            Found::Seat(seat) => Some(seat.circuit),
+    pub(super) fn circuit_called(
+        &mut self,
+        process: u32,
+        inspection: &Inspection,
+        request: &[u8],
+        called: (TargetRecord, Text),
+        now: u64,
+    ) -> Option<u32> {
+        match self.place(process, inspection, request, called, now) {
+            Found::Seat(seat) | Found::ByPath(seat) => Some(seat.circuit),
             Found::Excluded | Found::NoRoom => None,
         }
     }
@@ -423,6 +438,23 @@ impl CircuitBreakerMetricsCollector {
         self.instances += 1;
         process.seats.insert_unique(hash.spread(), Seat { hash, circuit: number, member: Some(member) }, |seat| seat.hash.spread());
         Some(member as usize)
+    }
+
+    /// The place of a process in the circuit of a target; where several callees share an address, of the one that answers
+    /// for this route.
+    #[inline]
+    fn place(&mut self, index: u32, inspection: &Inspection, request: &[u8], (target, route): (TargetRecord, Text), now: u64) -> Found {
+        match self.seat(index, inspection, request, target, now) {
+            Found::Seat(seat) if self.is_shared(seat) => Found::ByPath(self.seat_by_path(index, seat, Route::of(route_at(request, route)), now)),
+            found => found,
+        }
+    }
+
+    /// Whether some of what is called there is another circuit's, by its path.
+    #[inline]
+    fn is_shared(&self, seat: Seat) -> bool {
+        let circuit = self.circuits.get(seat.circuit as usize);
+        circuit.is_some_and(|circuit| circuit.addresses.as_ref().is_some_and(|addresses| addresses.paths.are_told_apart()))
     }
 
     /// The place of a process in the circuit of a target.
@@ -477,7 +509,7 @@ impl CircuitBreakerMetricsCollector {
         if !self.selection.takes(caller.service.as_bytes(), target.text) {
             return Found::Excluded;
         }
-        let Some(number) = self.circuit_of(&caller, target, now) else { return Found::NoRoom };
+        let Some(number) = self.circuit_of(&caller, target, "", now) else { return Found::NoRoom };
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return Found::NoRoom };
         let Some(process) = self.processes.get_mut(index as usize) else { return Found::NoRoom };
         // It may have one already, by another address of the same callee.
@@ -494,8 +526,8 @@ impl CircuitBreakerMetricsCollector {
         Found::Seat(seat)
     }
 
-    /// The circuit of a target; made if there is room.
-    pub(super) fn circuit_of(&mut self, caller: &Arc<Caller>, target: &Target<'_>, now: u64) -> Option<u32> {
+    /// The circuit of a target; made if there is room, and shown with this address.
+    pub(super) fn circuit_of(&mut self, caller: &Arc<Caller>, target: &Target<'_>, address: &str, now: u64) -> Option<u32> {
         let hash = self.key_hash(caller, target);
         if let Some(known) = self.known_circuit(hash, caller, target) {
             return Some(known);
@@ -504,7 +536,8 @@ impl CircuitBreakerMetricsCollector {
             return None;
         }
         let text = String::from_utf8_lossy(target.text).into();
-        let key = CircuitKey { caller: Arc::clone(caller), named: target.named, text, port: target.port, ..CircuitKey::default() };
+        let (caller, address) = (Arc::clone(caller), address.into());
+        let key = CircuitKey { caller, named: target.named, text, port: target.port, address, overflow: false };
         let circuit = u32::try_from(self.circuits.insert(Box::new(Circuit::new(Arc::new(key), now)))).unwrap_or(u32::MAX);
         self.by_key.insert_unique(hash.spread(), KeyPlace { hash, circuit }, |place| place.hash.spread());
         Some(circuit)
@@ -661,7 +694,7 @@ impl CircuitBreakerMetricsCollector {
     /// Whatever led to a circuit leads nowhere.
     fn leave_keys(&mut self, number: u32, circuit: &Circuit) {
         let caller = &circuit.key().caller;
-        let addresses = circuit.addresses.as_deref().map(|all| all.0.as_slice()).unwrap_or_default();
+        let addresses = circuit.addresses.as_deref().map(|all| all.all.as_slice()).unwrap_or_default();
         for target in addresses.iter().map(Address::target).chain([circuit.key().target()]) {
             let hash = Hashed::of(hash_of(&self.hasher, caller, &target));
             if let Ok(entry) = self.by_key.find_entry(hash.spread(), |place| place.hash == hash && place.circuit == number) {

@@ -3,9 +3,9 @@
 use super::{
     bucket::Outcome,
     collector::CircuitBreakerMetricsCollector,
-    detect::rule::Meaning,
+    detect::{lane::Route, rule::Meaning},
     event::IncidentId,
-    inspect::{Inspection, Says, SpanRecord, ToldRecord},
+    inspect::{Inspection, Says, SpanRecord, ToldRecord, route_at},
     key::Target,
     member::Member,
     state::{Source, State},
@@ -58,7 +58,7 @@ impl CircuitBreakerMetricsCollector {
 
     fn enrich_call(&self, process: u32, span: &SpanRecord, request: &[u8], inspection: &Inspection) -> Option<Enrichment> {
         let target = Target { named: span.target.named, text: inspection.text(request, span.target.text), port: span.target.port };
-        let seat = self.known_seat(process, &target)?;
+        let seat = self.known_place(process, &target, || Route::of(route_at(request, span.route)))?;
         let circuit = self.circuits.get(seat.circuit as usize)?;
         let member = circuit.members.get(seat.member? as usize)?;
         let state = member.provisional().unwrap_or(State::Closed);

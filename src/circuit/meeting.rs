@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 
-use super::{key::Caller, process::Hashed};
+use super::{detect::lane::Route, key::Caller, process::Hashed};
 
 /// Halves that wait for their other half at most, twice over.
 const WAITING_MAX: usize = 4_096;
@@ -25,6 +25,8 @@ pub enum Met {
         circuit: u32,
         /// What was called.
         address: Hashed,
+        /// What for, where that matters.
+        route: Route,
     },
     /// The callee's.
     Answer {
@@ -42,6 +44,7 @@ pub struct Introduction {
     pub shard: usize,
     pub(super) circuit: u32,
     pub(super) address: Hashed,
+    pub(super) route: Route,
     pub(super) callee: Arc<Caller>,
 }
 
@@ -54,7 +57,7 @@ pub struct Meetings {
 
 #[derive(Clone, Debug)]
 enum Half {
-    Call { shard: usize, circuit: u32, address: Hashed },
+    Call { shard: usize, circuit: u32, address: Hashed, route: Route },
     Answer(Arc<Caller>),
 }
 
@@ -62,7 +65,7 @@ impl Meetings {
     /// Takes one half that a shard noted; gives both once the other is there.
     pub fn meet(&mut self, shard: usize, met: Met) -> Option<Introduction> {
         let (key, half) = match met {
-            Met::Call { key, circuit, address } => (key, Half::Call { shard, circuit, address }),
+            Met::Call { key, circuit, address, route } => (key, Half::Call { shard, circuit, address, route }),
             Met::Answer { key, callee } => (key, Half::Answer(callee)),
         };
         let other = self.young.get(&key).or_else(|| self.old.get(&key));
@@ -79,8 +82,8 @@ impl Meetings {
         };
         self.young.remove(&key);
         self.old.remove(&key);
-        let Half::Call { shard, circuit, address } = call else { return None };
-        Some(Introduction { shard, circuit, address, callee })
+        let Half::Call { shard, circuit, address, route } = call else { return None };
+        Some(Introduction { shard, circuit, address, route, callee })
     }
 
     /// Bytes it holds.
@@ -94,7 +97,7 @@ mod tests {
     use super::*;
 
     fn call(key: u64) -> Met {
-        Met::Call { key, circuit: 7, address: Hashed::of(9) }
+        Met::Call { key, circuit: 7, address: Hashed::of(9), route: Route::default() }
     }
 
     fn answer(key: u64) -> Met {

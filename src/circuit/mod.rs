@@ -17,6 +17,7 @@ pub mod inspect;
 pub mod key;
 pub mod meeting;
 mod member;
+mod paths;
 pub mod pattern;
 mod process;
 pub mod room;

@@ -143,7 +143,7 @@ impl CircuitBreakerMetricsCollector {
     fn note_told(&mut self, index: u32, record: &ToldRecord, request: &[u8], inspection: &Inspection, now: u64) -> bool {
         let name = inspection.text(request, record.name);
         let name = (!name.is_empty()).then(|| Arc::from(String::from_utf8_lossy(name)));
-        let circuit = record.target.and_then(|target| self.circuit_called(index, inspection, request, target, now));
+        let circuit = record.target.and_then(|target| self.circuit_called(index, inspection, request, (target, record.route), now));
         let (trace, ids) = (trace_at(request, record.ids), ids_at(request, record.ids));
         let (at, start, end) = (record.at, record.start, record.end);
         if record.target.is_some() && circuit.is_none() {
@@ -222,9 +222,18 @@ impl CircuitBreakerMetricsCollector {
             self.learning.calls.push((trace, index, Lane { circuit: seat.circuit, number }, span.start));
         }
         if span.target.address && trace.is_multiple_of(MET_OF) && self.met.len() < MET_MAX {
-            let call = Met::Call { key: trace ^ span_at(request, span.ids.1), circuit: seat.circuit, address: seat.hash };
-            self.met.push(call);
+            self.note_met(index, seat, span, request, trace);
         }
+    }
+
+    /// Notes the caller's half of a call.
+    fn note_met(&mut self, index: u32, seat: Seat, span: &SpanRecord, request: &[u8], trace: u64) {
+        let Some(process) = self.processes.get(index as usize) else { return };
+        // What is asked for may have led elsewhere than the address does.
+        let circuit = process.seats.find(seat.hash.spread(), |known| known.hash == seat.hash).map_or(seat.circuit, |known| known.circuit);
+        let has_name = self.circuits.get(circuit as usize).is_some_and(|circuit| circuit.addresses.is_some());
+        let route = if has_name { Route::of(route_at(request, span.route)) } else { Route::default() };
+        self.met.push(Met::Call { key: trace ^ span_at(request, span.ids.1), circuit, address: seat.hash, route });
     }
 
     /// Learns which circuits operations call, from traces that came whole in one request.

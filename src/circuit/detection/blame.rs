@@ -42,7 +42,7 @@ impl CircuitBreakerMetricsCollector {
         let asked_for = || seen.operation.and_then(|operation| Some(self.habits.get(habits)?.operation_name(operation).to_owned()));
         let text = told.name.as_deref().map(str::to_owned).or_else(asked_for).filter(|text| !text.is_empty());
         let text = text.filter(|text| self.selection.takes(caller.service.as_bytes(), text.as_bytes()))?;
-        self.circuit_of(&caller, &Target { named: true, text: text.as_bytes(), port: None }, now).map(Lane::of)
+        self.circuit_of(&caller, &Target { named: true, text: text.as_bytes(), port: None }, "", now).map(Lane::of)
     }
 
     /// The breaker that most likely refused it, and whether its name is learned by this.

@@ -445,7 +445,8 @@ impl<'a> Reader<'a> {
             && let Some(state) = self.first_of(self.rules.states).and_then(|(_, text)| State::named(text))
         {
             // Instrumentations note the state before they ask the breaker.
-            let observation = ObservationRecord { resource, target: target.record, order: span.end, at: span.start, state, step: 0, ids };
+            let observation =
+                ObservationRecord { resource, target: target.record, route: self.route(), order: span.end, at: span.start, state, step: 0, ids };
             self.inspection.observations.push(observation);
         }
         let (target, start, end, route) = (target.record, span.start, span.end, self.route());
@@ -517,7 +518,7 @@ impl<'a> Reader<'a> {
         let Match { meaning, rule, .. } = told;
         let said_at = self.exceptions.last().map(|exception| exception.time).filter(|at| (span.start..=span.end).contains(at));
         let (at, start, end) = (said_at.unwrap_or(span.start), span.start, span.end);
-        self.inspection.told.push(ToldRecord { resource, meaning, rule, name, target, says: self.says, at, start, end, ids });
+        self.inspection.told.push(ToldRecord { resource, meaning, rule, name, target, route: self.route(), says: self.says, at, start, end, ids });
     }
 
     #[inline]
@@ -664,7 +665,8 @@ impl<'a> Reader<'a> {
         let ids = self.ids(span);
         for state in from.map(|(_, state)| state).into_iter().chain([to]) {
             *step = step.saturating_add(1);
-            let observation = ObservationRecord { resource, target: target.record, order: span.end, at, state, step: *step, ids };
+            let observation =
+                ObservationRecord { resource, target: target.record, route: self.route(), order: span.end, at, state, step: *step, ids };
             self.inspection.observations.push(observation);
         }
     }

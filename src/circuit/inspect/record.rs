@@ -89,6 +89,7 @@ pub struct ObservationRecord {
     pub resource: u32,
     /// The circuit.
     pub target: TargetRecord,
+    pub(in crate::circuit) route: Text,
     /// End of the span.
     pub order: u64,
     /// When the state was seen.
@@ -131,6 +132,7 @@ pub struct ToldRecord {
     pub name: Text,
     /// What the span calls, if it is a call itself.
     pub target: Option<TargetRecord>,
+    pub(in crate::circuit) route: Text,
     /// What it says of a breaker itself.
     pub(in crate::circuit) says: Says,
     /// When it was said, as far as is known: else the start of the span. Unix time in nanoseconds.
