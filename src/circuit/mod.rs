@@ -2,6 +2,7 @@
 //!
 //! Knows no I/O: bytes of spans come in, closed buckets, events and totals come out.
 
+pub mod analysis;
 pub mod answers;
 pub mod bucket;
 #[expect(clippy::module_inception, reason = "a circuit is what the room is about")]
