@@ -1,5 +1,8 @@
 //! What analyzers compute: each a pure function of few numbers, with its source.
 
+pub mod anomaly;
+pub mod chart;
 pub mod clock_alignment;
+pub mod evidence;
 pub mod regularity;
 pub mod trend;

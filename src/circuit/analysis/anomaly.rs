@@ -1,0 +1,474 @@
+//! What is unusual in the calls of one circuit: charts of evidence over baselines that learn while nothing is unusual.
+//!
+//! Sources: those of [`evidence`](super::evidence) and [`chart`](super::chart); quantiles are followed as by Robbins and
+//! Monro, A stochastic approximation method, 1951.
+
+use smallvec::SmallVec;
+
+use super::{
+    super::sketch::{Code, Dense},
+    chart::{Chart, ENOUGH, Step},
+    evidence::{Dispersion, Evidence, RATE_MIN, Side, of_rate, of_share},
+};
+
+/// Seconds over which baselines forget.
+const MEMORY: f64 = 300.0;
+
+/// A share is remembered over so many calls at least, and for so many seconds at most.
+const MEMORY_CALLS: f64 = 3_000.0;
+const MEMORY_MAX: f64 = 3_600.0;
+
+/// Seconds after which counts are judged; latencies, which resemble themselves, later.
+const COUNTS_FROM: f64 = 60.0;
+const LATENCY_FROM: f64 = 300.0;
+
+/// Calls that a share must have been learned from.
+const CALLS_MIN: f64 = 30.0;
+
+/// Seconds and calls that the first quantiles are taken from.
+const FIRST_SECONDS: f64 = 30.0;
+const FIRST_CALLS: f64 = 50.0;
+
+/// What has been unusual for so many seconds is the usual from then on.
+const ACCEPTED: f64 = 1_800.0;
+
+/// What a chart watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Signal {
+    /// Latency of most calls: more than half are slower than the usual median.
+    LatencyBody,
+    /// Latency of the slowest: more than a tenth are slower than the usual 90th percentile.
+    LatencyTail,
+    /// The share of calls that fail, of those that were let through.
+    Errors,
+    /// The share of calls that are refused.
+    Rejections,
+    /// More calls than usual.
+    RateUp,
+    /// Fewer calls than usual.
+    RateDown,
+}
+
+impl Signal {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::LatencyBody, Self::LatencyTail, Self::Errors, Self::Rejections, Self::RateUp, Self::RateDown];
+}
+
+/// A closed bucket, as far as anomalies go.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample<'a> {
+    /// Calls that were let through.
+    pub calls: u32,
+    /// Those of them that failed.
+    pub failures: u32,
+    /// Calls that were refused.
+    pub rejections: u32,
+    /// Latencies of calls that were let through, by code of the sketch.
+    pub latencies: &'a [(u16, u32)],
+    /// The length of the bucket.
+    pub seconds: f64,
+    /// Whether it shows what is usual: a bucket in which a breaker is not closed does not.
+    pub teaches: bool,
+}
+
+/// What a bucket did to a signal.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Notice {
+    /// Which.
+    pub signal: Signal,
+    /// [`Step::Opened`], [`Step::GoesOn`] or [`Step::Closed`].
+    pub step: Step,
+    /// What the bucket showed of it; `None` where there was nothing to judge.
+    pub reading: Option<Reading>,
+}
+
+/// What a bucket shows of a signal.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reading {
+    /// Deviations of one bucket that it lies off the baseline; 0 on the other side.
+    pub score: f64,
+    /// What is usual: a share, or calls a second.
+    pub expected: f64,
+    /// What was seen.
+    pub seen: f64,
+}
+
+/// A share of calls, and how widely it spreads.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Share {
+    hits: f64,
+    all: f64,
+    dispersion: Dispersion,
+}
+
+impl Share {
+    /// So that one hit among the first calls is no surprise.
+    fn usual(&self) -> f64 {
+        (self.hits + 1.0) / (self.all + 200.0)
+    }
+
+    fn learn(&mut self, hits: f64, all: f64, rate: f64, seconds: f64) {
+        let usual = self.usual();
+        self.dispersion.learn(hits - all * usual, all * usual * (1.0 - usual), seconds);
+        let memory = (MEMORY_CALLS / rate).clamp(MEMORY, MEMORY_MAX);
+        let kept = (1.0 - seconds / memory).max(0.0);
+        (self.hits, self.all) = (self.hits * kept + hits, self.all * kept + all);
+    }
+}
+
+/// Calls a bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Rate {
+    usual: f64,
+    age: f64,
+    dispersion: Dispersion,
+    /// How unlikely it is by now, in nats, that nobody called.
+    silence: f64,
+}
+
+impl Rate {
+    fn learn(&mut self, count: f64, seconds: f64) {
+        let usual = self.usual.max(RATE_MIN);
+        if self.age > 0.0 {
+            self.dispersion.learn(count - usual, usual, seconds);
+        }
+        self.usual += (seconds / MEMORY).max(seconds / (self.age + seconds)).min(1.0) * (count - self.usual);
+        self.age += seconds;
+    }
+}
+
+/// Median and 90th percentile of latency.
+#[derive(Clone, Debug, Default)]
+struct Quantiles {
+    /// Their logarithms; `None` until enough calls were seen.
+    logs: Option<(f64, f64)>,
+    first: Dense,
+    age: f64,
+    body: Dispersion,
+    tail: Dispersion,
+}
+
+impl Quantiles {
+    /// Calls slower than the median, and slower than the 90th percentile.
+    fn slower(&self, latencies: &[(u16, u32)]) -> Option<(f64, f64)> {
+        let (median, ninety) = self.logs?;
+        let code = |log: f64| Code::of(nanos(log)).0;
+        let beyond = |code: u16| latencies.iter().filter(|(other, _)| *other > code).map(|(_, count)| f64::from(*count)).sum();
+        Some((beyond(code(median)), beyond(code(ninety))))
+    }
+
+    fn learn(&mut self, sample: &Sample<'_>) {
+        let calls = f64::from(sample.calls);
+        self.age += sample.seconds;
+        let Some((slower, slowest)) = self.slower(sample.latencies) else {
+            return self.collect(sample.latencies);
+        };
+        if calls <= 0.0 {
+            return;
+        }
+        self.body.learn(slower - calls * 0.5, calls * 0.25, sample.seconds);
+        self.tail.learn(slowest - calls * 0.1, calls * 0.09, sample.seconds);
+        let Some((median, ninety)) = &mut self.logs else { return };
+        let width = (*ninety - *median).max(0.05);
+        let pace = (sample.seconds / MEMORY).max(sample.seconds / (self.age + 60.0)).min(1.0) * (calls / 5.0).min(1.0);
+        // One over the density of a log-normal at the two quantiles.
+        *median += pace * 2.0 * width * (slower / calls - 0.5);
+        *ninety += pace * 4.5 * width * (slowest / calls - 0.1);
+        *ninety = ninety.max(*median + 0.02);
+    }
+
+    fn collect(&mut self, latencies: &[(u16, u32)]) {
+        latencies.iter().for_each(|(code, count)| self.first.add(Code(*code), *count));
+        if self.age < FIRST_SECONDS || (self.first.total() as f64) < FIRST_CALLS {
+            return;
+        }
+        if let [median, ninety] = self.first.percentiles(&[50.0, 90.0])[..] {
+            self.logs = Some((median.ln(), ninety.ln().max(median.ln() + 0.02)));
+            self.first.clear();
+        }
+    }
+}
+
+/// A latency whose logarithm, of seconds, this is.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to latencies that a sketch tells apart")]
+fn nanos(log: f64) -> u64 {
+    (log.exp() * 1e9).clamp(0.0, 4e12) as u64
+}
+
+/// A chart, and for how many seconds it has been open.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Watched {
+    chart: Chart,
+    open_for: f64,
+}
+
+/// Watches the calls of one circuit. O(1) a bucket, but for the latencies in it; about 1 KiB.
+#[derive(Clone, Debug)]
+pub struct Detector {
+    /// The smallest lasting shift worth finding, in deviations of one bucket.
+    threshold: f64,
+    age: f64,
+    watched: [Watched; 6],
+    latency: Quantiles,
+    errors: Share,
+    rejections: Share,
+    rate: Rate,
+}
+
+/// The least lasting changes of shares that are worth finding.
+const LEAST_BODY: f64 = 0.10;
+const LEAST_TAIL: f64 = 0.05;
+const LEAST_ERRORS: f64 = 0.01;
+
+impl Detector {
+    /// Looks for lasting shifts of so many deviations of one bucket, 1 to 6.
+    pub fn new(threshold: f64) -> Self {
+        let watched = Signal::ALL.map(|signal| {
+            let habituates = matches!(signal, Signal::RateUp | Signal::RateDown);
+            Watched { chart: if habituates { Chart::habituating() } else { Chart::default() }, open_for: 0.0 }
+        });
+        let (latency, errors, rejections, rate) = (Quantiles::default(), Share::default(), Share::default(), Rate::default());
+        Self { threshold, age: 0.0, watched, latency, errors, rejections, rate }
+    }
+
+    /// Whether a signal is unusual.
+    pub fn is_open(&self, signal: Signal) -> bool {
+        self.watched(signal).is_some_and(|watched| watched.chart.is_open())
+    }
+
+    /// Bytes on the heap: none but while the first calls are collected.
+    pub fn heap_bytes(&self) -> usize {
+        self.latency.first.heap_bytes()
+    }
+
+    fn watched(&self, signal: Signal) -> Option<&Watched> {
+        self.watched.get(signal as usize)
+    }
+
+    /// Takes a closed bucket in; gives what opened, goes on and closed with it.
+    pub fn take(&mut self, sample: &Sample<'_>) -> SmallVec<[Notice; 2]> {
+        let mut notices = SmallVec::new();
+        for signal in Signal::ALL {
+            let judged = self.judge(signal, sample);
+            let step = self.step(signal, judged.as_ref(), sample.seconds);
+            if step != Step::Quiet {
+                notices.push(Notice { signal, step, reading: judged.map(|judged| judged.reading()) });
+            }
+        }
+        if sample.teaches {
+            self.learn(sample);
+        }
+        self.age += sample.seconds;
+        notices
+    }
+
+    fn step(&mut self, signal: Signal, judged: Option<&Judged>, seconds: f64) -> Step {
+        let Some(Watched { chart, open_for }) = self.watched.get_mut(signal as usize) else { return Step::Quiet };
+        if chart.is_open() {
+            *open_for += seconds;
+            if *open_for >= ACCEPTED {
+                let closed = chart.close();
+                self.accept(signal);
+                return closed;
+            }
+        } else {
+            *open_for = 0.0;
+        }
+        let Some(judged) = judged else {
+            return if chart.is_open() { Step::GoesOn } else { Step::Quiet };
+        };
+        let step = chart.step(judged.evidence, self.age, seconds);
+        if signal == Signal::RateDown && step == Step::Quiet && self.rate.silence >= chart.needed(self.age, 0.0) {
+            return chart.open();
+        }
+        step
+    }
+
+    /// What a bucket says of a signal; `None` while there is no baseline, or nothing to judge.
+    fn judge(&mut self, signal: Signal, sample: &Sample<'_>) -> Option<Judged> {
+        let (calls, failures, rejections) = (f64::from(sample.calls), f64::from(sample.failures), f64::from(sample.rejections));
+        let requests = calls + rejections;
+        let threshold = self.threshold;
+        let share = |hits: f64, all: f64, usual: f64, least: f64, dispersion: &Dispersion| {
+            let evidence = of_share(hits, all, usual, least, threshold, dispersion.spread())?;
+            Some(Judged { evidence, expected: usual, seen: hits / all })
+        };
+        match signal {
+            Signal::LatencyBody | Signal::LatencyTail if self.latency.age < LATENCY_FROM => None,
+            Signal::LatencyBody => share(self.latency.slower(sample.latencies)?.0, calls, 0.5, LEAST_BODY, &self.latency.body),
+            Signal::LatencyTail => share(self.latency.slower(sample.latencies)?.1, calls, 0.1, LEAST_TAIL, &self.latency.tail),
+            _ if self.age < COUNTS_FROM => None,
+            Signal::RateUp | Signal::RateDown if self.rate.age < COUNTS_FROM => None,
+            Signal::Errors if self.errors.all < CALLS_MIN => None,
+            Signal::Errors => share(failures, calls, self.errors.usual(), LEAST_ERRORS, &self.errors.dispersion),
+            Signal::Rejections if self.rejections.all < CALLS_MIN => None,
+            Signal::Rejections => share(rejections, requests, self.rejections.usual(), LEAST_ERRORS, &self.rejections.dispersion),
+            Signal::RateUp | Signal::RateDown => {
+                let side = if signal == Signal::RateUp { Side::Up } else { Side::Down };
+                let spread = self.rate.dispersion.spread();
+                if signal == Signal::RateDown {
+                    let unlikely = (self.rate.usual.max(RATE_MIN) / spread.bucket).min(0.6 * ENOUGH);
+                    self.rate.silence = if requests > 0.0 { 0.0 } else { self.rate.silence + unlikely };
+                }
+                let evidence = of_rate(requests, self.rate.usual, side, threshold, spread);
+                Some(Judged { evidence, expected: self.rate.usual / sample.seconds, seen: requests / sample.seconds })
+            }
+        }
+    }
+
+    /// Learns what is usual, where nothing seems unusual.
+    fn learn(&mut self, sample: &Sample<'_>) {
+        let (calls, failures, rejections) = (f64::from(sample.calls), f64::from(sample.failures), f64::from(sample.rejections));
+        let requests = calls + rejections;
+        let calm = |one: Signal, other: Signal| [one, other].iter().all(|signal| self.watched(*signal).is_some_and(|it| it.chart.lets_learn()));
+        let (latency, shares, rate) =
+            (calm(Signal::LatencyBody, Signal::LatencyTail), calm(Signal::Errors, Signal::Rejections), calm(Signal::RateUp, Signal::RateDown));
+        let a_second = self.rate.usual.max(RATE_MIN) / sample.seconds;
+        if latency {
+            self.latency.learn(sample);
+        }
+        if shares {
+            self.errors.learn(failures, calls, a_second, sample.seconds);
+            self.rejections.learn(rejections, requests, a_second, sample.seconds);
+        }
+        if rate {
+            self.rate.learn(requests, sample.seconds);
+        }
+    }
+
+    /// What has been unusual for so long is learned anew as the usual.
+    fn accept(&mut self, signal: Signal) {
+        match signal {
+            Signal::LatencyBody | Signal::LatencyTail => {
+                self.latency = Quantiles::default();
+                // The other has no baseline either: it closes when its turn comes.
+                let both = [Signal::LatencyBody, Signal::LatencyTail];
+                let open = self.watched.iter_mut().zip(Signal::ALL).filter(|(watched, other)| both.contains(other) && watched.chart.is_open());
+                open.for_each(|(watched, _)| watched.open_for = ACCEPTED);
+            }
+            Signal::Errors => self.errors = Share::default(),
+            Signal::Rejections => self.rejections = Share::default(),
+            Signal::RateUp | Signal::RateDown => self.rate = Rate::default(),
+        }
+    }
+}
+
+struct Judged {
+    evidence: Evidence,
+    expected: f64,
+    seen: f64,
+}
+
+impl Judged {
+    const fn reading(&self) -> Reading {
+        Reading { score: self.evidence.deviations, expected: self.expected, seen: self.seen }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    /// A second of calls that took so many milliseconds, evenly around it.
+    fn second(calls: u32, failures: u32, millis: f64) -> (Vec<(u16, u32)>, u32, u32) {
+        let mut codes: Vec<u16> =
+            (0..calls).map(|call| Code::of(nanos((millis / 1e3 * (0.5 + f64::from(call) / f64::from(calls.max(1)))).ln())).0).collect();
+        codes.sort_unstable();
+        let runs = codes.chunk_by(|one, other| one == other).map(|run| (run[0], u32::try_from(run.len()).unwrap())).collect();
+        (runs, calls, failures)
+    }
+
+    fn take(detector: &mut Detector, (latencies, calls, failures): &(Vec<(u16, u32)>, u32, u32)) -> SmallVec<[Notice; 2]> {
+        detector.take(&Sample { calls: *calls, failures: *failures, rejections: 0, latencies, seconds: 1.0, teaches: true })
+    }
+
+    fn after(seconds: u32) -> Detector {
+        let mut detector = Detector::new(2.0);
+        let healthy = second(50, 0, 40.0);
+        for _ in 0..seconds {
+            assert!(take(&mut detector, &healthy).is_empty());
+        }
+        detector
+    }
+
+    fn opened(detector: &mut Detector, fault: &(Vec<(u16, u32)>, u32, u32)) -> Vec<(u32, Signal)> {
+        let mut opened = Vec::new();
+        for second in 1..=20 {
+            let notices = take(detector, fault);
+            opened.extend(notices.iter().filter(|notice| notice.step == Step::Opened).map(|notice| (second, notice.signal)));
+        }
+        opened
+    }
+
+    #[test]
+    fn each_fault_opens_its_own_signal_and_closes_after_it() {
+        let faults = [
+            (second(50, 0, 80.0), Signal::LatencyBody),
+            (second(50, 6, 40.0), Signal::Errors),
+            (second(120, 0, 40.0), Signal::RateUp),
+            (second(20, 0, 40.0), Signal::RateDown),
+            (second(0, 0, 40.0), Signal::RateDown),
+        ];
+        for (fault, expected) in faults {
+            let mut detector = after(1_200);
+            let seen = opened(&mut detector, &fault);
+            assert!(seen.iter().any(|(delay, signal)| *signal == expected && *delay <= 4), "{expected:?}: {seen:?}");
+            let healthy = second(50, 0, 40.0);
+            (0..30).for_each(|_| _ = take(&mut detector, &healthy));
+            assert!(Signal::ALL.iter().all(|signal| !detector.is_open(*signal)), "{expected:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_level_is_accepted_in_the_end() {
+        let mut detector = after(1_200);
+        let slower = second(50, 0, 80.0);
+        (0..1_700).for_each(|_| _ = take(&mut detector, &slower));
+        assert!(detector.is_open(Signal::LatencyBody));
+        (0..1_000).for_each(|_| _ = take(&mut detector, &slower));
+        assert!(!detector.is_open(Signal::LatencyBody));
+        assert!(opened(&mut detector, &second(50, 0, 160.0)).iter().any(|(_, signal)| *signal == Signal::LatencyBody));
+    }
+
+    #[test]
+    fn what_an_open_breaker_does_teaches_nothing() {
+        let mut detector = after(1_200);
+        for _ in 0..600 {
+            detector.take(&Sample { calls: 0, failures: 0, rejections: 50, latencies: &[], seconds: 1.0, teaches: false });
+        }
+        assert!(detector.is_open(Signal::Rejections));
+        assert!(detector.rejections.usual() < 0.01);
+    }
+
+    proptest! {
+        #[test]
+        fn signals_open_and_close_in_turn(spells in vec((0..200_u32, 0..100_u32, 0..100_u32, 1.0..10_000.0_f64, any::<bool>(), 1..400_u32), 1..40)) {
+            let mut detector = Detector::new(2.0);
+            let mut open = [false; 6];
+            for (calls, failures, rejections, millis, teaches, seconds) in spells {
+                let (latencies, calls, failures) = second(calls, failures.min(calls), millis);
+                for _ in 0..seconds {
+                    let sample = Sample { calls, failures, rejections, latencies: &latencies, seconds: 1.0, teaches };
+                    for Notice { signal, step, reading } in detector.take(&sample) {
+                        let is_open = &mut open[signal as usize];
+                        prop_assert_eq!(*is_open, step != Step::Opened, "{:?} {:?}", signal, step);
+                        *is_open = step != Step::Closed;
+                        prop_assert!(reading.is_none_or(|reading| reading.score.is_finite() && reading.expected.is_finite() && reading.seen.is_finite()));
+                    }
+                    prop_assert_eq!(open, Signal::ALL.map(|signal| detector.is_open(signal)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_circuit_that_was_seen_once_says_nothing() {
+        let mut detector = Detector::new(2.0);
+        assert!(take(&mut detector, &second(1, 1, 40.0)).is_empty());
+        for _ in 0..10_000 {
+            assert!(take(&mut detector, &second(0, 0, 40.0)).iter().all(|notice| notice.signal == Signal::RateDown));
+        }
+    }
+}
