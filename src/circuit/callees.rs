@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::{
     circuit::{Address, Addresses, Circuit},
-    collector::{CircuitBreakerMetricsCollector, KeyPlace, join},
+    collector::{CircuitBreakerMetricsCollector, KeyPlace},
     key::{Caller, CircuitKey, Target},
     meeting::Introduction,
     member::Member,
     process::Hashed,
+    seats::join,
 };
 
 /// So often in a row another callee must answer at an address before it is believed to have moved.
@@ -32,7 +33,7 @@ impl CircuitBreakerMetricsCollector {
         let is = |target: Target<'_>| Hashed::of(std::hash::BuildHasher::hash_one(hasher, target)) == *hash;
         let is_own = is(circuit.key().target());
         let is_known = circuit_is_called(circuit, &callee.service);
-        let Some(address) = circuit.addresses.as_mut().and_then(|all| all.all.iter_mut().find(|address| is(address.target()))) else {
+        let Some(address) = circuit.addresses.as_mut().and_then(|known| known.all.iter_mut().find(|address| is(address.target()))) else {
             if is_own && !is_known {
                 self.name(*number, 0, callee, now);
             }
@@ -58,7 +59,7 @@ impl CircuitBreakerMetricsCollector {
         let hash = self.key_hash(&key.caller, &target);
         if let Some(other) = self.known_circuit(hash, &key.caller, &target).filter(|other| *other != number) {
             let addresses =
-                |number: u32| self.circuits.get(number as usize).and_then(|circuit| circuit.addresses.as_ref()).map_or(1, |all| all.all.len());
+                |number: u32| self.circuits.get(number as usize).and_then(|circuit| circuit.addresses.as_ref()).map_or(1, |known| known.all.len());
             // What is under way is told first; the next introduction tries again.
             let waits = [number, other].iter().any(|number| self.circuits.get(*number as usize).is_some_and(|circuit| circuit.has_news()));
             if !waits && addresses(number) + addresses(other) <= ADDRESSES_MAX {
@@ -90,7 +91,7 @@ impl CircuitBreakerMetricsCollector {
     fn move_out(&mut self, number: u32, address: &Address, moves: u8, callee: &Caller, now: u64) {
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         let key = Arc::clone(circuit.key());
-        let is_only = circuit.addresses.as_ref().is_some_and(|all| all.all.len() == 1);
+        let is_only = circuit.addresses.as_ref().is_some_and(|known| known.all.len() == 1);
         if !is_only {
             // What is called there from now on is a circuit of its own until its callee has said its name.
             return self.forget_address(number, &address.target());
@@ -100,7 +101,7 @@ impl CircuitBreakerMetricsCollector {
             entry.remove();
         }
         if let Some(circuit) = self.circuits.get_mut(number as usize) {
-            let paths = circuit.addresses.take().map(|all| all.paths).unwrap_or_default();
+            let paths = circuit.addresses.take().map(|known| known.paths).unwrap_or_default();
             circuit.addresses = Some(Box::new(Addresses { all: vec![Address { doubts: 0, moves, ..address.clone() }], paths }));
         }
         let bare = CircuitKey { caller: Arc::clone(&key.caller), text: address.text.clone(), port: address.port, ..CircuitKey::default() };
@@ -147,7 +148,7 @@ impl CircuitBreakerMetricsCollector {
         let mut members: Vec<_> = circuit.members.drain().collect();
         // Its breakers have other numbers there.
         members.iter_mut().for_each(Member::forget_suspects);
-        let mut addresses = circuit.addresses.take().map(|all| all.all).unwrap_or_default();
+        let mut addresses = circuit.addresses.take().map(|known| known.all).unwrap_or_default();
         if addresses.is_empty() {
             addresses.push(Address { text: key.text.clone(), port: key.port, doubts: 0, moves: 0 });
         }
@@ -252,7 +253,7 @@ mod tests {
         assert_eq!(shard.instances(), members);
         for place in &shard.by_key {
             let circuit = shard.circuits.get(place.circuit as usize).unwrap();
-            let addresses = circuit.addresses.iter().flat_map(|all| &all.all).map(Address::target);
+            let addresses = circuit.addresses.iter().flat_map(|known| &known.all).map(Address::target);
             let mut targets = addresses.chain([circuit.key().target()]);
             assert!(targets.any(|target| shard.key_hash(&circuit.key().caller, &target) == place.hash));
         }

@@ -706,8 +706,10 @@ impl Circuit {
         let members: usize = self.members.iter().map(|(_, member)| member.heap_bytes()).sum();
         let texts = [&self.key.text, &self.key.address].map(|text| text.len());
         let address = |address: &Address| size_of::<Address>() + address.text.len();
-        let addresses =
-            self.addresses.as_ref().map_or(0, |all| size_of::<Addresses>() + all.all.iter().map(address).sum::<usize>() + all.paths.heap_bytes());
+        let addresses = self
+            .addresses
+            .as_ref()
+            .map_or(0, |known| size_of::<Addresses>() + known.all.iter().map(address).sum::<usize>() + known.paths.heap_bytes());
         let histograms = self.sent.histograms.as_deref().map_or(0, |sent| size_of_val(sent) + sent.iter().map(Histogram::heap_bytes).sum::<usize>());
         size_of::<Self>()
             + size_of::<CircuitKey>()

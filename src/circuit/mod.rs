@@ -22,6 +22,8 @@ mod paths;
 pub mod pattern;
 mod process;
 pub mod room;
+pub mod round;
+mod seats;
 pub mod selection;
 pub mod sent;
 pub mod sketch;

@@ -16,10 +16,11 @@ use super::{
 /// Routes of a circuit's addresses that are remembered; further ones stay the address's own.
 const PATHS_MAX: usize = 32;
 
-/// So often in a row the same callee must answer for a route.
+/// So many times more than others the same callee must answer for a route.
 const SURE: u8 = 3;
 
-/// It may be another one so many times more before the route is no longer believed to be the callee's.
+/// More of its answers than these are not counted: so many of others, and the route is no longer believed to be the
+/// callee's.
 const SURE_MAX: u8 = 6;
 
 /// Whose the routes of a circuit's addresses are.
@@ -35,7 +36,7 @@ struct Path {
     address: Hashed,
     route: Route,
     callee: Arc<Caller>,
-    /// How often in a row it answered.
+    /// How many times more than others it answered.
     sure: u8,
     /// Whether meanwhile another callee answered at the same address for another route: else it is the address that
     /// moved.
@@ -91,10 +92,17 @@ impl Paths {
         self.told_apart = self.all.iter().any(|path| path.apart);
     }
 
-    /// What is known of a route, if it is certain, and not yet told apart.
-    fn certain(&mut self, address: Hashed, route: Route) -> Option<&mut Path> {
-        let is = |path: &&mut Path| path.address == address && path.route == route;
-        self.all.iter_mut().find(is).filter(|path| path.beside && path.sure >= SURE && !path.apart)
+    /// Whether it is certain who answers for a route that is not told apart yet.
+    fn are_certain(&self, address: Hashed, route: Route) -> bool {
+        let path = self.all.iter().find(|path| path.address == address && path.route == route);
+        path.is_some_and(|path| path.beside && path.sure >= SURE && !path.apart)
+    }
+
+    /// Calls for a route go to the circuit of who answers for it from now on.
+    fn tell_apart(&mut self, address: Hashed, route: Route) {
+        if let Some(path) = self.all.iter_mut().find(|path| path.address == address && path.route == route) {
+            (path.apart, self.told_apart) = (true, true);
+        }
     }
 }
 
@@ -115,18 +123,16 @@ impl CircuitBreakerMetricsCollector {
         let (key, target) = (Arc::clone(circuit.key()), target_of(callee));
         let Some(addresses) = &mut circuit.addresses else { return };
         addresses.paths.see(address, route, callee);
-        if waits || key.is(&target) || addresses.paths.certain(address, route).is_none() {
+        if waits || key.is(&target) || !addresses.paths.are_certain(address, route) {
             return;
         }
         let Some(other) = self.circuit_of(&key.caller, &target, &shown(&key), now).filter(|other| *other != number) else { return };
-        let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
-        let paths = circuit.addresses.as_mut().map(|addresses| &mut addresses.paths);
-        paths.and_then(|paths| paths.certain(address, route)).into_iter().for_each(|path| path.apart = true);
-        circuit.addresses.iter_mut().for_each(|addresses| addresses.paths.told_apart = true);
+        let addresses = self.circuits.get_mut(number as usize).and_then(|circuit| circuit.addresses.as_mut());
+        addresses.into_iter().for_each(|addresses| addresses.paths.tell_apart(address, route));
         // What operations call there is learned anew: what they no longer call here must not seem to be missing.
         for (_, habits) in &mut self.habits {
             habits.split(Lane::of(number), Lane::of(other), &[route]);
-            habits.unlearn(number);
+            habits.forget_edges(number);
         }
         let watches = self.processes.iter_mut().filter_map(|(_, process)| process.watch.as_mut());
         watches.for_each(|watch| watch.split(Lane::of(number), Lane::of(other), &[route]));

@@ -7,9 +7,14 @@ use smallvec::SmallVec;
 
 use super::{
     super::sketch::{Code, Dense},
-    chart::{Chart, ENOUGH, Step},
+    chart::{BUCKET_MAX, Chart, ENOUGH, Step},
     evidence::{Dispersion, Evidence, RATE_MIN, Side, of_rate, of_share},
 };
+
+/// The least lasting changes of shares that are worth finding.
+const LEAST_BODY: f64 = 0.10;
+const LEAST_TAIL: f64 = 0.05;
+const LEAST_ERRORS: f64 = 0.01;
 
 /// Seconds over which baselines forget.
 const MEMORY: f64 = 300.0;
@@ -71,6 +76,13 @@ pub struct Sample<'a> {
     pub teaches: bool,
 }
 
+impl Sample<'_> {
+    /// Calls of every outcome.
+    fn requests(&self) -> f64 {
+        f64::from(self.calls) + f64::from(self.rejections)
+    }
+}
+
 /// What a bucket did to a signal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Notice {
@@ -127,6 +139,12 @@ struct Rate {
 }
 
 impl Rate {
+    /// Notes how unlikely the silence has become, or that it is over.
+    fn hear(&mut self, requests: f64) {
+        let unlikely = (self.usual.max(RATE_MIN) / self.dispersion.spread().bucket).min(BUCKET_MAX * ENOUGH);
+        self.silence = if requests > 0.0 { 0.0 } else { self.silence + unlikely };
+    }
+
     fn learn(&mut self, count: f64, seconds: f64) {
         let usual = self.usual.max(RATE_MIN);
         if self.age > 0.0 {
@@ -202,7 +220,7 @@ struct Watched {
     open_for: f64,
 }
 
-/// Watches the calls of one circuit. O(1) a bucket, but for the latencies in it; about 1 KiB.
+/// Watches the calls of one circuit. O(1) a bucket, but for the latencies in it; about 600 bytes.
 #[derive(Clone, Debug)]
 pub struct Detector {
     /// The smallest lasting shift worth finding, in deviations of one bucket.
@@ -214,11 +232,6 @@ pub struct Detector {
     rejections: Share,
     rate: Rate,
 }
-
-/// The least lasting changes of shares that are worth finding.
-const LEAST_BODY: f64 = 0.10;
-const LEAST_TAIL: f64 = 0.05;
-const LEAST_ERRORS: f64 = 0.01;
 
 impl Detector {
     /// Looks for lasting shifts of so many deviations of one bucket, 1 to 6.
@@ -287,7 +300,7 @@ impl Detector {
     /// What a bucket says of a signal; `None` while there is no baseline, or nothing to judge.
     fn judge(&mut self, signal: Signal, sample: &Sample<'_>) -> Option<Judged> {
         let (calls, failures, rejections) = (f64::from(sample.calls), f64::from(sample.failures), f64::from(sample.rejections));
-        let requests = calls + rejections;
+        let requests = sample.requests();
         let threshold = self.threshold;
         let share = |hits: f64, all: f64, usual: f64, least: f64, dispersion: &Dispersion| {
             let evidence = of_share(hits, all, usual, least, threshold, dispersion.spread())?;
@@ -305,11 +318,10 @@ impl Detector {
             Signal::Rejections => share(rejections, requests, self.rejections.usual(), LEAST_ERRORS, &self.rejections.dispersion),
             Signal::RateUp | Signal::RateDown => {
                 let side = if signal == Signal::RateUp { Side::Up } else { Side::Down };
-                let spread = self.rate.dispersion.spread();
-                if signal == Signal::RateDown {
-                    let unlikely = (self.rate.usual.max(RATE_MIN) / spread.bucket).min(0.6 * ENOUGH);
-                    self.rate.silence = if requests > 0.0 { 0.0 } else { self.rate.silence + unlikely };
+                if side == Side::Down {
+                    self.rate.hear(requests);
                 }
+                let spread = self.rate.dispersion.spread();
                 let evidence = of_rate(requests, self.rate.usual, side, threshold, spread);
                 Some(Judged { evidence, expected: self.rate.usual / sample.seconds, seen: requests / sample.seconds })
             }
@@ -319,7 +331,7 @@ impl Detector {
     /// Learns what is usual, where nothing seems unusual.
     fn learn(&mut self, sample: &Sample<'_>) {
         let (calls, failures, rejections) = (f64::from(sample.calls), f64::from(sample.failures), f64::from(sample.rejections));
-        let requests = calls + rejections;
+        let requests = sample.requests();
         let calm = |one: Signal, other: Signal| [one, other].iter().all(|signal| self.watched(*signal).is_some_and(|it| it.chart.lets_learn()));
         let (latency, shares, rate) =
             (calm(Signal::LatencyBody, Signal::LatencyTail), calm(Signal::Errors, Signal::Rejections), calm(Signal::RateUp, Signal::RateDown));

@@ -10,7 +10,7 @@ use super::evidence::Evidence;
 pub const ENOUGH: f64 = 13.0;
 
 /// No bucket alone opens a chart: it counts for no more than this share of what is enough.
-const BUCKET_MAX: f64 = 0.6;
+pub(super) const BUCKET_MAX: f64 = 0.6;
 
 /// Nor does one close it.
 const BUCKET_MAX_BACK: f64 = 0.3;

@@ -24,7 +24,7 @@ pub struct Trend {
 /// Looks at a series of values at equal distances. `None` with fewer than [`VALUES_MIN`], or with ones that are not finite.
 /// Work by the square of its length.
 pub fn trend(values: &[f64]) -> Option<Trend> {
-    if values.len() < VALUES_MIN || values.iter().any(|value| !value.is_finite()) {
+    if !are_enough(values) {
         return None;
     }
     let count = values.len() as f64;
@@ -39,7 +39,7 @@ pub fn trend(values: &[f64]) -> Option<Trend> {
 /// The slope for each step: the median of the slopes of all pairs. `None` as [`trend`]. Work by the square of the length
 /// of the series.
 pub fn slope(values: &[f64]) -> Option<f64> {
-    if values.len() < VALUES_MIN || values.iter().any(|value| !value.is_finite()) {
+    if !are_enough(values) {
         return None;
     }
     median(&mut pairs(values).map(|(apart, one, other)| (other - one) / apart).collect::<Vec<f64>>())
@@ -48,6 +48,11 @@ pub fn slope(values: &[f64]) -> Option<f64> {
 /// Where the series stands at its end by this slope: the median of all values, each carried on to the end.
 pub fn level(values: &[f64], slope: f64) -> Option<f64> {
     median(&mut values.iter().rev().enumerate().map(|(steps, value)| value + slope * steps as f64).collect::<Vec<f64>>())
+}
+
+/// Whether there are values enough, all of them finite.
+fn are_enough(values: &[f64]) -> bool {
+    values.len() >= VALUES_MIN && values.iter().all(|value| value.is_finite())
 }
 
 /// Every pair, the earlier one first, with the steps between them.

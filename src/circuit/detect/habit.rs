@@ -372,14 +372,14 @@ impl Habits {
         self.without_operation.iter_mut().filter(|known| known.circuit == old).for_each(|known| *known = Lane::of(new));
     }
 
-    /// Forgets how often a circuit is called.
-    pub(in crate::circuit) fn unlearn(&mut self, circuit: u32) {
+    /// Forgets which operations call a circuit; what is known of its breakers stays.
+    pub(in crate::circuit) fn forget_edges(&mut self, circuit: u32) {
         self.operations.iter_mut().for_each(|operation| operation.edges.retain(|edge| edge.lane.circuit != circuit));
     }
 
     /// Forgets a circuit that ended.
     pub(in crate::circuit) fn forget(&mut self, circuit: u32) {
-        self.unlearn(circuit);
+        self.forget_edges(circuit);
         self.breakers.retain(|known| known.lane.circuit != circuit);
         self.without_operation.retain(|known| known.circuit != circuit);
         self.asked.retain(|known| known.lane.circuit != circuit);

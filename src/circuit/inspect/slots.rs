@@ -94,7 +94,7 @@ impl Keys {
             }
             Some((table, multiplier, shift))
         });
-        // So few keys always find a place of their own; were it not so, none would be read, and tests would tell.
+        // So few keys find places of their own, unless two of equal length are mixed to the same number by their ends.
         let (table, multiplier, shift) = found.unwrap_or((Vec::new(), 0, u64::BITS - 1));
         Self { table, multiplier, shift, texts }
     }

@@ -24,7 +24,7 @@ use crate::{
     circuit::{
         answers::Answers,
         circuit::Circuit,
-        collector::{CircuitBreakerMetricsCollector, Round},
+        collector::CircuitBreakerMetricsCollector,
         config::CircuitMetricsConfig,
         enrich::Enrichment,
         event::CircuitEvent,
@@ -32,6 +32,7 @@ use crate::{
         key::CircuitKey,
         meeting::{Introduction, Meetings},
         room::Room,
+        round::Round,
         sent::Sent,
         state::Change,
     },

@@ -1,0 +1,188 @@
+//! What time brings: the collector's part that closes buckets, and lets go of what is gone.
+
+use std::hash::BuildHasher;
+
+use super::{
+    circuit::{Address, Circuit},
+    collector::CircuitBreakerMetricsCollector,
+    detect::habit::Habits,
+    event::CircuitEvent,
+    meeting::Met,
+    member::Member,
+    process::{Hashed, Process},
+    seats::hash_of,
+};
+
+/// Circuits and processes that one [`Round`] looks at before it lets others to the shard.
+const AT_ONCE: usize = 256;
+
+/// One time round a shard, some of it at a time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Round {
+    /// Where it goes on; `None` before it begins.
+    next: Option<Cursor>,
+    /// Circuits that were seen.
+    pub circuits: usize,
+    /// Bytes they and the processes hold.
+    pub bytes: usize,
+    /// Circuits that are not closed in all of their instances, as far as is known.
+    pub restless: usize,
+    /// How far the slowest circuit's buckets are behind, in nanoseconds; 0 if nothing is open.
+    pub lag: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Cursor {
+    circuit: usize,
+    process: usize,
+    /// Whether what nobody has heard of for long is let go of.
+    sweeping: bool,
+}
+
+impl CircuitBreakerMetricsCollector {
+    /// Closes the buckets of every circuit up to its watermark, lets go of what is idle, and hands out what breakers
+    /// did, each circuit's events in order.
+    pub fn advance(&mut self, now: u64, events: &mut Vec<CircuitEvent>) -> Round {
+        let mut round = Round::default();
+        while self.advance_some(&mut round, now, events) {}
+        round
+    }
+
+    /// As [`advance`](Self::advance), for some of the circuits; `false` when the round is complete.
+    pub fn advance_some(&mut self, round: &mut Round, now: u64, events: &mut Vec<CircuitEvent>) -> bool {
+        let mut cursor = match round.next {
+            Some(cursor) => cursor,
+            None => {
+                round.bytes += self.ended.iter().map(Circuit::bytes).sum::<usize>();
+                round.bytes += self.habits.iter().map(|(_, habits)| size_of::<Habits>() + habits.heap_bytes()).sum::<usize>();
+                round.bytes += self.met.capacity() * size_of::<Met>() + self.learning.bytes();
+                self.begin(now)
+            }
+        };
+        // Processes first: what their breakers did is told by circuits.
+        let last = self.processes.capacity().min(cursor.process + AT_ONCE);
+        for index in cursor.process..last {
+            self.look_at_process(index, cursor.sweeping, round, now);
+        }
+        cursor.process = last;
+        if last == self.processes.capacity() {
+            let last = self.circuits.capacity().min(cursor.circuit + AT_ONCE);
+            for number in cursor.circuit..last {
+                self.advance_circuit(number, cursor.sweeping, round, now, events);
+            }
+            cursor.circuit = last;
+        }
+        round.next = Some(cursor);
+        cursor.circuit < self.circuits.capacity() || cursor.process < self.processes.capacity()
+    }
+
+    fn begin(&mut self, now: u64) -> Cursor {
+        let sweeping = now >= self.next_sweep;
+        if sweeping {
+            self.next_sweep = now.saturating_add(self.config.instance_ttl.min(self.config.circuit_ttl) / 30);
+        }
+        Cursor { circuit: 0, process: 0, sweeping }
+    }
+
+    fn advance_circuit(&mut self, number: usize, sweeping: bool, round: &mut Round, now: u64, events: &mut Vec<CircuitEvent>) {
+        let oldest = now.saturating_sub(self.config.allowed_lateness);
+        let Some(circuit) = self.circuits.get_mut(number) else { return };
+        if !circuit.is_settled() {
+            let of_process = |member: &Member| {
+                let process = self.processes.get(member.process as usize);
+                process.map_or(oldest, |process| process.newest_end.saturating_sub(self.config.reorder).max(oldest))
+            };
+            let watermark = circuit.members.iter().map(|(_, member)| of_process(member)).min().unwrap_or(oldest);
+            circuit.settle(watermark / self.config.bucket_size(), &self.config, events);
+        }
+        if sweeping {
+            circuit.members.iter_mut().for_each(|(_, member)| member.calm_since(now));
+        }
+        if circuit.is_settled() {
+            let told = circuit.retired && !circuit.changed;
+            if told || sweeping && is_gone(circuit.last_seen, self.config.circuit_ttl, now) && !circuit.is_tripped() {
+                return self.remove_circuit(number);
+            }
+            circuit.rest();
+        } else {
+            round.lag = round.lag.max(now.saturating_sub(circuit.closed_to() * self.config.bucket_size()));
+        }
+        round.circuits += 1;
+        round.restless += usize::from(circuit.is_restless());
+        round.bytes += circuit.bytes();
+    }
+
+    fn look_at_process(&mut self, index: usize, sweeping: bool, round: &mut Round, now: u64) {
+        let Some(process) = self.processes.get(index) else { return };
+        if sweeping && is_gone(process.last_seen, self.config.instance_ttl, now) {
+            return self.remove_process(index);
+        }
+        round.bytes += process.bytes();
+        if process.watch.is_some() {
+            let oldest = now.saturating_sub(self.config.allowed_lateness);
+            let watermark = process.newest_end.saturating_sub(self.config.reorder).max(oldest);
+            self.detect(index, watermark, now);
+        }
+    }
+
+    /// Closes everything: there will be no more spans.
+    pub fn finish(&mut self, now: u64, events: &mut Vec<CircuitEvent>) {
+        for index in 0..self.processes.capacity() {
+            self.detect(index, u64::MAX, now);
+        }
+        for (_, circuit) in &mut self.circuits {
+            circuit.settle(now / self.config.bucket_size() + 1, &self.config, events);
+        }
+    }
+
+    fn remove_process(&mut self, index: usize) {
+        let Some(process) = self.processes.try_remove(index) else { return };
+        self.leave_habits(process.habits);
+        if let Ok(entry) = self.by_resource.find_entry(self.hasher.hash_one(process.texts()), |other| *other as usize == index) {
+            entry.remove();
+        }
+        for seat in process.seats {
+            let Some(circuit) = self.circuits.get_mut(seat.circuit as usize) else { continue };
+            match seat.member {
+                Some(member) => self.instances -= usize::from(circuit.remove(member as usize)),
+                None => circuit.strangers = circuit.strangers.saturating_sub(1),
+            }
+        }
+    }
+
+    pub(super) fn remove_circuit(&mut self, number: usize) {
+        let Some(circuit) = self.circuits.try_remove(number) else { return };
+        let gone = u32::try_from(number).unwrap_or(u32::MAX);
+        self.leave_keys(gone, &circuit);
+        let leave = |process: &mut Process| {
+            process.last = process.last.filter(|seat| seat.circuit != gone);
+            process.seats.retain(|seat| seat.circuit != gone);
+        };
+        self.habits.iter_mut().for_each(|(_, habits)| habits.forget(gone));
+        self.processes.iter_mut().filter_map(|(_, process)| process.watch.as_mut()).for_each(|watch| watch.forget(gone));
+        self.instances -= circuit.members.len();
+        if circuit.strangers > 0 {
+            self.processes.iter_mut().for_each(|(_, process)| leave(process));
+        } else {
+            circuit.members.iter().filter_map(|(_, member)| self.processes.get_mut(member.process as usize).map(leave)).for_each(drop);
+        }
+        self.ended.push(*circuit);
+    }
+
+    /// Whatever led to a circuit leads nowhere.
+    fn leave_keys(&mut self, number: u32, circuit: &Circuit) {
+        let caller = &circuit.key().caller;
+        let addresses = circuit.addresses.as_deref().map(|known| known.all.as_slice()).unwrap_or_default();
+        for target in addresses.iter().map(Address::target).chain([circuit.key().target()]) {
+            let hash = Hashed::of(hash_of(&self.hasher, caller, &target));
+            if let Ok(entry) = self.by_key.find_entry(hash.spread(), |place| place.hash == hash && place.circuit == number) {
+                entry.remove();
+            }
+        }
+    }
+}
+
+/// Whether nobody has heard of something for longer than its time to live.
+const fn is_gone(last_seen: u64, ttl: u64, now: u64) -> bool {
+    last_seen.saturating_add(ttl) < now
+}
