@@ -33,6 +33,7 @@ impl CircuitBreakerMetricsCollector {
         let is = |target: Target<'_>| Hashed::of(std::hash::BuildHasher::hash_one(hasher, target)) == *hash;
         let is_own = is(circuit.key().target());
         let is_known = circuit_is_called(circuit, &callee.service);
+        let is_told_apart = circuit.addresses.as_ref().is_some_and(|known| known.paths.of(*hash, *route) == Some(&*callee.service));
         let Some(address) = circuit.addresses.as_mut().and_then(|known| known.all.iter_mut().find(|address| is(address.target()))) else {
             if is_own && !is_known {
                 self.name(*number, 0, callee, now);
@@ -40,11 +41,16 @@ impl CircuitBreakerMetricsCollector {
             return;
         };
         let is_shared = address.moves >= MOVES_MAX;
-        address.doubts = if is_known || is_shared { 0 } else { address.doubts + 1 };
+        // What is told apart by its path says nothing about the rest of the address.
+        if is_known || is_shared {
+            address.doubts = 0;
+        } else if !is_told_apart {
+            address.doubts += 1;
+        }
         if address.doubts >= DOUBTS_MAX {
             let moves = address.moves + 1;
             let address = address.clone();
-            self.move_out(*number, &address, moves, callee, now);
+            return self.move_out(*number, &address, moves, callee, now);
         }
         self.answered(*number, (*hash, *route), callee, now);
     }
@@ -68,10 +74,12 @@ impl CircuitBreakerMetricsCollector {
             return;
         }
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
-        let addresses = &mut circuit.addresses.get_or_insert_default().all;
+        let known = circuit.addresses.get_or_insert_default();
+        let addresses = &mut known.all;
         if !addresses.iter().any(|known| known.target() == address.target()) {
             addresses.push(address);
         }
+        known.paths.forget_own(&callee.service);
         self.by_key.insert_unique(hash.spread(), KeyPlace { hash, circuit: number }, |place| place.hash.spread());
         let shown = shown(&key);
         let named = CircuitKey { caller: Arc::clone(&key.caller), text: callee.service.clone(), address: shown, ..CircuitKey::default() };
@@ -123,6 +131,9 @@ impl CircuitBreakerMetricsCollector {
             entry.remove();
         }
         let seat_hash = Hashed::of(std::hash::BuildHasher::hash_one(&self.hasher, target));
+        let addresses = self.circuits.get_mut(number as usize).and_then(|circuit| circuit.addresses.as_mut());
+        let lost = addresses.map(|addresses| addresses.paths.forget_address(seat_hash)).unwrap_or_default();
+        lost.iter().for_each(|callee| self.learn_anew(number, callee));
         for (_, process) in &mut self.processes {
             process.last = None;
             if let Ok(entry) = process.seats.find_entry(seat_hash.spread(), |seat| seat.hash == seat_hash && seat.circuit == number) {
@@ -148,7 +159,7 @@ impl CircuitBreakerMetricsCollector {
         let mut members: Vec<_> = circuit.members.drain().collect();
         // Its breakers have other numbers there.
         members.iter_mut().for_each(Member::forget_suspects);
-        let mut addresses = circuit.addresses.take().map(|known| known.all).unwrap_or_default();
+        let Addresses { all: mut addresses, paths } = circuit.addresses.take().map(|known| *known).unwrap_or_default();
         if addresses.is_empty() {
             addresses.push(Address { text: key.text.clone(), port: key.port, doubts: 0, moves: 0 });
         }
@@ -158,8 +169,10 @@ impl CircuitBreakerMetricsCollector {
         }
         let Some(into) = self.circuits.get_mut(other as usize) else { return };
         into.last_seen = now;
-        let known = &mut into.addresses.get_or_insert_default().all;
-        known.extend(addresses);
+        let name = into.key().text.clone();
+        let known = into.addresses.get_or_insert_default();
+        known.all.extend(addresses);
+        known.paths.take_in(paths, &name);
         for (index, process) in &mut self.processes {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             if !process.seats.iter().any(|seat| seat.circuit == number) {
@@ -190,7 +203,8 @@ impl CircuitBreakerMetricsCollector {
     }
 }
 
-fn circuit_is_called(circuit: &Circuit, name: &str) -> bool {
+/// Whether a callee of this name is the circuit's own.
+pub(super) fn circuit_is_called(circuit: &Circuit, name: &str) -> bool {
     *circuit.key().text == *name && circuit.key().port.is_none()
 }
 
@@ -205,71 +219,14 @@ mod tests {
     use crate::circuit::{
         config::CircuitMetricsConfig,
         inspect::{Rules, inspect},
-        meeting::Meetings,
         room::Room,
-        testing::{SECOND, START, call, int, request, text, transition},
+        testing::{SECOND, START, call, int, names, request, text, trace, transition},
     };
 
     fn collector() -> CircuitBreakerMetricsCollector {
         let config = CircuitMetricsConfig::default();
         let room = Arc::new(Room::new(config.max_circuits));
         CircuitBreakerMetricsCollector::new(Arc::new(config), Arc::default(), room)
-    }
-
-    /// A trace that is looked at: `shop` calls an address, and `answers` answers there, as a span of this kind.
-    fn trace(shard: &mut CircuitBreakerMetricsCollector, address: (&str, i64), answers: &str, kind: i32, number: u64) {
-        trace_for(shard, address, "", answers, kind, number);
-    }
-
-    /// The same, with a URL's path, if it has any.
-    fn trace_for(shard: &mut CircuitBreakerMetricsCollector, address: (&str, i64), path: &str, answers: &str, kind: i32, number: u64) {
-        let (client, server) = (number * 8 + 1, number * 8 + 2);
-        let at = START + number * SECOND;
-        // The second half of a trace's id decides whether it is looked at.
-        let of_trace = |mut span: opentelemetry_proto::tonic::trace::v1::Span| {
-            span.trace_id = [number.to_be_bytes(), (number * 8).to_le_bytes()].concat();
-            span
-        };
-        let mut attributes = vec![text("server.address", address.0), int("server.port", address.1)];
-        if !path.is_empty() {
-            attributes.push(text("url.full", &format!("http://{}:{}{path}", address.0, address.1)));
-        }
-        let calls = of_trace(call(client, at, at + 10, attributes));
-        let mut answer = of_trace(call(server, at + 1, at + 9, vec![]));
-        (answer.kind, answer.parent_span_id) = (kind, client.to_be_bytes().to_vec());
-        let mut meetings = Meetings::default();
-        for request in [request("shop", "a", vec![calls]), request(answers, "b", vec![answer])] {
-            let inspection = inspect(&request, 0, &Rules::default(), u64::MAX).unwrap();
-            shard.apply(&request, &inspection, |_| true, at);
-            let introductions: Vec<Introduction> = shard.take_met().filter_map(|met| meetings.meet(0, met)).collect();
-            introductions.iter().for_each(|introduction| shard.introduce(introduction, at));
-        }
-        assert_sound(shard);
-    }
-
-    /// Every target that leads somewhere leads to a circuit that answers to it, and nobody is counted twice.
-    fn assert_sound(shard: &CircuitBreakerMetricsCollector) {
-        let members: usize = shard.circuits.iter().map(|(_, circuit)| circuit.members.len()).sum();
-        assert_eq!(shard.instances(), members);
-        for place in &shard.by_key {
-            let circuit = shard.circuits.get(place.circuit as usize).unwrap();
-            let addresses = circuit.addresses.iter().flat_map(|known| &known.all).map(Address::target);
-            let mut targets = addresses.chain([circuit.key().target()]);
-            assert!(targets.any(|target| shard.key_hash(&circuit.key().caller, &target) == place.hash));
-        }
-        for (_, process) in &shard.processes {
-            for seat in &process.seats {
-                let circuit = shard.circuits.get(seat.circuit as usize).unwrap();
-                assert!(seat.member.is_none_or(|member| circuit.members.contains(member as usize)));
-            }
-        }
-    }
-
-    fn names(shard: &CircuitBreakerMetricsCollector) -> Vec<(String, String, u64)> {
-        let of = |circuit: &Circuit| (circuit.key().name(), circuit.key().address.to_string(), circuit.totals().successes);
-        let mut names: Vec<_> = shard.circuits().filter(|(_, circuit)| !circuit.is_retired()).map(|(_, circuit)| of(circuit)).collect();
-        names.sort();
-        names
     }
 
     #[test]
@@ -298,48 +255,6 @@ mod tests {
         assert_eq!(names(&shard)[0].0, "orders");
         (8..40).for_each(|number| trace(&mut shard, ("10.0.0.7", 8080), if number % 8 < 4 { "payments" } else { "orders" }, 2, number));
         assert_eq!(names(&shard)[0].0, "10.0.0.7:8080");
-    }
-
-    #[test]
-    fn callees_that_share_an_address_are_told_apart_by_path() {
-        let mut shard = collector();
-        let gateway = ("gateway", 80);
-        let callees = [("payments", "/pay/charge"), ("orders", "/orders/7"), ("payments", "/pay/refund"), ("payments", "/pay/charge")];
-        for ((callee, path), number) in callees.into_iter().cycle().zip(1..=60) {
-            trace_for(&mut shard, gateway, path, callee, 2, number);
-        }
-        let of = |shard: &CircuitBreakerMetricsCollector, wanted: &str| names(shard).into_iter().find(|(name, ..)| name == wanted);
-        let (_, address, orders) = of(&shard, "orders").unwrap();
-        assert_eq!(address, "gateway");
-        assert!((10..=15).contains(&orders), "{orders} of 15");
-        let (_, _, payments) = of(&shard, "payments").unwrap();
-        // Until it is known whose a path is, its calls are the address's: those for orders, too.
-        assert!((45..=50).contains(&payments), "{payments} of 45");
-        // What is asked for and nobody has answered yet is the address's.
-        let before = orders;
-        trace_for(&mut shard, gateway, "/stock", "stock", 2, 61);
-        trace_for(&mut shard, gateway, "/orders/9", "orders", 2, 62);
-        assert_eq!(of(&shard, "orders").unwrap().2, before + 1);
-        assert_eq!(of(&shard, "stock"), None);
-        // Two callees change places.
-        for ((callee, path), number) in [("payments", "/orders/7"), ("orders", "/pay/charge")].into_iter().cycle().zip(63..=122) {
-            trace_for(&mut shard, gateway, path, callee, 2, number);
-        }
-        let (before, after) = (of(&shard, "orders").unwrap().2, 10);
-        (123..123 + after).for_each(|number| trace_for(&mut shard, gateway, "/pay/charge", "orders", 2, number));
-        assert_eq!(of(&shard, "orders").unwrap().2, before + after);
-    }
-
-    #[test]
-    fn a_rare_callee_at_an_address_has_a_circuit_of_its_own() {
-        let mut shard = collector();
-        for number in 1..=100 {
-            let (callee, path) = if number % 10 == 0 { ("orders", "/orders") } else { ("payments", "/pay") };
-            trace_for(&mut shard, ("10.0.0.7", 80), path, callee, 2, number);
-        }
-        let names = names(&shard);
-        let [(orders, at, rare), (payments, ..)] = &names[..] else { panic!("{names:?}") };
-        assert_eq!((orders.as_str(), payments.as_str(), at.as_str(), *rare), ("orders", "payments", "10.0.0.7:80", 7));
     }
 
     #[test]

@@ -139,8 +139,7 @@ impl CircuitBreakerMetricsCollector {
         }
         self.config = Arc::clone(config);
         self.selection = Arc::clone(selection);
-        let left_out = |key: &CircuitKey| !key.overflow && !selection.takes(key.caller.service.as_bytes(), key.text.as_bytes());
-        let left_out: Vec<usize> = self.circuits.iter().filter(|(_, circuit)| left_out(circuit.key())).map(|(number, _)| number).collect();
+        let left_out: Vec<usize> = self.circuits.iter().filter(|(_, circuit)| is_left_out(circuit, selection)).map(|(number, _)| number).collect();
         left_out.into_iter().for_each(|number| self.remove_circuit(number));
     }
 
@@ -299,6 +298,19 @@ impl Drop for CircuitBreakerMetricsCollector {
         self.circuits.iter().filter(|(_, circuit)| !circuit.key().overflow).for_each(|_| self.room.give());
         let ended = self.take_ended();
         self.forget(&ended);
+    }
+}
+
+/// Whether a circuit is not to be looked at: judged by what its spans call, as a new one is, and not by the name that was
+/// learned since.
+fn is_left_out(circuit: &Circuit, selection: &Selection) -> bool {
+    let key = circuit.key();
+    let takes = |text: &str| selection.takes(key.caller.service.as_bytes(), text.as_bytes());
+    match &circuit.addresses {
+        Some(known) if !known.all.is_empty() => !known.all.iter().any(|address| takes(&address.text)),
+        // Found by path: without the circuit of the address nothing comes any more.
+        _ if !key.address.is_empty() => false,
+        _ => !key.overflow && !takes(&key.text),
     }
 }
 

@@ -14,6 +14,7 @@ mod callees;
 mod detection;
 pub mod enrich;
 pub mod event;
+mod gateway;
 pub mod inspect;
 pub mod key;
 pub mod meeting;

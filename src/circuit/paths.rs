@@ -1,29 +1,27 @@
-//! Several callees at one address, told apart by what is asked for: the collector's part that learns whose a path is.
+//! Whose the paths of a shared address are.
 //!
 //! A gateway, an ingress or a proxy answers for many services. Which of them a call went to is told by the SERVER span it
 //! is the parent of, and that is remembered by the route of the call.
 
-use std::sync::Arc;
-
-use super::{
-    callees::shown,
-    collector::CircuitBreakerMetricsCollector,
-    detect::lane::{Lane, Route},
-    key::{Caller, Target},
-    process::{Hashed, Seat},
-};
+use super::{detect::lane::Route, process::Hashed};
 
 /// Routes of a circuit's addresses that are remembered; further ones stay the address's own.
 const PATHS_MAX: usize = 32;
 
-/// So many times more than others the same callee must answer for a route.
+/// So often in a row the same callee must answer for a route.
 const SURE: u8 = 3;
 
 /// More of its answers than these are not counted: so many of others, and the route is no longer believed to be the
 /// callee's.
 const SURE_MAX: u8 = 6;
 
-/// Whose the routes of a circuit's addresses are.
+/// A route that was no longer its callee's so often is answered for by several.
+const LOST_MAX: u8 = 2;
+
+/// What nobody answered for so long makes room for others. Nanoseconds.
+const IDLE: u64 = 60_000_000_000;
+
+/// Routes of a circuit's addresses that another than the circuit's own callee answers for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Paths {
     all: Vec<Path>,
@@ -31,18 +29,97 @@ pub(super) struct Paths {
     told_apart: bool,
 }
 
+/// One of them.
 #[derive(Clone, Debug)]
 struct Path {
     address: Hashed,
     route: Route,
-    callee: Arc<Caller>,
-    /// How many times more than others it answered.
-    sure: u8,
-    /// Whether meanwhile another callee answered at the same address for another route: else it is the address that
-    /// moved.
-    beside: bool,
-    /// Whether its calls go to the callee's circuit.
-    apart: bool,
+    /// When it was answered for last.
+    seen: u64,
+    /// How often it was another circuit's and is so no more.
+    lost: u8,
+    whose: Whose,
+}
+
+#[derive(Clone, Debug)]
+enum Whose {
+    /// Perhaps this callee's, which answered so often in a row. `beside`: meanwhile another answered at the same address
+    /// for another route; else it is the address that moved.
+    Perhaps { callee: Box<str>, sure: u8, beside: bool },
+    /// Its calls go to the circuit of this callee, which answered so many times more than others.
+    Apart { callee: Box<str>, sure: u8 },
+    /// Several answer for it: it stays the address's.
+    Mixed,
+}
+
+/// What an answer tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing that was not known.
+    None,
+    /// It is certain who answers for the route, and its calls do not go there yet.
+    Certain,
+    /// The route is no longer this callee's.
+    Lost(Box<str>),
+}
+
+impl Path {
+    fn is(&self, address: Hashed, route: Route) -> bool {
+        self.address == address && self.route == route
+    }
+
+    fn is_apart(&self) -> bool {
+        matches!(self.whose, Whose::Apart { .. })
+    }
+
+    fn callee(&self) -> Option<&str> {
+        match &self.whose {
+            Whose::Perhaps { callee, .. } | Whose::Apart { callee, .. } => Some(callee),
+            Whose::Mixed => None,
+        }
+    }
+
+    /// It is no longer whose it was.
+    fn lose(&mut self) -> News {
+        let lost = self.lost.saturating_add(1);
+        let next = if lost < LOST_MAX { Whose::Perhaps { callee: Box::default(), sure: 0, beside: false } } else { Whose::Mixed };
+        match std::mem::replace(&mut self.whose, next) {
+            Whose::Apart { callee, .. } => {
+                self.lost = lost;
+                News::Lost(callee)
+            }
+            other => {
+                self.whose = other;
+                News::None
+            }
+        }
+    }
+
+    /// This callee answered: `None` is the circuit's own.
+    fn see(&mut self, answers: Option<&str>, now: u64) -> News {
+        self.seen = now;
+        match &mut self.whose {
+            Whose::Perhaps { callee, sure, beside } if answers == Some(&**callee) => {
+                *sure = (*sure + 1).min(SURE_MAX);
+                if *beside && *sure >= SURE { News::Certain } else { News::None }
+            }
+            Whose::Perhaps { callee, sure, beside } => {
+                *callee = answers.unwrap_or_default().into();
+                (*sure, *beside) = (u8::from(answers.is_some()), false);
+                News::None
+            }
+            Whose::Apart { callee, sure } if answers == Some(&**callee) => {
+                *sure = (*sure + 1).min(SURE_MAX);
+                News::None
+            }
+            Whose::Apart { sure, .. } if *sure > 1 => {
+                *sure -= 1;
+                News::None
+            }
+            Whose::Apart { .. } => self.lose(),
+            Whose::Mixed => News::None,
+        }
+    }
 }
 
 impl Paths {
@@ -54,111 +131,177 @@ impl Paths {
 
     /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.all.capacity() * size_of::<Path>()
+        self.all.capacity() * size_of::<Path>() + self.all.iter().filter_map(Path::callee).map(str::len).sum::<usize>()
     }
 
     /// Who answers for a route, if that is told apart.
-    fn of(&self, address: Hashed, route: Route) -> Option<&Arc<Caller>> {
-        self.all.iter().find(|path| path.apart && path.address == address && path.route == route).map(|path| &path.callee)
+    pub(super) fn of(&self, address: Hashed, route: Route) -> Option<&str> {
+        self.all.iter().find(|path| path.is_apart() && path.is(address, route)).and_then(Path::callee)
     }
 
-    /// A callee answered for a route.
-    fn see(&mut self, address: Hashed, route: Route, callee: &Arc<Caller>) {
-        let others = self.all.iter_mut().filter(|path| path.address == address && path.route != route);
-        let mut seen_beside = false;
-        for other in others {
-            let differs = other.callee != *callee;
-            other.beside |= differs;
-            seen_beside |= differs;
-        }
-        match self.all.iter_mut().find(|path| path.address == address && path.route == route) {
-            Some(path) if path.callee == *callee => {
-                path.sure = (path.sure + 1).min(SURE_MAX);
-                path.beside |= seen_beside;
-            }
-            Some(path) if path.sure > 1 => path.sure -= 1,
-            Some(path) => *path = Path { callee: Arc::clone(callee), sure: 1, beside: false, apart: false, ..path.clone() },
-            None => {
-                if self.all.len() >= PATHS_MAX {
-                    // What was seen once may never come again.
-                    self.all.retain(|path| path.sure > 1);
-                }
-                if self.all.len() < PATHS_MAX {
-                    let callee = Arc::clone(callee);
-                    self.all.push(Path { address, route, callee, sure: 1, beside: seen_beside, apart: false });
-                }
+    /// Somebody answered for a route: a callee of this name, or `None` for the circuit's own.
+    pub(super) fn see(&mut self, (address, route): (Hashed, Route), answers: Option<&str>, now: u64) -> News {
+        for other in self.all.iter_mut().filter(|path| path.address == address && path.route != route) {
+            match &mut other.whose {
+                Whose::Perhaps { callee, beside, .. } => *beside |= answers != Some(&**callee),
+                Whose::Apart { .. } | Whose::Mixed => {}
             }
         }
-        self.told_apart = self.all.iter().any(|path| path.apart);
-    }
-
-    /// Whether it is certain who answers for a route that is not told apart yet.
-    fn are_certain(&self, address: Hashed, route: Route) -> bool {
-        let path = self.all.iter().find(|path| path.address == address && path.route == route);
-        path.is_some_and(|path| path.beside && path.sure >= SURE && !path.apart)
+        if let Some(path) = self.all.iter_mut().find(|path| path.is(address, route)) {
+            let news = path.see(answers, now);
+            self.count();
+            return news;
+        }
+        let Some(callee) = answers else { return News::None };
+        if self.all.len() >= PATHS_MAX {
+            self.make_room(now);
+        }
+        if self.all.len() < PATHS_MAX {
+            let whose = Whose::Perhaps { callee: callee.into(), sure: 1, beside: false };
+            self.all.push(Path { address, route, seen: now, lost: 0, whose });
+        }
+        News::None
     }
 
     /// Calls for a route go to the circuit of who answers for it from now on.
-    fn tell_apart(&mut self, address: Hashed, route: Route) {
-        if let Some(path) = self.all.iter_mut().find(|path| path.address == address && path.route == route) {
-            (path.apart, self.told_apart) = (true, true);
+    pub(super) fn tell_apart(&mut self, address: Hashed, route: Route) {
+        let Some(path) = self.all.iter_mut().find(|path| path.is(address, route)) else { return };
+        if let Whose::Perhaps { callee, sure, .. } = &mut path.whose {
+            path.whose = Whose::Apart { callee: std::mem::take(callee), sure: *sure };
+            self.told_apart = true;
         }
+    }
+
+    /// Forgets what nobody answered for since then; gives the callees whose routes some of it were.
+    pub(super) fn forget_before(&mut self, then: u64) -> Vec<Box<str>> {
+        self.forget(|path| path.seen < then)
+    }
+
+    /// Forgets an address; gives the callees whose routes some of it were.
+    pub(super) fn forget_address(&mut self, address: Hashed) -> Vec<Box<str>> {
+        self.forget(|path| path.address == address)
+    }
+
+    /// The circuit's own callee has this name from now on: its routes need not be remembered.
+    pub(super) fn forget_own(&mut self, name: &str) {
+        self.forget(|path| path.callee() == Some(name));
+    }
+
+    /// What another circuit knew of addresses that are this one's from now on, as far as there is room.
+    pub(super) fn take_in(&mut self, others: Self, own: &str) {
+        let room = PATHS_MAX.saturating_sub(self.all.len());
+        self.all.extend(others.all.into_iter().filter(|path| path.callee() != Some(own)).take(room));
+        self.count();
+    }
+
+    /// Lets go of what was not heard of for the longest time, if that is long.
+    fn make_room(&mut self, now: u64) {
+        let spare = (0..).zip(&self.all).filter(|(_, path)| !path.is_apart()).min_by_key(|(_, path)| path.seen);
+        if let Some((at, path)) = spare
+            && path.seen.saturating_add(IDLE) < now
+        {
+            self.all.swap_remove(at);
+        }
+    }
+
+    fn forget(&mut self, is_gone: impl Fn(&Path) -> bool) -> Vec<Box<str>> {
+        let gone = self.all.extract_if(.., |path| is_gone(path));
+        let lost = gone.filter_map(|path| match path.whose {
+            Whose::Apart { callee, .. } => Some(callee),
+            Whose::Perhaps { .. } | Whose::Mixed => None,
+        });
+        let lost = lost.collect();
+        self.count();
+        lost
+    }
+
+    fn count(&mut self) {
+        self.told_apart = self.all.iter().any(Path::is_apart);
     }
 }
 
-fn target_of(callee: &Caller) -> Target<'_> {
-    Target { named: false, text: callee.service.as_bytes(), port: None }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl CircuitBreakerMetricsCollector {
-    /// A callee answered at an address for a route. Once that is certain, and the circuit's own callee is another one,
-    /// calls for it go to the callee's circuit.
-    pub(super) fn answered(&mut self, number: u32, (address, route): (Hashed, Route), callee: &Arc<Caller>, now: u64) {
-        if !route.is_known() {
-            return;
-        }
-        let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
-        // What is under way is told first; the next answer tries again.
-        let waits = circuit.has_news();
-        let (key, target) = (Arc::clone(circuit.key()), target_of(callee));
-        let Some(addresses) = &mut circuit.addresses else { return };
-        addresses.paths.see(address, route, callee);
-        if waits || key.is(&target) || !addresses.paths.are_certain(address, route) {
-            return;
-        }
-        let Some(other) = self.circuit_of(&key.caller, &target, &shown(&key), now).filter(|other| *other != number) else { return };
-        let addresses = self.circuits.get_mut(number as usize).and_then(|circuit| circuit.addresses.as_mut());
-        addresses.into_iter().for_each(|addresses| addresses.paths.tell_apart(address, route));
-        // What operations call there is learned anew: what they no longer call here must not seem to be missing.
-        for (_, habits) in &mut self.habits {
-            habits.split(Lane::of(number), Lane::of(other), &[route]);
-            habits.forget_edges(number);
-        }
-        let watches = self.processes.iter_mut().filter_map(|(_, process)| process.watch.as_mut());
-        watches.for_each(|watch| watch.split(Lane::of(number), Lane::of(other), &[route]));
+    const ADDRESS: Hashed = Hashed::of(1);
+
+    fn route(name: &str) -> Route {
+        Route::of(name.as_bytes())
     }
 
-    /// The place of a process in the circuit of who answers for a route, if that is another than the address leads to.
-    pub(super) fn seat_by_path(&mut self, index: u32, seat: Seat, route: Route, now: u64) -> Seat {
-        let Some(circuit) = self.circuits.get(seat.circuit as usize) else { return seat };
-        let Some(callee) = circuit.addresses.as_ref().and_then(|addresses| addresses.paths.of(seat.hash, route)) else { return seat };
-        let target = target_of(callee);
-        if let Some(known) = self.known_seat(index, &target) {
-            return Seat { hash: seat.hash, ..known };
+    /// Answers at one address, a second apart: route and callee, of which an empty one is the circuit's own.
+    fn see(paths: &mut Paths, answers: &[(&str, &str)]) -> Vec<News> {
+        let mut now = 0;
+        let mut news = Vec::new();
+        for (asked, callee) in answers {
+            now += 1_000_000_000;
+            let told = paths.see((ADDRESS, route(asked)), (!callee.is_empty()).then_some(callee), now);
+            if told == News::Certain {
+                paths.tell_apart(ADDRESS, route(asked));
+            }
+            news.extend(Some(told).filter(|told| *told != News::None));
         }
-        let (key, callee) = (Arc::clone(circuit.key()), Arc::clone(callee));
-        let Some(number) = self.circuit_of(&key.caller, &target_of(&callee), &shown(&key), now) else { return seat };
-        let member = self.seat_in(index, number).and_then(|member| u32::try_from(member).ok());
-        Seat { hash: seat.hash, circuit: number, member }
+        news
     }
 
-    /// The place of a process in the circuit that a call belongs to, if it has one.
-    pub(super) fn known_place(&self, index: u32, target: &Target<'_>, route: impl FnOnce() -> Route) -> Option<Seat> {
-        let seat = self.known_seat(index, target)?;
-        let paths = self.circuits.get(seat.circuit as usize)?.addresses.as_ref().map(|addresses| &addresses.paths);
-        match paths.filter(|paths| paths.are_told_apart()).and_then(|paths| paths.of(seat.hash, route())) {
-            Some(callee) => self.known_seat(index, &target_of(callee)),
-            None => Some(seat),
+    #[test]
+    fn who_answers_three_times_in_a_row_beside_others_is_told_apart() {
+        let mut paths = Paths::default();
+        let orders = ("/orders", "orders");
+        assert_eq!(see(&mut paths, &[orders; 9]), [], "it may be the address that moved");
+        assert_eq!(see(&mut paths, &[("/pay", ""), orders]), [News::Certain]);
+        assert_eq!((paths.are_told_apart(), paths.of(ADDRESS, route("/orders")), paths.of(ADDRESS, route("/pay"))), (true, Some("orders"), None));
+        assert_eq!(paths.of(Hashed::of(2), route("/orders")), None);
+        let mut paths = Paths::default();
+        see(&mut paths, &[orders, ("/pay", ""), orders, ("/orders", ""), orders, orders]);
+        assert!(!paths.are_told_apart(), "not in a row");
+    }
+
+    #[test]
+    fn what_several_answer_for_stays_the_address_s_for_good() {
+        let mut paths = Paths::default();
+        let run = |paths: &mut Paths, callee: &str, times: usize| {
+            let answers: Vec<(&str, &str)> = [("/api", callee), ("/pay", "")].into_iter().cycle().take(2 * times).collect();
+            see(paths, &answers)
+        };
+        let mut changes = 0;
+        for _ in 0..20 {
+            changes += run(&mut paths, "orders", 8).len() + run(&mut paths, "stock", 8).len();
         }
+        assert_eq!((changes, paths.of(ADDRESS, route("/api"))), (4, None), "twice told apart, twice lost");
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_and_what_is_idle_makes_room() {
+        let mut paths = Paths::default();
+        let names: Vec<String> = "abcdefghijklmnopqrstuvwxyz".chars().flat_map(|one| [format!("/{one}"), format!("/{one}{one}")]).collect();
+        let see_all = |paths: &mut Paths, names: &[String], now: u64| {
+            names.iter().for_each(|name| drop(paths.see((ADDRESS, route(name)), Some("orders"), now)));
+        };
+        see_all(&mut paths, &names[..40], 0);
+        assert_eq!(paths.all.len(), PATHS_MAX);
+        assert!(paths.heap_bytes() >= PATHS_MAX * ("orders".len() + size_of::<Path>()));
+        see_all(&mut paths, &names[40..41], IDLE);
+        assert!(!paths.all.iter().any(|path| path.route == route(&names[40])), "none is idle yet");
+        see_all(&mut paths, &names[40..41], IDLE + 1);
+        assert!(paths.all.iter().any(|path| path.route == route(&names[40])));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_told() {
+        let mut paths = Paths::default();
+        let (orders, pay) = (("/orders", "orders"), ("/pay", ""));
+        see(&mut paths, &[orders, pay, orders, orders]);
+        assert_eq!(paths.clone().forget_before(u64::MAX), [Box::from("orders")]);
+        assert_eq!(paths.clone().forget_address(ADDRESS), [Box::from("orders")]);
+        assert_eq!(paths.forget_address(Hashed::of(2)), []);
+        let mut into = Paths::default();
+        into.take_in(paths.clone(), "orders");
+        assert!(!into.are_told_apart(), "the circuit's own");
+        into.take_in(paths.clone(), "pay");
+        assert!(into.are_told_apart());
+        paths.forget_own("orders");
+        assert!(!paths.are_told_apart());
     }
 }

@@ -96,6 +96,10 @@ impl CircuitBreakerMetricsCollector {
             circuit.settle(watermark / self.config.bucket_size(), &self.config, events);
         }
         if sweeping {
+            self.forget_paths(number, now.saturating_sub(self.config.circuit_ttl));
+        }
+        let Some(circuit) = self.circuits.get_mut(number) else { return };
+        if sweeping {
             circuit.members.iter_mut().for_each(|(_, member)| member.calm_since(now));
         }
         if circuit.is_settled() {

@@ -149,24 +149,19 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// The member that a process is of a circuit; becomes one if there is room.
-    pub(super) fn seat_in(&mut self, index: u32, number: u32) -> Option<usize> {
-        let circuit = self.circuits.get_mut(number as usize)?;
-        if let Some((member, _)) = circuit.members.iter().find(|(_, member)| member.process == index) {
-            return Some(member);
-        }
-        let process = self.processes.get_mut(index as usize)?;
-        if process.caller != circuit.key().caller {
-            return None;
-        }
-        if process.seats.iter().any(|seat| seat.circuit == number) {
-            // A stranger, for want of room.
-            return None;
-        }
-        let hash = Hashed::of(self.hasher.hash_one(circuit.key().target()));
-        let member = join(circuit, index, &process.instance, self.config.max_instances)?;
-        self.instances += 1;
-        process.seats.insert_unique(hash.spread(), Seat { hash, circuit: number, member: Some(member) }, |seat| seat.hash.spread());
-        Some(member as usize)
+    pub(super) fn member_of(&mut self, index: u32, number: u32) -> Option<usize> {
+        let caller = &self.circuits.get(number as usize)?.key().caller;
+        let process = self.processes.get(index as usize).filter(|process| process.caller == *caller)?;
+        let known = process.seats.iter().find(|seat| seat.circuit == number).copied();
+        let seat = match known {
+            Some(seat) => self.promoted(index, seat),
+            None => {
+                let target = self.circuits.get(number as usize)?.key().target();
+                let hash = Hashed::of(self.hasher.hash_one(target));
+                self.take_seat_in(index, number, hash)?
+            }
+        };
+        seat.member.map(|member| member as usize)
     }
 
     /// The place of a process in the circuit of a target; where several callees share an address, of the one that answers
@@ -206,19 +201,9 @@ impl CircuitBreakerMetricsCollector {
             return Found::Seat(last);
         }
         let hash = Hashed::of(self.hasher.hash_one(target));
-        if let Some(mut seat) = process.seats.find(hash.spread(), is).copied() {
-            if seat.member.is_none() {
-                // A stranger becomes a member when others have left.
-                seat.member = self.circuits.get_mut(seat.circuit as usize).and_then(|circuit| {
-                    let member = join(circuit, index, &process.instance, self.config.max_instances)?;
-                    circuit.strangers = circuit.strangers.saturating_sub(1);
-                    Some(member)
-                });
-                self.instances += usize::from(seat.member.is_some());
-                let others = process.seats.iter_mut().filter(|other| other.circuit == seat.circuit);
-                others.for_each(|other| other.member = seat.member);
-            }
-            process.last = Some(seat);
+        if let Some(seat) = process.seats.find(hash.spread(), is).copied() {
+            let seat = self.promoted(index, seat);
+            self.processes.get_mut(index as usize).into_iter().for_each(|process| process.last = Some(seat));
             return Found::Seat(seat);
         }
         self.take_seat(index, &target, hash, now)
@@ -226,33 +211,62 @@ impl CircuitBreakerMetricsCollector {
 
     /// The place of a process in the circuit of a target, if it has one.
     pub(super) fn known_seat(&self, index: u32, target: &Target<'_>) -> Option<Seat> {
+        self.known_seat_of(index, Hashed::of(self.hasher.hash_one(target)), target)
+    }
+
+    /// The same, given the target's hash.
+    pub(super) fn known_seat_of(&self, index: u32, hash: Hashed, target: &Target<'_>) -> Option<Seat> {
         let process = self.processes.get(index as usize)?;
         let is = |seat: &Seat| self.circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.answers_to(target));
-        process.seats.find(Hashed::of(self.hasher.hash_one(target)).spread(), is).copied()
+        process.seats.find(hash.spread(), is).copied()
     }
 
     #[cold]
     fn take_seat(&mut self, index: u32, target: &Target<'_>, hash: Hashed, now: u64) -> Found {
         let Some(process) = self.processes.get(index as usize) else { return Found::NoRoom };
-        let (caller, instance) = (Arc::clone(&process.caller), Arc::clone(&process.instance));
+        let caller = Arc::clone(&process.caller);
         if !self.selection.takes(caller.service.as_bytes(), target.text) {
             return Found::Excluded;
         }
         let Some(number) = self.circuit_of(&caller, target, "", now) else { return Found::NoRoom };
-        let Some(circuit) = self.circuits.get_mut(number as usize) else { return Found::NoRoom };
-        let Some(process) = self.processes.get_mut(index as usize) else { return Found::NoRoom };
+        let Some(seat) = self.take_seat_in(index, number, hash) else { return Found::NoRoom };
+        self.processes.get_mut(index as usize).into_iter().for_each(|process| process.last = Some(seat));
+        Found::Seat(seat)
+    }
+
+    /// The place of a process in a circuit, found by this hash from now on; a new one if it has none there.
+    pub(super) fn take_seat_in(&mut self, index: u32, number: u32, hash: Hashed) -> Option<Seat> {
+        let circuit = self.circuits.get_mut(number as usize)?;
+        let process = self.processes.get_mut(index as usize)?;
         // It may have one already, by another address of the same callee.
         let known = process.seats.iter().find(|seat| seat.circuit == number).map(|seat| seat.member);
         let member = known.unwrap_or_else(|| {
-            let member = join(circuit, index, &instance, self.config.max_instances);
+            let member = join(circuit, index, &process.instance, self.config.max_instances);
             circuit.strangers += u32::from(member.is_none());
             self.instances += usize::from(member.is_some());
             member
         });
         let seat = Seat { hash, circuit: number, member };
         process.seats.insert_unique(hash.spread(), seat, |seat| seat.hash.spread());
-        process.last = Some(seat);
-        Found::Seat(seat)
+        Some(seat)
+    }
+
+    /// A stranger becomes a member when others have left.
+    #[inline]
+    pub(super) fn promoted(&mut self, index: u32, seat: Seat) -> Seat {
+        if seat.member.is_some() { seat } else { self.promote(index, seat) }
+    }
+
+    #[cold]
+    fn promote(&mut self, index: u32, seat: Seat) -> Seat {
+        let Some(process) = self.processes.get_mut(index as usize) else { return seat };
+        let Some(circuit) = self.circuits.get_mut(seat.circuit as usize) else { return seat };
+        let Some(member) = join(circuit, index, &process.instance, self.config.max_instances) else { return seat };
+        circuit.strangers = circuit.strangers.saturating_sub(1);
+        self.instances += 1;
+        let all = process.seats.iter_mut().filter(|other| other.circuit == seat.circuit);
+        all.for_each(|other| other.member = Some(member));
+        Seat { member: Some(member), ..seat }
     }
 
     /// The circuit of a target; made if there is room, and shown with this address.

@@ -372,17 +372,17 @@ impl Habits {
         self.without_operation.iter_mut().filter(|known| known.circuit == old).for_each(|known| *known = Lane::of(new));
     }
 
-    /// Forgets which operations call a circuit; what is known of its breakers stays.
-    pub(in crate::circuit) fn forget_edges(&mut self, circuit: u32) {
+    /// Forgets which operations call a circuit, and what for; what is known of the names of its breakers stays.
+    pub(in crate::circuit) fn forget_calls(&mut self, circuit: u32) {
         self.operations.iter_mut().for_each(|operation| operation.edges.retain(|edge| edge.lane.circuit != circuit));
+        self.asked.retain(|known| known.lane.circuit != circuit);
     }
 
     /// Forgets a circuit that ended.
     pub(in crate::circuit) fn forget(&mut self, circuit: u32) {
-        self.forget_edges(circuit);
+        self.forget_calls(circuit);
         self.breakers.retain(|known| known.lane.circuit != circuit);
         self.without_operation.retain(|known| known.circuit != circuit);
-        self.asked.retain(|known| known.lane.circuit != circuit);
     }
 
     /// Bytes on the heap.

@@ -325,7 +325,7 @@ impl CircuitBreakerMetricsCollector {
     fn suspect_told(&mut self, index: u32, lane: Lane, seen: &Seen<'_>, told: &Told, splits: &mut Splits, now: u64) {
         let (root, operation) = (seen.root, seen.operation.unwrap_or(NO_OPERATION));
         let guarded = self.guarded(index, lane, seen.operation);
-        let Some(number) = self.seat_in(index, lane.circuit) else { return };
+        let Some(number) = self.member_of(index, lane.circuit) else { return };
         let config = Arc::clone(&self.config);
         let reason: Arc<str> = config.detection.libraries.get(usize::from(told.rule)).cloned().unwrap_or_default();
         let Some(known) = self.circuits.get_mut(lane.circuit as usize) else { return };

@@ -67,10 +67,32 @@ fn middle(key: &[u8]) -> (u64, u64) {
     (eight(8), eight(key.len().saturating_sub(16)))
 }
 
+/// Puts each key at a place of its own; `false` if that can't be so.
+fn fits(table: &mut Vec<Place>, keys: &[Box<[u8]>], bits: u32, multiplier: u64) -> bool {
+    table.clear();
+    table.resize(1 << bits, NOWHERE);
+    for (slot, key) in (0..).zip(keys) {
+        let ends = Ends::of(key);
+        let Some(place) = table.get_mut(ends.hash(multiplier, shift_of(bits))) else { return false };
+        // Keys whose ends are alike have one place: the others are searched for.
+        if place.ends == NOWHERE.ends {
+            *place = Place { ends, middle: middle(key), slot };
+        } else if place.ends != ends {
+            return false;
+        }
+    }
+    true
+}
+
+/// What leaves so many bits, but at least one: no number is shifted by all of its bits.
+const fn shift_of(bits: u32) -> u32 {
+    if bits == 0 { u64::BITS - 1 } else { u64::BITS - bits }
+}
+
 impl Keys {
     /// Finds nothing.
     pub(super) const fn empty() -> Self {
-        Self { table: Vec::new(), multiplier: 0, shift: u64::BITS - 1, texts: Vec::new() }
+        Self { table: Vec::new(), multiplier: 0, shift: shift_of(0), texts: Vec::new() }
     }
 
     /// The slot of a key is its place in this list.
@@ -79,31 +101,25 @@ impl Keys {
         // Odd numbers that have nothing to do with each other: the fractional part of the golden ratio, multiplied.
         let multipliers = || (1..=TRIES).map(|number| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * number + 1));
         let sizes = texts.len().next_power_of_two().trailing_zeros() + 1..=BITS_MAX;
-        let found = sizes.flat_map(|bits| multipliers().map(move |multiplier| (bits, multiplier))).find_map(|(bits, multiplier)| {
-            let mut table = vec![NOWHERE; 1 << bits];
-            let shift = u64::BITS - bits;
-            for (slot, key) in (0..).zip(&texts) {
-                let ends = Ends::of(key);
-                let place = table.get_mut(ends.hash(multiplier, shift))?;
-                // Keys whose ends are alike have one place: the others are searched for.
-                if place.ends == NOWHERE.ends {
-                    *place = Place { ends, middle: middle(key), slot };
-                } else if place.ends != ends {
-                    return None;
-                }
-            }
-            Some((table, multiplier, shift))
-        });
-        // So few keys find places of their own, unless two of equal length are mixed to the same number by their ends.
-        let (table, multiplier, shift) = found.unwrap_or((Vec::new(), 0, u64::BITS - 1));
-        Self { table, multiplier, shift, texts }
+        let mut table = Vec::new();
+        let found = sizes
+            .flat_map(|bits| multipliers().map(move |multiplier| (bits, multiplier)))
+            .find(|(bits, multiplier)| fits(&mut table, &texts, *bits, *multiplier));
+        // Two of equal length that are mixed to the same number by their ends never find places of their own: then every
+        // key is searched for.
+        let (bits, multiplier) = found.unwrap_or_default();
+        if bits == 0 {
+            table.clear();
+        }
+        table.shrink_to_fit();
+        Self { table, multiplier, shift: shift_of(bits), texts }
     }
 
     /// The slot of a key, if anybody reads it.
     #[inline]
     pub(super) fn slot(&self, key: &[u8]) -> Option<Slot> {
         let ends = Ends::of(key);
-        let place = self.table.get(ends.hash(self.multiplier, self.shift))?;
+        let Some(place) = self.table.get(ends.hash(self.multiplier, self.shift)) else { return self.search(key) };
         if place.ends != ends {
             return None;
         }
@@ -141,6 +157,25 @@ mod tests {
                 let expected = keys.iter().position(|known| known == key);
                 prop_assert_eq!(table.slot(key.as_bytes()).map(usize::from), expected, "{}", key);
             }
+        }
+
+        /// Whatever two ends are, there are others that are mixed to the same number.
+        #[test]
+        fn keys_that_no_multiplier_tells_apart_are_found(first in "[a-p]{8}", last in "[a-p]{8}", flip in 1_u8..8, at in 0..5_usize) {
+            // A bit of the last eight bytes comes to stand at another place of the first eight: turned by 23 bits, so
+            // three bytes on, less one bit.
+            let (mut other_first, mut other_last) = (first.clone().into_bytes(), last.clone().into_bytes());
+            other_last[at] ^= flip << 1;
+            other_first[at + 3] ^= flip;
+            let [one, other] = [[first.as_bytes(), last.as_bytes()].concat(), [other_first, other_last].concat()].map(|key| String::from_utf8(key).unwrap());
+            prop_assert!(one != other);
+            let keys = [one, other, "http.route".to_owned()];
+            let table = Keys::new(&keys);
+            prop_assert!(table.table.is_empty());
+            for (slot, key) in keys.iter().enumerate() {
+                prop_assert_eq!(table.slot(key.as_bytes()).map(usize::from), Some(slot));
+            }
+            prop_assert_eq!(table.slot(b"http.method"), None);
         }
 
         #[test]
