@@ -184,9 +184,11 @@ mod tests {
             assert_sound(&shard);
             number += ttl / 10;
         }
-        let before = counted(&shard, "orders").unwrap();
-        apply(&mut shard, &one("a", "/orders/1", number, |_| {}), START + number * SECOND);
-        assert_eq!(counted(&shard, "orders"), Some(before + 1));
+        let before = ["orders", "payments"].map(|name| counted(&shard, name).unwrap());
+        for path in ["/orders/1", "/pay/charge"] {
+            apply(&mut shard, &one("a", path, number, |_| {}), START + number * SECOND);
+        }
+        assert_eq!(["orders", "payments"].map(|name| counted(&shard, name).unwrap()), before.map(|count| count + 1));
         // What nobody answers for any more goes with time.
         while shard.circuits().count() > 0 {
             number += ttl / 10;
@@ -248,11 +250,45 @@ mod tests {
         let next = run(&mut shard, next, &[("orders", "/orders/3")], 1);
         assert_eq!(counted(&shard, "orders"), Some(before + 1));
         // The gateway is another's now: it leaves, and with it what was known of its paths.
+        let is_shared = |shard: &CircuitBreakerMetricsCollector| {
+            let addresses =
+                shard.circuits().filter(|(_, circuit)| circuit.key().name() == "payments").filter_map(|(_, circuit)| circuit.addresses.as_ref());
+            addresses.map(|known| known.paths.are_told_apart()).collect::<Vec<_>>()
+        };
+        assert_eq!(is_shared(&shard), [true]);
         let next = run(&mut shard, next, &[("stock", "/pay/charge")], 4);
+        assert_eq!(is_shared(&shard), [false]);
         let before = counted(&shard, "orders").unwrap();
         run(&mut shard, next, &[("orders", "/orders/3")], 1);
         assert!(counted(&shard, "payments").unwrap() >= direct);
         assert_eq!(counted(&shard, "orders"), Some(before));
+    }
+
+    #[test]
+    fn a_gateway_that_becomes_another_s_keeps_the_way_to_the_rest() {
+        let mut shard = collector(CircuitMetricsConfig::default());
+        (1..5).for_each(|number| trace_for(&mut shard, ("10.0.0.9", 8080), "/stock", "stock", 2, number));
+        let next = run(&mut shard, 5, &BOTH, 60);
+        let next = run(&mut shard, next, &[("stock", "/pay/charge")], 4);
+        let before = ["orders", "stock"].map(|name| counted(&shard, name).unwrap());
+        apply(&mut shard, &one("a", "/orders/3", next, |_| {}), START + next * SECOND);
+        apply(&mut shard, &one("a", "/pay/charge", next + 1, |_| {}), START + (next + 1) * SECOND);
+        assert_eq!(["orders", "stock"].map(|name| counted(&shard, name).unwrap()), before.map(|count| count + 1));
+    }
+
+    #[test]
+    fn what_is_usually_called_is_learned_anew_when_a_path_goes_its_own_way() {
+        let mut shard = collector(CircuitMetricsConfig::default());
+        let next = run(&mut shard, 1, &[("payments", "/pay")], 3);
+        let gateway = u32::try_from(shard.circuits().next().unwrap().0).unwrap();
+        let known = |shard: &CircuitBreakerMetricsCollector| shard.habits.iter().flat_map(|(_, habits)| habits.known(0)).count();
+        for (_, habits) in &mut shard.habits {
+            let operation = habits.operation(b"GET /").unwrap();
+            habits.see(operation, &[Lane::of(gateway)], false, |_| true);
+        }
+        assert!(known(&shard) > 0);
+        run(&mut shard, next, &BOTH, 12);
+        assert_eq!((names(&shard).len(), known(&shard)), (2, 0));
     }
 
     #[test]
