@@ -1,6 +1,6 @@
 //! The names of callees, learned from their own spans: the collector's part that gives circuits other names.
 
-use std::sync::Arc;
+use std::{hash::BuildHasher, sync::Arc};
 
 use super::{
     circuit::{Address, Addresses, Circuit},
@@ -8,6 +8,7 @@ use super::{
     key::{Caller, CircuitKey, Target},
     meeting::Introduction,
     member::Member,
+    paths::Paths,
     process::Hashed,
     seats::join,
 };
@@ -30,10 +31,10 @@ impl CircuitBreakerMetricsCollector {
             return;
         }
         let hasher = &self.hasher;
-        let is = |target: Target<'_>| Hashed::of(std::hash::BuildHasher::hash_one(hasher, target)) == *hash;
+        let is = |target: Target<'_>| Hashed::of(hasher.hash_one(target)) == *hash;
         let is_own = is(circuit.key().target());
         let is_known = circuit_is_called(circuit, &callee.service);
-        let is_told_apart = circuit.addresses.as_ref().is_some_and(|known| known.paths.of(*hash, *route) == Some(&*callee.service));
+        let is_explained = circuit.addresses.as_ref().is_some_and(|known| known.paths.explain(*hash, *route, &callee.service));
         let Some(address) = circuit.addresses.as_mut().and_then(|known| known.all.iter_mut().find(|address| is(address.target()))) else {
             if is_own && !is_known {
                 self.name(*number, 0, callee, now);
@@ -41,10 +42,10 @@ impl CircuitBreakerMetricsCollector {
             return;
         };
         let is_shared = address.moves >= MOVES_MAX;
-        // What is told apart by its path says nothing about the rest of the address.
+        // Who has paths of its own there says nothing about the rest of the address.
         if is_known || is_shared {
             address.doubts = 0;
-        } else if !is_told_apart {
+        } else if !is_explained {
             address.doubts += 1;
         }
         if address.doubts >= DOUBTS_MAX {
@@ -100,43 +101,67 @@ impl CircuitBreakerMetricsCollector {
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         let key = Arc::clone(circuit.key());
         let is_only = circuit.addresses.as_ref().is_some_and(|known| known.all.len() == 1);
-        if !is_only {
-            // What is called there from now on is a circuit of its own until its callee has said its name.
-            return self.forget_address(number, &address.target());
-        }
-        let name = self.key_hash(&key.caller, &key.target());
-        if let Ok(entry) = self.by_key.find_entry(name.spread(), |place| place.hash == name && place.circuit == number) {
-            entry.remove();
-        }
-        if let Some(circuit) = self.circuits.get_mut(number as usize) {
-            let paths = circuit.addresses.take().map(|known| known.paths).unwrap_or_default();
-            circuit.addresses = Some(Box::new(Addresses { all: vec![Address { doubts: 0, moves, ..address.clone() }], paths }));
-        }
-        let bare = CircuitKey { caller: Arc::clone(&key.caller), text: address.text.clone(), port: address.port, ..CircuitKey::default() };
-        self.rename(number, bare, now);
+        let moved = Address { doubts: 0, moves, ..address.clone() };
+        let number = if is_only && !self.is_led_to(number) {
+            self.leave_name(number, &key);
+            let addresses = self.circuits.get_mut(number as usize).and_then(|circuit| circuit.addresses.take());
+            self.set_addresses(number, vec![moved], addresses.map(|known| known.paths).unwrap_or_default());
+            let bare = CircuitKey { caller: Arc::clone(&key.caller), text: address.text.clone(), port: address.port, ..CircuitKey::default() };
+            self.rename(number, bare, now);
+            number
+        } else {
+            // The circuit goes on without it.
+            let paths = self.forget_address(number, &address.target());
+            let Some(own) = self.circuit_of(&key.caller, &address.target(), "", now) else { return };
+            self.set_addresses(own, vec![moved], paths);
+            own
+        };
         if moves < MOVES_MAX {
             self.name(number, moves, callee, now);
         }
     }
 
-    /// What is called at this address is no longer this circuit.
-    fn forget_address(&mut self, number: u32, target: &Target<'_>) {
-        let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
-        let caller = Arc::clone(&circuit.key().caller);
-        if let Some(addresses) = &mut circuit.addresses {
-            addresses.all.retain(|address| address.target() != *target);
+    fn set_addresses(&mut self, number: u32, all: Vec<Address>, paths: Paths) {
+        if let Some(circuit) = self.circuits.get_mut(number as usize) {
+            circuit.addresses = Some(Box::new(Addresses { all, paths }));
         }
+    }
+
+    /// A circuit is no longer found by its name.
+    fn leave_name(&mut self, number: u32, key: &CircuitKey) {
+        let name = self.key_hash(&key.caller, &key.target());
+        if let Ok(entry) = self.by_key.find_entry(name.spread(), |place| place.hash == name && place.circuit == number) {
+            entry.remove();
+        }
+        self.leave_seats(number, &key.target());
+    }
+
+    /// What is called at this address is no longer this circuit; gives what is known of its paths.
+    pub(super) fn forget_address(&mut self, number: u32, target: &Target<'_>) -> Paths {
+        let Some(circuit) = self.circuits.get_mut(number as usize) else { return Paths::default() };
+        let caller = Arc::clone(&circuit.key().caller);
         let hash = self.key_hash(&caller, target);
         if let Ok(entry) = self.by_key.find_entry(hash.spread(), |place| place.hash == hash && place.circuit == number) {
             entry.remove();
         }
-        let seat_hash = Hashed::of(std::hash::BuildHasher::hash_one(&self.hasher, target));
-        let addresses = self.circuits.get_mut(number as usize).and_then(|circuit| circuit.addresses.as_mut());
-        let lost = addresses.map(|addresses| addresses.paths.forget_address(seat_hash)).unwrap_or_default();
-        lost.iter().for_each(|callee| self.learn_anew(number, callee));
+        let called = Hashed::of(self.hasher.hash_one(target));
+        let Some(circuit) = self.circuits.get_mut(number as usize) else { return Paths::default() };
+        let paths = circuit.addresses.as_mut().map(|known| {
+            known.all.retain(|address| address.target() != *target);
+            known.paths.split_off(called)
+        });
+        // Its calls are missing here from now on.
+        self.forget_calls(number);
+        self.leave_seats(number, target);
+        paths.unwrap_or_default()
+    }
+
+    /// No process finds a circuit by this target any more; those that find it by no other are no longer its instances.
+    fn leave_seats(&mut self, number: u32, target: &Target<'_>) {
+        let hash = Hashed::of(self.hasher.hash_one(target));
         for (_, process) in &mut self.processes {
             process.last = None;
-            if let Ok(entry) = process.seats.find_entry(seat_hash.spread(), |seat| seat.hash == seat_hash && seat.circuit == number) {
+            if let Ok(entry) = process.seats.find_entry(hash.spread(), |seat| seat.hash == hash && seat.circuit == number) {
                 let seat = entry.remove().0;
                 if !process.seats.iter().any(|other| other.circuit == number)
                     && let Some(circuit) = self.circuits.get_mut(number as usize)
@@ -172,7 +197,7 @@ impl CircuitBreakerMetricsCollector {
         let name = into.key().text.clone();
         let known = into.addresses.get_or_insert_default();
         known.all.extend(addresses);
-        known.paths.take_in(paths, &name);
+        let lost = known.paths.take_in(paths, &name);
         for (index, process) in &mut self.processes {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             if !process.seats.iter().any(|seat| seat.circuit == number) {
@@ -200,6 +225,7 @@ impl CircuitBreakerMetricsCollector {
             }
         }
         self.habits.iter_mut().for_each(|(_, habits)| habits.replace(number, other));
+        lost.iter().for_each(|callee| self.learn_anew(other, callee));
     }
 }
 

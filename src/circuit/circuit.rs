@@ -93,6 +93,14 @@ impl Address {
     fn is(&self, target: &Target<'_>) -> bool {
         self.target() == *target
     }
+
+    /// As it is shown to people.
+    pub(super) fn shown(&self) -> Box<str> {
+        match self.port {
+            Some(port) => format!("{}:{port}", self.text).into(),
+            None => self.text.clone(),
+        }
+    }
 }
 
 /// What calls and rejections told of a circuit's breaker.
@@ -209,6 +217,11 @@ impl Circuit {
     #[inline]
     pub(super) fn answers_to(&self, target: &Target<'_>) -> bool {
         self.key.is(target) || self.addresses.as_ref().is_some_and(|addresses| addresses.all.iter().any(|address| address.is(target)))
+    }
+
+    /// Its callee's addresses that lead to it, as they are shown; none where it is found by its name alone.
+    pub fn addresses(&self) -> impl Iterator<Item = Box<str>> {
+        self.addresses.iter().flat_map(|known| &known.all).map(Address::shown)
     }
 
     /// Goes on under another name. What was told of the old one stays with what is given back, and is to be ended.

@@ -9,11 +9,11 @@ use slab::Slab;
 use super::{
     answers::Answers,
     bucket::Outcome,
-    circuit::{Call, Circuit, Reshape},
+    circuit::{Address, Call, Circuit, Reshape},
     config::CircuitMetricsConfig,
     detect::{habit::Habits, lane::Lane},
     inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, SpanRecord, TargetRecord, Text},
-    key::{Caller, CircuitKey},
+    key::{Caller, CircuitKey, authority},
     meeting::Met,
     member::Evidence,
     process::{Hashed, Process, Seat},
@@ -141,6 +141,18 @@ impl CircuitBreakerMetricsCollector {
         self.selection = Arc::clone(selection);
         let left_out: Vec<usize> = self.circuits.iter().filter(|(_, circuit)| is_left_out(circuit, selection)).map(|(number, _)| number).collect();
         left_out.into_iter().for_each(|number| self.remove_circuit(number));
+        // Of a circuit that stays some addresses may not.
+        let left_out: Vec<(u32, Address)> = self
+            .circuits
+            .iter()
+            .flat_map(|(number, circuit)| {
+                let number = u32::try_from(number).unwrap_or(u32::MAX);
+                let service = circuit.key().caller.service.as_bytes();
+                let addresses = circuit.addresses.iter().flat_map(|known| &known.all);
+                addresses.filter(|address| !selection.takes(service, address.text.as_bytes())).map(move |address| (number, address.clone()))
+            })
+            .collect();
+        left_out.iter().for_each(|(number, address)| drop(self.forget_address(*number, &address.target())));
     }
 
     /// Counts the spans of a request whose resources are `mine`. Can't fail.
@@ -308,8 +320,11 @@ fn is_left_out(circuit: &Circuit, selection: &Selection) -> bool {
     let takes = |text: &str| selection.takes(key.caller.service.as_bytes(), text.as_bytes());
     match &circuit.addresses {
         Some(known) if !known.all.is_empty() => !known.all.iter().any(|address| takes(&address.text)),
-        // Found by path: without the circuit of the address nothing comes any more.
-        _ if !key.address.is_empty() => false,
+        // Found by path, and perhaps by its name, too.
+        _ if !key.address.is_empty() => {
+            let (_, host, _) = authority(key.address.as_bytes());
+            !takes(&key.text) && !selection.takes(key.caller.service.as_bytes(), host)
+        }
         _ => !key.overflow && !takes(&key.text),
     }
 }

@@ -1,14 +1,15 @@
 //! Several callees at one address: the collector's part that sends calls to the circuit of who answers for their path.
 
-use std::hash::BuildHasher;
+use std::{hash::BuildHasher, sync::Arc};
 
 use super::{
     callees::{circuit_is_called, shown},
+    circuit::{Address, Circuit},
     collector::CircuitBreakerMetricsCollector,
     detect::lane::{Lane, Route},
     key::{Caller, Target},
     paths::News,
-    process::{Hashed, Seat},
+    process::{Hashed, Process, Seat},
 };
 
 fn target_of(callee: &str) -> Target<'_> {
@@ -19,7 +20,7 @@ impl CircuitBreakerMetricsCollector {
     /// A callee answered at an address for a route. Once that is certain, and the circuit's own callee is another one,
     /// calls for it go to the callee's circuit.
     pub(super) fn answered(&mut self, number: u32, (address, route): (Hashed, Route), callee: &Caller, now: u64) {
-        let Some(circuit) = self.circuits.get_mut(number as usize).filter(|_| route.is_known()) else { return };
+        let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         // What is under way is told first; the next answer tries again.
         let waits = circuit.has_news();
         let answers = (!circuit_is_called(circuit, &callee.service)).then_some(&*callee.service);
@@ -34,8 +35,8 @@ impl CircuitBreakerMetricsCollector {
     /// Calls for a route go to the circuit of who answers for it from now on.
     fn give_path(&mut self, number: u32, (address, route): (Hashed, Route), callee: &str, now: u64) {
         let Some(circuit) = self.circuits.get(number as usize) else { return };
-        let key = circuit.key().clone();
-        let Some(other) = self.circuit_of(&key.caller, &target_of(callee), &shown(&key), now).filter(|other| *other != number) else { return };
+        let (caller, called) = (Arc::clone(&circuit.key().caller), self.called(circuit, address));
+        let Some(other) = self.circuit_of(&caller, &target_of(callee), &called, now).filter(|other| *other != number) else { return };
         let addresses = self.circuits.get_mut(number as usize).and_then(|circuit| circuit.addresses.as_mut());
         addresses.into_iter().for_each(|addresses| addresses.paths.tell_apart(address, route));
         let watches = self.processes.iter_mut().filter_map(|(_, process)| process.watch.as_mut());
@@ -49,17 +50,45 @@ impl CircuitBreakerMetricsCollector {
         let Some(circuit) = self.circuits.get(number as usize) else { return };
         let (caller, target) = (&circuit.key().caller, target_of(callee));
         let other = self.known_circuit(self.key_hash(caller, &target), caller, &target);
-        for circuit in [Some(number), other].into_iter().flatten() {
-            self.habits.iter_mut().for_each(|(_, habits)| habits.forget_calls(circuit));
+        [Some(number), other].into_iter().flatten().for_each(|circuit| self.forget_calls(circuit));
+    }
+
+    /// Forgets what is usually called of a circuit, since other calls are its own from now on. What is under way is of
+    /// the old kind, and teaches nothing.
+    pub(super) fn forget_calls(&mut self, number: u32) {
+        self.habits.iter_mut().for_each(|(_, habits)| habits.forget_calls(number));
+        let of_caller = |process: &&mut Process| process.seats.iter().any(|seat| seat.circuit == number);
+        for process in self.processes.iter_mut().map(|(_, process)| process).filter(of_caller) {
+            let newest_end = process.newest_end;
+            process.watch.iter_mut().for_each(|watch| watch.whole_from(newest_end));
         }
     }
 
-    /// Forgets the routes of a circuit that nobody answered for since then.
+    /// Forgets the routes of a circuit that nobody answered for since then; nobody can have asked for them.
     pub(super) fn forget_paths(&mut self, number: usize, then: u64) {
         let addresses = self.circuits.get_mut(number).and_then(|circuit| circuit.addresses.as_mut());
-        let lost = addresses.map(|addresses| addresses.paths.forget_before(then)).unwrap_or_default();
-        let number = u32::try_from(number).unwrap_or(u32::MAX);
-        lost.iter().for_each(|callee| self.learn_anew(number, callee));
+        addresses.into_iter().for_each(|addresses| addresses.paths.forget_before(then));
+    }
+
+    /// The circuits that calls go to by the path of a circuit's addresses.
+    pub(super) fn led_to(&self, number: u32) -> Vec<u32> {
+        let Some(circuit) = self.circuits.get(number as usize) else { return Vec::new() };
+        let caller = &circuit.key().caller;
+        let callees = circuit.addresses.iter().flat_map(|addresses| addresses.paths.leads_to());
+        callees.filter_map(|callee| self.known_circuit(self.key_hash(caller, &target_of(callee)), caller, &target_of(callee))).collect()
+    }
+
+    /// Whether calls to another circuit's addresses go to this one by their path.
+    pub(super) fn is_led_to(&self, number: u32) -> bool {
+        let others = self.circuits.iter().filter_map(|(other, _)| u32::try_from(other).ok()).filter(|other| *other != number);
+        others.into_iter().any(|other| self.led_to(other).contains(&number))
+    }
+
+    /// An address of a circuit, as it is shown.
+    fn called(&self, circuit: &Circuit, hash: Hashed) -> Box<str> {
+        let mut addresses = circuit.addresses.iter().flat_map(|addresses| &addresses.all);
+        let address = addresses.find(|address| Hashed::of(self.hasher.hash_one(address.target())) == hash);
+        address.map_or_else(|| shown(circuit.key()), Address::shown)
     }
 
     /// The place of a process in the circuit of who answers for a route, if that is another than the address leads to.
@@ -72,24 +101,26 @@ impl CircuitBreakerMetricsCollector {
         if let Some(known) = self.known_seat_of(index, hash, &target_of(callee)) {
             return Seat { hash: seat.hash, ..self.promoted(index, known) };
         }
-        let (key, callee) = (circuit.key().clone(), Box::<str>::from(callee));
-        let Some(number) = self.circuit_of(&key.caller, &target_of(&callee), &shown(&key), now) else { return seat };
+        let (caller, called, callee) = (Arc::clone(&circuit.key().caller), self.called(circuit, seat.hash), Box::<str>::from(callee));
+        let Some(number) = self.circuit_of(&caller, &target_of(&callee), &called, now) else { return seat };
         self.take_seat_in(index, number, hash).map_or(seat, |found| Seat { hash: seat.hash, ..found })
     }
 
     /// The place of a process in the circuit that a call belongs to, if it has one.
     pub(super) fn known_place(&self, index: u32, target: &Target<'_>, route: impl FnOnce() -> Route) -> Option<Seat> {
         let seat = self.known_seat(index, target)?;
-        let paths = self.circuits.get(seat.circuit as usize)?.addresses.as_ref().map(|addresses| &addresses.paths);
-        let callee = paths.filter(|paths| paths.are_told_apart()).and_then(|paths| paths.of(seat.hash, route()));
-        callee.and_then(|callee| self.known_seat(index, &target_of(callee))).or(Some(seat))
+        let circuit = self.circuits.get(seat.circuit as usize)?;
+        let paths = circuit.addresses.as_ref().map(|addresses| &addresses.paths);
+        let Some(callee) = paths.filter(|paths| paths.are_told_apart()).and_then(|paths| paths.of(seat.hash, route())) else { return Some(seat) };
+        let (caller, target) = (&circuit.key().caller, target_of(callee));
+        // Where there is no room for the callee's circuit its calls are the address's.
+        let known = self.known_circuit(self.key_hash(caller, &target), caller, &target);
+        self.known_seat(index, &target).or_else(|| known.is_none().then_some(seat))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::circuit::{
         config::CircuitMetricsConfig,
@@ -249,7 +280,7 @@ mod tests {
         let before = counted(&shard, "orders").unwrap();
         let next = run(&mut shard, next, &[("orders", "/orders/3")], 1);
         assert_eq!(counted(&shard, "orders"), Some(before + 1));
-        // The gateway is another's now: it leaves, and with it what was known of its paths.
+        // The gateway is another's now: it leaves, and with it what is known of its paths.
         let is_shared = |shard: &CircuitBreakerMetricsCollector| {
             let addresses =
                 shard.circuits().filter(|(_, circuit)| circuit.key().name() == "payments").filter_map(|(_, circuit)| circuit.addresses.as_ref());
@@ -259,9 +290,86 @@ mod tests {
         let next = run(&mut shard, next, &[("stock", "/pay/charge")], 4);
         assert_eq!(is_shared(&shard), [false]);
         let before = counted(&shard, "orders").unwrap();
-        run(&mut shard, next, &[("orders", "/orders/3")], 1);
+        let next = run(&mut shard, next, &[("orders", "/orders/3")], 1);
         assert!(counted(&shard, "payments").unwrap() >= direct);
-        assert_eq!(counted(&shard, "orders"), Some(before));
+        assert_eq!(counted(&shard, "orders"), Some(before + 1));
+        assert!(names(&shard).iter().any(|(name, address, _)| name == "orders" && address == "gateway"), "{:?}", names(&shard));
+        // Runs of one and the other: in the end it is nobody's.
+        let turns: Vec<(&str, &str)> = ["stock", "payments"].into_iter().flat_map(|callee| vec![(callee, "/graphql"); 4]).collect();
+        let next = run(&mut shard, next, &turns, 80);
+        let before = names(&shard);
+        run(&mut shard, next, &turns, 80);
+        assert_eq!(names(&shard).len(), before.len(), "{before:?}");
+        assert!(before.iter().any(|(name, ..)| name == "gateway"), "{before:?}");
+    }
+
+    #[test]
+    fn a_circuit_that_is_reached_by_path_keeps_its_name_when_its_own_address_moves() {
+        let mut shard = collector(CircuitMetricsConfig::default());
+        let next = run(&mut shard, 1, &BOTH, 60);
+        let direct = |shard: &mut CircuitBreakerMetricsCollector, callee: &str, from: u64| {
+            (from..from + 5).for_each(|number| trace_for(shard, ("10.0.0.8", 8080), "/", callee, 2, number));
+            from + 5
+        };
+        let next = direct(&mut shard, "orders", next);
+        let before = counted(&shard, "orders").unwrap();
+        let next = direct(&mut shard, "stock", next);
+        // Until it is sure that it moved, calls of the address were theirs.
+        assert!((3..=5).contains(&(counted(&shard, "orders").unwrap() - before)), "{:?}", names(&shard));
+        let before = counted(&shard, "orders").unwrap();
+        apply(&mut shard, &one("a", "/orders/1", next, |_| {}), START + next * SECOND);
+        assert_eq!(counted(&shard, "orders"), Some(before + 1));
+        assert!(counted(&shard, "stock").is_some());
+    }
+
+    #[test]
+    fn a_callee_with_a_path_of_its_own_may_answer_elsewhere_too() {
+        let mut shard = collector(CircuitMetricsConfig::default());
+        let next = run(&mut shard, 1, &BOTH, 60);
+        run(&mut shard, next, &[("orders", "/stock/a"), ("orders", "/invoice/b"), ("orders", "/refund/c")], 9);
+        let names: Vec<String> = names(&shard).into_iter().map(|(name, ..)| name).collect();
+        assert_eq!(names, ["orders", "payments"]);
+    }
+
+    #[test]
+    fn a_span_is_never_enriched_with_another_callee_s_breaker() {
+        let mut shard = collector(CircuitMetricsConfig::default());
+        let next = run(&mut shard, 1, &BOTH, 60);
+        // An instance that calls only payments, whose breaker is half-open there.
+        let probe = one("z", "/pay/charge", next, |span| span.events = vec![transition(span.end_time_unix_nano, "open", "half_open")]);
+        apply(&mut shard, &probe, START + next * SECOND);
+        shard.advance(START + (next + 30) * SECOND, &mut Vec::new());
+        let enriched = |path: &str| {
+            let request = one("z", path, next + 31, |_| {});
+            let inspection = inspect(&request, 0, &Rules::default(), u64::MAX).unwrap();
+            shard.enrich(&request, &inspection, |_| true).into_iter().filter_map(|one| one.name).collect::<Vec<_>>()
+        };
+        assert_eq!((enriched("/pay/charge"), enriched("/orders/1")), (vec!["payments".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn a_process_that_calls_directly_and_by_path_is_one_instance() {
+        let mut config = CircuitMetricsConfig::default();
+        config.max_instances = 1;
+        let mut shard = collector(config);
+        let next = run(&mut shard, 1, &BOTH, 60);
+        (next..next + 5).for_each(|number| trace_for(&mut shard, ("10.0.0.8", 8080), "/", "orders", 2, number));
+        let direct = |instance: &str, number: u64| {
+            let at = START + number * SECOND;
+            request("shop", instance, vec![call(number, at, at + 10, vec![text("server.address", "10.0.0.8"), int("server.port", 8080)])])
+        };
+        // Strangers, one of them by both ways; they go one after the other.
+        let ttl = CircuitMetricsConfig::default().instance_ttl / SECOND;
+        for number in next + 5..next + 8 {
+            apply(&mut shard, &direct("z", number), START + number * SECOND);
+            apply(&mut shard, &one("z", "/orders/1", number, |_| {}), START + number * SECOND);
+            apply(&mut shard, &one("y", "/orders/1", number, |_| {}), START + number * SECOND);
+        }
+        let later = next + 8 + ttl / 2;
+        apply(&mut shard, &one("y", "/orders/1", later, |_| {}), START + later * SECOND);
+        shard.advance(START + (later + ttl / 2 + 10) * SECOND, &mut Vec::new());
+        assert_sound(&shard);
+        assert!(shard.circuits().all(|(_, circuit)| circuit.strangers <= 1));
     }
 
     #[test]

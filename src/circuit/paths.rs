@@ -15,8 +15,10 @@ const SURE: u8 = 3;
 /// callee's.
 const SURE_MAX: u8 = 6;
 
-/// A route that was no longer its callee's so often is answered for by several.
+/// A route that was no longer its callee's so often, each time within this many nanoseconds of the last, is answered for
+/// by several; for as long it is then left alone.
 const LOST_MAX: u8 = 2;
+const LOST_WITHIN: u64 = 3_600_000_000_000;
 
 /// What nobody answered for so long makes room for others. Nanoseconds.
 const IDLE: u64 = 60_000_000_000;
@@ -36,8 +38,9 @@ struct Path {
     route: Route,
     /// When it was answered for last.
     seen: u64,
-    /// How often it was another circuit's and is so no more.
+    /// How often it was another circuit's and was so no more, and when that was last.
     lost: u8,
+    lost_at: u64,
     whose: Whose,
 }
 
@@ -46,6 +49,8 @@ enum Whose {
     /// Perhaps this callee's, which answered so often in a row. `beside`: meanwhile another answered at the same address
     /// for another route; else it is the address that moved.
     Perhaps { callee: Box<str>, sure: u8, beside: bool },
+    /// It was another's, and the circuit's own callee answered last.
+    Own,
     /// Its calls go to the circuit of this callee, which answered so many times more than others.
     Apart { callee: Box<str>, sure: u8 },
     /// Several answer for it: it stays the address's.
@@ -75,50 +80,32 @@ impl Path {
     fn callee(&self) -> Option<&str> {
         match &self.whose {
             Whose::Perhaps { callee, .. } | Whose::Apart { callee, .. } => Some(callee),
-            Whose::Mixed => None,
-        }
-    }
-
-    /// It is no longer whose it was.
-    fn lose(&mut self) -> News {
-        let lost = self.lost.saturating_add(1);
-        let next = if lost < LOST_MAX { Whose::Perhaps { callee: Box::default(), sure: 0, beside: false } } else { Whose::Mixed };
-        match std::mem::replace(&mut self.whose, next) {
-            Whose::Apart { callee, .. } => {
-                self.lost = lost;
-                News::Lost(callee)
-            }
-            other => {
-                self.whose = other;
-                News::None
-            }
+            Whose::Own | Whose::Mixed => None,
         }
     }
 
     /// This callee answered: `None` is the circuit's own.
     fn see(&mut self, answers: Option<&str>, now: u64) -> News {
         self.seen = now;
+        let anew = || answers.map_or(Whose::Own, |callee| Whose::Perhaps { callee: callee.into(), sure: 1, beside: false });
         match &mut self.whose {
             Whose::Perhaps { callee, sure, beside } if answers == Some(&**callee) => {
                 *sure = (*sure + 1).min(SURE_MAX);
-                if *beside && *sure >= SURE { News::Certain } else { News::None }
+                return if *beside && *sure >= SURE { News::Certain } else { News::None };
             }
-            Whose::Perhaps { callee, sure, beside } => {
-                *callee = answers.unwrap_or_default().into();
-                (*sure, *beside) = (u8::from(answers.is_some()), false);
-                News::None
+            Whose::Apart { callee, sure } if answers == Some(&**callee) => *sure = (*sure + 1).min(SURE_MAX),
+            Whose::Apart { sure, .. } if *sure > 1 => *sure -= 1,
+            Whose::Apart { callee, .. } => {
+                let callee = std::mem::take(callee);
+                self.lost = if now.saturating_sub(self.lost_at) < LOST_WITHIN { self.lost.saturating_add(1) } else { 1 };
+                self.lost_at = now;
+                self.whose = if self.lost < LOST_MAX { anew() } else { Whose::Mixed };
+                return News::Lost(callee);
             }
-            Whose::Apart { callee, sure } if answers == Some(&**callee) => {
-                *sure = (*sure + 1).min(SURE_MAX);
-                News::None
-            }
-            Whose::Apart { sure, .. } if *sure > 1 => {
-                *sure -= 1;
-                News::None
-            }
-            Whose::Apart { .. } => self.lose(),
-            Whose::Mixed => News::None,
+            Whose::Mixed if now.saturating_sub(self.lost_at) < LOST_WITHIN => {}
+            Whose::Mixed | Whose::Own | Whose::Perhaps { .. } => self.whose = anew(),
         }
+        News::None
     }
 }
 
@@ -139,18 +126,34 @@ impl Paths {
         self.all.iter().find(|path| path.is_apart() && path.is(address, route)).and_then(Path::callee)
     }
 
-    /// Somebody answered for a route: a callee of this name, or `None` for the circuit's own.
+    /// Whether an answer says nothing of whose the address is: its callee is known to answer for paths of its own there, or
+    /// its route is one that several answer for.
+    pub(super) fn explain(&self, address: Hashed, route: Route, callee: &str) -> bool {
+        let explains = |path: &Path| match &path.whose {
+            Whose::Apart { callee: known, .. } => **known == *callee,
+            Whose::Mixed => path.route == route,
+            Whose::Perhaps { .. } | Whose::Own => false,
+        };
+        self.all.iter().any(|path| path.address == address && explains(path))
+    }
+
+    /// Callees to whose circuits calls go.
+    pub(super) fn leads_to(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().filter(|path| path.is_apart()).filter_map(Path::callee)
+    }
+
+    /// Somebody answered at an address for a route: a callee of this name, or `None` for the circuit's own.
     pub(super) fn see(&mut self, (address, route): (Hashed, Route), answers: Option<&str>, now: u64) -> News {
         for other in self.all.iter_mut().filter(|path| path.address == address && path.route != route) {
-            match &mut other.whose {
-                Whose::Perhaps { callee, beside, .. } => *beside |= answers != Some(&**callee),
-                Whose::Apart { .. } | Whose::Mixed => {}
+            if let Whose::Perhaps { callee, beside, .. } = &mut other.whose {
+                *beside |= answers != Some(&**callee);
             }
         }
-        if let Some(path) = self.all.iter_mut().find(|path| path.is(address, route)) {
-            let news = path.see(answers, now);
-            self.count();
-            return news;
+        if !route.is_known() {
+            return News::None;
+        }
+        if let Some(at) = self.all.iter().position(|path| path.is(address, route)) {
+            return self.see_known(at, answers, now);
         }
         let Some(callee) = answers else { return News::None };
         if self.all.len() >= PATHS_MAX {
@@ -158,9 +161,23 @@ impl Paths {
         }
         if self.all.len() < PATHS_MAX {
             let whose = Whose::Perhaps { callee: callee.into(), sure: 1, beside: false };
-            self.all.push(Path { address, route, seen: now, lost: 0, whose });
+            self.all.push(Path { address, route, seen: now, lost: 0, lost_at: 0, whose });
         }
         News::None
+    }
+
+    fn see_known(&mut self, at: usize, answers: Option<&str>, now: u64) -> News {
+        let Some(path) = self.all.get_mut(at) else { return News::None };
+        if answers.is_none() && path.lost == 0 && !path.is_apart() {
+            // The circuit's own, after all: nothing to remember.
+            self.all.swap_remove(at);
+            return News::None;
+        }
+        let news = path.see(answers, now);
+        if matches!(news, News::Lost(_)) {
+            self.count();
+        }
+        news
     }
 
     /// Calls for a route go to the circuit of who answers for it from now on.
@@ -172,26 +189,36 @@ impl Paths {
         }
     }
 
-    /// Forgets what nobody answered for since then; gives the callees whose routes some of it were.
-    pub(super) fn forget_before(&mut self, then: u64) -> Vec<Box<str>> {
-        self.forget(|path| path.seen < then)
-    }
-
-    /// Forgets an address; gives the callees whose routes some of it were.
-    pub(super) fn forget_address(&mut self, address: Hashed) -> Vec<Box<str>> {
-        self.forget(|path| path.address == address)
+    /// Forgets what nobody answered for since then.
+    pub(super) fn forget_before(&mut self, then: u64) {
+        self.all.retain(|path| path.seen >= then);
+        self.count();
     }
 
     /// The circuit's own callee has this name from now on: its routes need not be remembered.
     pub(super) fn forget_own(&mut self, name: &str) {
-        self.forget(|path| path.callee() == Some(name));
+        self.all.retain(|path| path.callee() != Some(name));
+        self.count();
     }
 
-    /// What another circuit knew of addresses that are this one's from now on, as far as there is room.
-    pub(super) fn take_in(&mut self, others: Self, own: &str) {
-        let room = PATHS_MAX.saturating_sub(self.all.len());
-        self.all.extend(others.all.into_iter().filter(|path| path.callee() != Some(own)).take(room));
+    /// Takes out what is known of an address.
+    pub(super) fn split_off(&mut self, address: Hashed) -> Self {
+        let mut off = Self { all: self.all.extract_if(.., |path| path.address == address).collect(), told_apart: false };
         self.count();
+        off.count();
+        off
+    }
+
+    /// What another circuit knew of addresses that are this one's from now on, as far as there is room; gives the callees
+    /// whose paths found none.
+    pub(super) fn take_in(&mut self, mut others: Self, own: &str) -> Vec<Box<str>> {
+        others.forget_own(own);
+        others.all.sort_by_key(|path| !path.is_apart());
+        let room = PATHS_MAX.saturating_sub(self.all.len()).min(others.all.len());
+        let left = others.all.split_off(room);
+        self.all.append(&mut others.all);
+        self.count();
+        left.iter().filter(|path| path.is_apart()).filter_map(Path::callee).map(Box::from).collect()
     }
 
     /// Lets go of what was not heard of for the longest time, if that is long.
@@ -202,17 +229,6 @@ impl Paths {
         {
             self.all.swap_remove(at);
         }
-    }
-
-    fn forget(&mut self, is_gone: impl Fn(&Path) -> bool) -> Vec<Box<str>> {
-        let gone = self.all.extract_if(.., |path| is_gone(path));
-        let lost = gone.filter_map(|path| match path.whose {
-            Whose::Apart { callee, .. } => Some(callee),
-            Whose::Perhaps { .. } | Whose::Mixed => None,
-        });
-        let lost = lost.collect();
-        self.count();
-        lost
     }
 
     fn count(&mut self) {
@@ -270,6 +286,17 @@ mod tests {
             changes += run(&mut paths, "orders", 8).len() + run(&mut paths, "stock", 8).len();
         }
         assert_eq!((changes, paths.of(ADDRESS, route("/api"))), (4, None), "twice told apart, twice lost");
+        assert!(paths.explain(ADDRESS, route("/api"), "anybody") && !paths.explain(ADDRESS, route("/other"), "anybody"));
+        // Two hours later it is one callee's.
+        let orders = (ADDRESS, route("/api"));
+        for _ in 0..4 {
+            let told = paths.see(orders, Some("orders"), 2 * LOST_WITHIN);
+            paths.see((ADDRESS, route("/pay")), None, 2 * LOST_WITHIN);
+            if told == News::Certain {
+                paths.tell_apart(ADDRESS, route("/api"));
+            }
+        }
+        assert_eq!(paths.of(ADDRESS, route("/api")), Some("orders"));
     }
 
     #[test]
@@ -281,7 +308,7 @@ mod tests {
         };
         see_all(&mut paths, &names[..40], 0);
         assert_eq!(paths.all.len(), PATHS_MAX);
-        assert!(paths.heap_bytes() >= PATHS_MAX * ("orders".len() + size_of::<Path>()));
+        assert_eq!(paths.heap_bytes(), paths.all.capacity() * size_of::<Path>() + PATHS_MAX * "orders".len());
         see_all(&mut paths, &names[40..41], IDLE);
         assert!(!paths.all.iter().any(|path| path.route == route(&names[40])), "none is idle yet");
         see_all(&mut paths, &names[40..41], IDLE + 1);
@@ -289,18 +316,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_is_told() {
+    fn the_circuit_s_own_routes_take_no_room() {
+        let mut paths = Paths::default();
+        // A canary answers once on each of many routes.
+        for number in 0..200 {
+            let asked = format!("/{}", "abcdefghij".chars().nth(number % 10).unwrap().to_string().repeat(number / 10 + 1));
+            see(&mut paths, &[(&asked, "canary"), (&asked, "")]);
+        }
+        assert!(paths.all.is_empty());
+        let asked = [("/orders", "orders"), ("/", "")];
+        assert_eq!(see(&mut paths, &asked.repeat(3)), [News::Certain], "an answer without a route is one beside it");
+    }
+
+    #[test]
+    fn paths_leave_and_join_with_their_addresses() {
         let mut paths = Paths::default();
         let (orders, pay) = (("/orders", "orders"), ("/pay", ""));
         see(&mut paths, &[orders, pay, orders, orders]);
-        assert_eq!(paths.clone().forget_before(u64::MAX), [Box::from("orders")]);
-        assert_eq!(paths.clone().forget_address(ADDRESS), [Box::from("orders")]);
-        assert_eq!(paths.forget_address(Hashed::of(2)), []);
-        let mut into = Paths::default();
-        into.take_in(paths.clone(), "orders");
-        assert!(!into.are_told_apart(), "the circuit's own");
-        into.take_in(paths.clone(), "pay");
-        assert!(into.are_told_apart());
+        let mut idle = paths.clone();
+        idle.forget_before(u64::MAX);
+        assert!(!idle.are_told_apart());
+        assert!(!paths.split_off(Hashed::of(2)).are_told_apart() && paths.are_told_apart());
+        let off = paths.split_off(ADDRESS);
+        assert!(off.are_told_apart() && !paths.are_told_apart());
+        paths.take_in(off.clone(), "orders");
+        assert!(!paths.are_told_apart(), "the circuit's own");
+        assert_eq!(paths.take_in(off.clone(), "pay"), []);
+        assert!(paths.are_told_apart());
+        // What finds no room is told.
+        let mut full = Paths::default();
+        (0..PATHS_MAX).for_each(|number| drop(full.see((Hashed::of(2), route(&"x".repeat(number + 1))), Some("y"), 0)));
+        assert_eq!(full.take_in(off, "pay"), [Box::from("orders")]);
         paths.forget_own("orders");
         assert!(!paths.are_told_apart());
     }

@@ -9,7 +9,7 @@ use super::{
     event::CircuitEvent,
     meeting::Met,
     member::Member,
-    process::{Hashed, Process},
+    process::{Hashed, Process, Seat},
     seats::hash_of,
 };
 
@@ -145,7 +145,11 @@ impl CircuitBreakerMetricsCollector {
         if let Ok(entry) = self.by_resource.find_entry(self.hasher.hash_one(process.texts()), |other| *other as usize == index) {
             entry.remove();
         }
-        for seat in process.seats {
+        // It may have several in one circuit.
+        let mut seats: Vec<Seat> = process.seats.into_iter().collect();
+        seats.sort_unstable_by_key(|seat| seat.circuit);
+        seats.dedup_by_key(|seat| seat.circuit);
+        for seat in seats {
             let Some(circuit) = self.circuits.get_mut(seat.circuit as usize) else { continue };
             match seat.member {
                 Some(member) => self.instances -= usize::from(circuit.remove(member as usize)),
@@ -155,8 +159,10 @@ impl CircuitBreakerMetricsCollector {
     }
 
     pub(super) fn remove_circuit(&mut self, number: usize) {
-        let Some(circuit) = self.circuits.try_remove(number) else { return };
         let gone = u32::try_from(number).unwrap_or(u32::MAX);
+        // Calls that came to them by its addresses are missing there from now on.
+        self.led_to(gone).into_iter().for_each(|other| self.forget_calls(other));
+        let Some(circuit) = self.circuits.try_remove(number) else { return };
         self.leave_keys(gone, &circuit);
         let leave = |process: &mut Process| {
             process.last = process.last.filter(|seat| seat.circuit != gone);

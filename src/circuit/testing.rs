@@ -13,6 +13,7 @@ use super::{
     collector::CircuitBreakerMetricsCollector,
     inspect::{Rules, inspect},
     meeting::{Introduction, Meetings},
+    process::Seat,
 };
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -106,10 +107,16 @@ pub(crate) fn assert_sound(shard: &CircuitBreakerMetricsCollector) {
         let mut targets = addresses.chain([circuit.key().target()]);
         assert!(targets.any(|target| shard.key_hash(&circuit.key().caller, &target) == place.hash));
     }
+    for (number, circuit) in shard.circuits() {
+        let is = |seat: &&Seat| seat.circuit as usize == number && seat.member.is_none();
+        let strangers = shard.processes.iter().filter(|(_, process)| process.seats.iter().any(|seat| is(&seat))).count();
+        assert_eq!(circuit.strangers as usize, strangers);
+    }
     for (_, process) in &shard.processes {
         for seat in &process.seats {
             let circuit = shard.circuits.get(seat.circuit as usize).unwrap();
             assert!(seat.member.is_none_or(|member| circuit.members.contains(member as usize)));
+            assert_eq!(process.caller, circuit.key().caller);
         }
     }
 }

@@ -153,6 +153,9 @@ pub(super) struct CircuitLine {
     /// It goes on under another name.
     #[serde(skip)]
     retired: bool,
+    /// What leads to it.
+    #[serde(skip)]
+    addresses: Vec<Box<str>>,
 }
 
 impl CircuitLine {
@@ -201,6 +204,7 @@ impl CircuitLine {
                 duration: durations(&window.latencies, percentiles),
             },
             retired: circuit.is_retired(),
+            addresses: circuit.addresses().collect(),
             instances: State::ALL.iter().map(|state| state.name()).zip(states).filter(|(_, count)| *count > 0).collect(),
         }
     }
@@ -211,7 +215,8 @@ pub(super) fn absorb(circuits: &mut Vec<CircuitLine>) {
     let (past, mut now): (Vec<CircuitLine>, Vec<CircuitLine>) = std::mem::take(circuits).into_iter().partition(|line| line.retired);
     for line in past {
         let address = line.circuit.address.as_ref().or(line.circuit.callee.as_ref());
-        let is_heir = |heir: &&mut CircuitLine| heir.circuit.caller == line.circuit.caller && heir.circuit.address.as_ref() == address;
+        let leads = |heir: &CircuitLine| address.is_some_and(|address| heir.addresses.iter().any(|known| **known == **address));
+        let is_heir = |heir: &&mut CircuitLine| heir.circuit.caller == line.circuit.caller && leads(heir);
         match now.iter_mut().find(is_heir) {
             Some(heir) => heir.add(line),
             None => now.push(line),

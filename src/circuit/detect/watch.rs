@@ -263,6 +263,11 @@ impl Watch {
         }
     }
 
+    /// Looks at nothing whole that began before this time.
+    pub(in crate::circuit) fn whole_from(&mut self, newest_end: u64) {
+        self.whole_from = self.whole_from.max(newest_end);
+    }
+
     /// Forgets a circuit that ended.
     pub(in crate::circuit) fn forget(&mut self, gone: u32) {
         self.marks.retain(|mark| match &mark.what {
