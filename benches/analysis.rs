@@ -257,7 +257,7 @@ impl Traffic {
 /// Takes the next second in; gives what opened.
 fn opened(detector: &mut Detector, traffic: &mut Traffic, fault: Fault, codes: &mut Vec<(u16, u32)>) -> Vec<Signal> {
     let (calls, failures, rejections) = traffic.next(fault, codes);
-    let sample = Sample { calls, failures, rejections, latencies: codes, seconds: 1.0, teaches: true };
+    let sample = Sample { calls, failures, rejections, latencies: codes, seconds: 1.0, teaches: true, duration_sum: 0.0 };
     detector.take(&sample).iter().filter(|notice| notice.step == Step::Opened).map(|notice| notice.signal).collect()
 }
 
@@ -390,7 +390,15 @@ fn main() {
     let thousand = cost(|| {
         for ((calls, failures, rejections), latencies) in &seconds {
             let (calls, failures, rejections) = (*calls, *failures, *rejections);
-            _ = std::hint::black_box(detector.take(&Sample { calls, failures, rejections, latencies, seconds: 1.0, teaches: true }));
+            _ = std::hint::black_box(detector.take(&Sample {
+                calls,
+                failures,
+                rejections,
+                latencies,
+                seconds: 1.0,
+                teaches: true,
+                duration_sum: 0.0,
+            }));
         }
     });
     println!("\nanomalies: {:.2} µs a bucket of 50 calls, {} bytes a circuit", thousand / 1_000.0, size_of::<Detector>() + detector.heap_bytes());

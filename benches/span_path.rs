@@ -14,6 +14,7 @@ use bytes::Bytes;
 use corpus::{LANGUAGES, Template, templates};
 use fuseboard::{
     circuit::{
+        analysis::config::AnalysisConfig,
         collector::CircuitBreakerMetricsCollector,
         config::CircuitMetricsConfig,
         inspect::{Rules, inspect},
@@ -125,7 +126,8 @@ fn main() {
             })
         };
         let (window, plain) = (windowed(true), windowed(false));
-        let mut replay = Replay::new(serde_yaml::from_str("{}").unwrap(), NoopMeterProvider::new().meter("bench"), false).unwrap();
+        let mut replay =
+            Replay::new(serde_yaml::from_str("{}").unwrap(), AnalysisConfig::default(), NoopMeterProvider::new().meter("bench"), false).unwrap();
         let whole = best(template, rounds, |request, _| {
             black_box(replay.feed(request.clone()).unwrap());
         });

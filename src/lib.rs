@@ -9,6 +9,7 @@ pub mod config;
 pub mod net;
 pub mod circuit;
 pub mod pipeline;
+pub mod analyzers;
 pub mod exporters;
 pub mod processors;
 pub mod receivers;

@@ -180,6 +180,7 @@ impl CircuitBreakerMetricsCollector {
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         circuit.retired = true;
         circuit.changed = true;
+        self.findings.extend(circuit.end_findings(now));
         let key = Arc::clone(circuit.key());
         let mut members: Vec<_> = circuit.members.drain().collect();
         // Its breakers have other numbers there.

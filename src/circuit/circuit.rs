@@ -7,19 +7,22 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::{
-    bucket::Outcome,
+    analysis::{anomaly::Signal, config::AnalysisConfig},
+    analyst::Analyst,
+    bucket::{MetricsBucket, Outcome},
     config::CircuitMetricsConfig,
     detect::{
-        inferred::{Inferred, Outcomes, Would},
+        inferred::{Inferred, InferredRule, Outcomes, Would},
         lane::{Lanes, Route},
         manner::Manner,
         suspect::Decision,
     },
     event::{CircuitEvent, IncidentId},
+    finding::{Anomaly, Finding, Pattern, Trend},
     key::{CircuitKey, Target},
     member::{Evidence, Member},
     paths::Paths,
-    sent::Sent,
+    sent::{Sent, SentRarely},
     sketch::Code,
     state::{Change, Ids, Source, State},
     totals::{Histogram, Totals},
@@ -114,6 +117,8 @@ struct Detected {
     decided: Vec<Decided>,
     /// An incident that ended with its last instance, and that instance; told when buckets are settled.
     gone: Option<(IncidentId, Arc<str>)>,
+    /// What analyzers know of it, where there are any.
+    analyst: Option<Box<Analyst>>,
 }
 
 /// A change that was decided in one instance.
@@ -160,13 +165,15 @@ pub struct Exemplar {
 
 /// What new settings make of a circuit.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reshape {
+pub(super) struct Reshape<'a> {
     /// Windows have another shape.
     pub(super) windows: bool,
     /// Histograms have other bounds.
     pub(super) histograms: bool,
     /// Deltas are told from now on.
     pub(super) to_delta: bool,
+    /// Analyzers look for something else, or at buckets of another size, from this time on.
+    pub(super) analysis: Option<(&'a CircuitMetricsConfig, u64)>,
 }
 
 /// A call, ready to be counted.
@@ -234,6 +241,7 @@ impl Circuit {
         let mut past = Self::new(old, now);
         (past.totals, past.sent, past.since) = (std::mem::take(&mut self.totals), std::mem::take(&mut self.sent), self.since);
         (past.retired, past.epoch) = (true, self.epoch);
+        self.analyst_mut().into_iter().for_each(Analyst::count_anew);
         (self.since, self.epoch) = (now.saturating_sub(BEFORE), self.epoch.wrapping_add(1));
         Some(past)
     }
@@ -259,7 +267,11 @@ impl Circuit {
             sent
         } else {
             // Its histograms have begun anew since.
-            Sent { histograms: self.sent.histograms.take(), durations: self.sent.durations, incidents: self.sent.incidents, ..sent }
+            let mut sent = Sent { durations: self.sent.durations, incidents: self.sent.incidents, ..sent };
+            if let Some(histograms) = self.sent.rarely.as_mut().and_then(|rarely| rarely.histograms.take()) {
+                sent.rarely().histograms = Some(histograms);
+            }
+            sent
         };
         self.sent = sent;
         self.exemplars = None;
@@ -294,21 +306,25 @@ impl Circuit {
     }
 
     /// Begins windows or histograms anew whose old ones do not fit new settings.
-    pub(super) fn reconfigure(&mut self, change: Reshape) {
-        let Reshape { windows, histograms, to_delta } = change;
+    pub(super) fn reconfigure(&mut self, change: Reshape<'_>) {
+        let Reshape { windows, histograms, to_delta, analysis } = change;
+        if let Some((config, now)) = analysis {
+            self.analyst_mut().into_iter().for_each(|analyst| analyst.reconfigure(config, now));
+        }
         if windows {
             self.window = Rolling::default();
         }
         if histograms {
             (self.totals.success_duration, self.totals.failure_duration, self.totals.incident_duration) = Default::default();
-            (self.sent.histograms, self.sent.durations, self.sent.incidents) = Default::default();
+            (self.sent.durations, self.sent.incidents) = Default::default();
+            self.sent.rarely.iter_mut().for_each(|rarely| rarely.histograms = None);
             self.epoch = self.epoch.wrapping_add(1);
         } else if to_delta {
             // Of histograms that were told whole nobody kept what they held then: what was counted since is not told again
             // by them, though it is by the counters.
             let of = |histogram: &Option<Box<Histogram>>| histogram.as_deref().cloned().unwrap_or_default();
             let (failures, incidents) = (of(&self.totals.failure_duration), of(&self.totals.incident_duration));
-            self.sent.histograms = Some(Box::new([self.totals.success_duration.clone(), failures, incidents]));
+            self.sent.rarely().histograms = Some([self.totals.success_duration.clone(), failures, incidents]);
             self.epoch = self.epoch.wrapping_add(1);
         }
         self.changed = true;
@@ -413,7 +429,10 @@ impl Circuit {
 
     /// Settles everything before this bucket: takes the evidence of all instances in the order in which the spans
     /// ended, and closes buckets.
-    pub(super) fn settle(&mut self, to: u64, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
+    ///
+    /// `heard_to`: buckets from this number on are empty because nobody was heard of who could have called.
+    pub(super) fn settle(&mut self, to: u64, heard_to: u64, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
+        self.analyst_mut().into_iter().for_each(|analyst| analyst.heard_to = heard_to);
         let due = self.due(to.saturating_mul(config.bucket_size()));
         for (member, evidence) in due {
             let number = evidence.observation.order / config.bucket_size();
@@ -422,7 +441,7 @@ impl Circuit {
         }
         self.settle_decided(to, config, events);
         self.tell_gone(to.saturating_mul(config.bucket_size()), events);
-        if to > self.window.closed_to() {
+        if to > self.window.closed_to() || self.is_awake(to, heard_to, config) {
             self.changed |= !self.window.is_empty();
             self.close_to(to, config, events);
             if self.window.get().total().requests() < RARE * config.buckets() {
@@ -431,39 +450,88 @@ impl Circuit {
         }
     }
 
-    /// Closes buckets, and runs the breaker of our own over them where no other is known.
+    /// Closes buckets, runs the breaker of our own over them where no other is known, and shows them to the analyst.
     fn close_to(&mut self, number: u64, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
-        let Some(rule) = config.detection.inferred.as_ref().filter(|_| !self.has_breaker()) else {
-            if let Some(detected) = &mut self.detected {
-                detected.inferred = Inferred::default();
-            }
-            return self.window.close_to(number, config.buckets(), |_, _, _| {});
-        };
-        let mut inferred = self.detected.as_ref().map(|detected| detected.inferred).unwrap_or_default();
-        let was_idle = inferred.is_idle();
+        let rule = config.detection.inferred.as_ref().filter(|_| !self.has_breaker());
+        let mut analyst = self.take_analyst(config);
+        let teaches = !self.is_restless();
+        let mut inferred = self.detected.as_ref().filter(|_| rule.is_some()).map(|detected| detected.inferred).unwrap_or_default();
         let mut would: SmallVec<[(u64, Would); 1]> = SmallVec::new();
-        let slow_from = Code::of(rule.slow_call_duration);
         self.window.close_to(number, config.buckets(), |number, bucket, total| {
-            let slow = bucket.latencies().iter().rev().take_while(|(code, _)| *code >= slow_from.0).map(|(_, count)| u64::from(*count)).sum();
-            let calls = u64::from(bucket.successes) + u64::from(bucket.failures);
-            let bucket = Outcomes { calls, failures: bucket.failures.into(), slow };
-            let slow_before =
-                |total: &WindowTotal| total.latencies.iter().filter(|(code, _)| code.0 >= slow_from.0).map(|(_, count)| count).sum::<u64>();
-            let window = Outcomes {
-                calls: total.successes + total.failures + calls,
-                failures: total.failures + bucket.failures,
-                // Only a bucket that holds slow calls can make them too many.
-                slow: if slow > 0 { slow_before(total) + slow } else { 0 },
-            };
-            let end = (number + 1) * config.bucket_size();
-            would.extend(inferred.take(end, bucket, window, config.window_size(), rule).map(|would| (number, would)));
+            if let Some(rule) = rule {
+                would.extend(run(&mut inferred, rule, number, bucket, total, config).map(|would| (number, would)));
+            }
+            if let Some(analyst) = &mut analyst {
+                analyst.close(number, bucket, teaches, config);
+            }
         });
-        if !was_idle || !inferred.is_idle() {
+        if let Some(mut analyst) = analyst {
+            analyst.closed_to(number, teaches, config);
+            self.detected.get_or_insert_default().analyst = Some(analyst);
+        }
+        if self.detected.is_some() || !inferred.is_idle() {
             self.detected.get_or_insert_default().inferred = inferred;
         }
         for (number, would) in would {
             self.tell_inferred(number, would, config, events);
         }
+    }
+
+    /// The analyst, to look at buckets; a new one where there is something for one to look at.
+    fn take_analyst(&mut self, config: &CircuitMetricsConfig) -> Option<Box<Analyst>> {
+        if config.analysis == AnalysisConfig::default() || self.key.overflow {
+            return None;
+        }
+        let known = self.detected.as_mut().and_then(|detected| detected.analyst.take());
+        known.or_else(|| (!self.window.is_empty()).then(|| Box::new(Analyst::new(config, self.window.get().first_open()))))
+    }
+
+    fn analyst(&self) -> Option<&Analyst> {
+        self.detected.as_ref()?.analyst.as_deref()
+    }
+
+    fn analyst_mut(&mut self) -> Option<&mut Analyst> {
+        self.detected.as_mut()?.analyst.as_deref_mut()
+    }
+
+    /// Whether the analyst has something to look at before this bucket though none closes.
+    pub(super) fn is_awake(&self, to: u64, heard_to: u64, config: &CircuitMetricsConfig) -> bool {
+        self.analyst().is_some_and(|analyst| analyst.sleeps_to(heard_to, config) <= to)
+    }
+
+    /// What analyzers found since this was asked last.
+    pub(super) fn take_findings(&mut self) -> Vec<Finding> {
+        let (circuit, incident, born) = (Arc::clone(&self.key), self.incident().map(|(id, _)| id), self.born());
+        let found = self.analyst_mut().map(|analyst| analyst.take_found(born)).unwrap_or_default();
+        self.changed |= !found.is_empty();
+        found.into_iter().map(|(at, what)| Finding { at, circuit: Arc::clone(&circuit), incident, what }).collect()
+    }
+
+    /// Ends what analyzers found: nobody looks any more.
+    pub(super) fn end_findings(&mut self, now: u64) -> Vec<Finding> {
+        self.analyst_mut().into_iter().for_each(|analyst| analyst.end(now));
+        self.take_findings()
+    }
+
+    /// What is unusual now.
+    pub fn anomalies(&self) -> impl Iterator<Item = &Anomaly> {
+        self.analyst().into_iter().flat_map(Analyst::anomalies)
+    }
+
+    /// Anomalies that began, in the order of [`Signal::ALL`], each with the time at which it was last known that there
+    /// was none.
+    pub fn anomaly_counts(&self) -> [(u32, u64); Signal::ALL.len()] {
+        self.analyst().map(Analyst::counts).unwrap_or_default()
+    }
+
+    /// Patterns of trips that hold now.
+    pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.analyst().into_iter().flat_map(Analyst::patterns)
+    }
+
+    /// What rises or falls now.
+    pub fn trends(&self) -> impl Iterator<Item = &Trend> {
+        self.analyst().into_iter().flat_map(Analyst::trends)
     }
 
     /// Whether there is a breaker for sure, or what may be one is not closed.
@@ -601,7 +669,16 @@ impl Circuit {
         self.changed = true;
         let window = (change == Change::Trip).then(|| Box::new(self.window.get_mut().snapshot(number, config)));
         self.count_change(change, source, number, ids, at, config);
+        let was_open = self.incident.is_some();
         let (incident, incident_duration) = self.follow_incident(change, at, config);
+        let is_open = self.incident.is_some();
+        if let Some(analyst) = self.analyst_mut() {
+            match (was_open, is_open) {
+                (false, true) => analyst.incident_begins(at),
+                (true, false) => analyst.incident_ends(at),
+                (true, true) | (false, false) => {}
+            }
+        }
         let (circuit, instance) = (Arc::clone(&self.key), Arc::clone(instance));
         let ends_incident = incident.is_some() && self.incident.is_none();
         events.push(CircuitEvent {
@@ -686,6 +763,7 @@ impl Circuit {
     /// Tells of an incident that ended because its last instance is gone.
     fn tell_gone(&mut self, at: u64, events: &mut Vec<CircuitEvent>) {
         let Some((incident, instance)) = self.detected.as_mut().and_then(|detected| detected.gone.take()) else { return };
+        self.analyst_mut().into_iter().for_each(|analyst| analyst.incident_ends(at));
         events.push(CircuitEvent {
             at,
             circuit: Arc::clone(&self.key),
@@ -723,7 +801,8 @@ impl Circuit {
             .addresses
             .as_ref()
             .map_or(0, |known| size_of::<Addresses>() + known.all.iter().map(address).sum::<usize>() + known.paths.heap_bytes());
-        let histograms = self.sent.histograms.as_deref().map_or(0, |sent| size_of_val(sent) + sent.iter().map(Histogram::heap_bytes).sum::<usize>());
+        let histograms = self.sent.histograms().map_or(0, |sent| sent.iter().map(Histogram::heap_bytes).sum::<usize>());
+        let rarely = self.sent.rarely.as_ref().map_or(0, |_| size_of::<SentRarely>());
         size_of::<Self>()
             + size_of::<CircuitKey>()
             + texts.iter().sum::<usize>()
@@ -738,8 +817,33 @@ impl Circuit {
                 .detected
                 .as_ref()
                 .map_or(0, |detected| size_of::<Detected>() + detected.decided.capacity() * size_of::<Decided>() + detected.lanes.heap_bytes())
+            + self.analyst().map_or(0, Analyst::bytes)
+            + rarely
             + histograms
     }
+}
+
+/// Runs the breaker of our own over a bucket that closes, given the total of the window before it.
+fn run(
+    inferred: &mut Inferred,
+    rule: &InferredRule,
+    number: u64,
+    bucket: &mut MetricsBucket,
+    total: &WindowTotal,
+    config: &CircuitMetricsConfig,
+) -> Option<Would> {
+    let slow_from = Code::of(rule.slow_call_duration);
+    let slow = bucket.latencies().iter().rev().take_while(|(code, _)| *code >= slow_from.0).map(|(_, count)| u64::from(*count)).sum();
+    let calls = u64::from(bucket.successes) + u64::from(bucket.failures);
+    let bucket = Outcomes { calls, failures: bucket.failures.into(), slow };
+    let slow_before = || total.latencies.iter().filter(|(code, _)| code.0 >= slow_from.0).map(|(_, count)| count).sum::<u64>();
+    let window = Outcomes {
+        calls: total.successes + total.failures + calls,
+        failures: total.failures + bucket.failures,
+        // Only a bucket that holds slow calls can make them too many.
+        slow: if slow > 0 { slow_before() + slow } else { 0 },
+    };
+    inferred.take((number + 1) * config.bucket_size(), bucket, window, config.window_size(), rule)
 }
 
 /// A change that is final.

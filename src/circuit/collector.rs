@@ -12,6 +12,7 @@ use super::{
     circuit::{Address, Call, Circuit, Reshape},
     config::CircuitMetricsConfig,
     detect::{habit::Habits, lane::Lane},
+    finding::Finding,
     inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, SpanRecord, TargetRecord, Text},
     key::{Caller, CircuitKey, authority},
     meeting::Met,
@@ -51,6 +52,8 @@ pub struct CircuitBreakerMetricsCollector {
     pub(super) answers: Arc<Answers>,
     /// Circuits that ended and whose series have to be ended too.
     pub(super) ended: Vec<Circuit>,
+    /// What analyzers found since this was asked last.
+    pub(super) findings: Vec<Finding>,
     pub(super) instances: usize,
     pub(super) next_sweep: u64,
 }
@@ -117,6 +120,7 @@ impl CircuitBreakerMetricsCollector {
             nameless: Vec::new(),
             answers: Arc::default(),
             ended: Vec::new(),
+            findings: Vec::new(),
             instances: 0,
             next_sweep: 0,
         }
@@ -128,19 +132,22 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// Goes over to other settings. Where the shape of the windows changed they begin anew; counters go on.
-    pub fn reconfigure(&mut self, config: &Arc<CircuitMetricsConfig>, selection: &Arc<Selection>) {
+    pub fn reconfigure(&mut self, config: &Arc<CircuitMetricsConfig>, selection: &Arc<Selection>, now: u64) {
+        let windows = (self.config.window_size(), self.config.bucket_size()) != (config.window_size(), config.bucket_size());
         let reshape = Reshape {
-            windows: (self.config.window_size(), self.config.bucket_size()) != (config.window_size(), config.bucket_size()),
+            windows,
+            analysis: (windows || self.config.analysis != config.analysis).then_some((&**config, now)),
             histograms: self.config.explicit_bounds != config.explicit_bounds,
             to_delta: config.delta && !self.config.delta,
         };
         for (_, circuit) in &mut self.circuits {
             circuit.reconfigure(reshape);
+            self.findings.extend(circuit.take_findings());
         }
         self.config = Arc::clone(config);
         self.selection = Arc::clone(selection);
         let left_out: Vec<usize> = self.circuits.iter().filter(|(_, circuit)| is_left_out(circuit, selection)).map(|(number, _)| number).collect();
-        left_out.into_iter().for_each(|number| self.remove_circuit(number));
+        left_out.into_iter().for_each(|number| self.remove_circuit(number, now));
         // Of a circuit that stays some addresses may not.
         let left_out: Vec<(u32, Address)> = self
             .circuits
@@ -282,6 +289,11 @@ impl CircuitBreakerMetricsCollector {
     /// A circuit by its number.
     pub fn circuit_mut(&mut self, number: usize) -> Option<&mut Circuit> {
         self.circuits.get_mut(number).map(|circuit| &mut **circuit)
+    }
+
+    /// What analyzers found since this was asked last, in no particular order.
+    pub fn take_findings(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.findings)
     }
 
     /// Circuits that ended since this was asked last.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::detect::{inferred::InferredRule, library};
+use super::{
+    analysis::config::AnalysisConfig,
+    detect::{inferred::InferredRule, library},
+};
 
 /// The checked settings of windowing and analysis. Times are in nanoseconds.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,8 +15,6 @@ pub struct CircuitMetricsConfig {
     /// Known, since a division for every span would be dear.
     buckets: u64,
     percentiles: Vec<f64>,
-    anomaly_threshold: f64,
-    trend_window: u64,
     /// How long after its end a span may come and still be on time.
     pub allowed_lateness: u64,
     /// How far out of order the spans of one instance may end.
@@ -34,6 +35,8 @@ pub struct CircuitMetricsConfig {
     pub delta: bool,
     /// How breakers are found that say nothing of themselves.
     pub detection: Detection,
+    /// What analyzers look for.
+    pub analysis: AnalysisConfig,
 }
 
 /// How breakers are found that say nothing of themselves.
@@ -78,8 +81,6 @@ impl Default for CircuitMetricsConfig {
             bucket_size: SECOND,
             buckets: 60,
             percentiles: vec![50.0, 90.0, 95.0, 99.0],
-            anomaly_threshold: 2.0,
-            trend_window: 300 * SECOND,
             allowed_lateness: 15 * SECOND,
             reorder: SECOND,
             max_clock_skew: 10 * SECOND,
@@ -90,6 +91,7 @@ impl Default for CircuitMetricsConfig {
             explicit_bounds: Vec::new(),
             delta: false,
             detection: Detection::default(),
+            analysis: AnalysisConfig::default(),
         }
     }
 }
@@ -140,16 +142,6 @@ impl CircuitMetricsConfig {
     pub fn percentiles(&self) -> &[f64] {
         &self.percentiles
     }
-
-    /// Standard deviations from which on something is an anomaly.
-    pub const fn anomaly_threshold(&self) -> f64 {
-        self.anomaly_threshold
-    }
-
-    /// The time a trend is looked for in.
-    pub const fn trend_window(&self) -> u64 {
-        self.trend_window
-    }
 }
 
 #[cfg(test)]
@@ -161,7 +153,6 @@ mod tests {
         let config = CircuitMetricsConfig::default();
         assert_eq!((config.window_size() / SECOND, config.bucket_size() / SECOND, config.buckets()), (60, 1, 60));
         assert_eq!(config.percentiles(), [50.0, 90.0, 95.0, 99.0]);
-        assert_eq!((config.anomaly_threshold(), config.trend_window() / SECOND), (2.0, 300));
     }
 
     #[test]

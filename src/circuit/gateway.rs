@@ -408,9 +408,9 @@ mod tests {
         run(&mut shard, 1, &BOTH, 60);
         let before = names(&shard);
         assert_eq!(before.len(), 2);
-        shard.reconfigure(&Arc::new(config.clone()), &selection("gate*"));
+        shard.reconfigure(&Arc::new(config.clone()), &selection("gate*"), START);
         assert_eq!(names(&shard), before);
-        shard.reconfigure(&Arc::new(config), &selection("10.*"));
+        shard.reconfigure(&Arc::new(config), &selection("10.*"), START);
         assert_eq!(counted(&shard, "payments"), None);
         assert_sound(&shard);
     }

@@ -3,6 +3,7 @@
 //! Knows no I/O: bytes of spans come in, closed buckets, events and totals come out.
 
 pub mod analysis;
+mod analyst;
 pub mod answers;
 pub mod bucket;
 #[expect(clippy::module_inception, reason = "a circuit is what the room is about")]
@@ -14,6 +15,7 @@ mod callees;
 mod detection;
 pub mod enrich;
 pub mod event;
+pub mod finding;
 mod gateway;
 pub mod inspect;
 pub mod key;

@@ -2,9 +2,12 @@
 
 use std::hash::BuildHasher;
 
+use slab::Slab;
+
 use super::{
     circuit::{Address, Circuit},
     collector::CircuitBreakerMetricsCollector,
+    config::CircuitMetricsConfig,
     detect::habit::Habits,
     event::CircuitEvent,
     meeting::Met,
@@ -87,13 +90,22 @@ impl CircuitBreakerMetricsCollector {
     fn advance_circuit(&mut self, number: usize, sweeping: bool, round: &mut Round, now: u64, events: &mut Vec<CircuitEvent>) {
         let oldest = now.saturating_sub(self.config.allowed_lateness);
         let Some(circuit) = self.circuits.get_mut(number) else { return };
-        if !circuit.is_settled() {
+        let heard_to = |circuit: &Circuit| heard_to(circuit, &self.processes, &self.config);
+        if circuit.is_settled() {
+            // What analyzers wait for comes without a call.
+            let (to, heard_to) = (oldest / self.config.bucket_size(), heard_to(circuit));
+            if circuit.is_awake(to, heard_to, &self.config) {
+                circuit.settle(to, heard_to, &self.config, events);
+                self.findings.extend(circuit.take_findings());
+            }
+        } else {
             let of_process = |member: &Member| {
                 let process = self.processes.get(member.process as usize);
                 process.map_or(oldest, |process| process.newest_end.saturating_sub(self.config.reorder).max(oldest))
             };
             let watermark = circuit.members.iter().map(|(_, member)| of_process(member)).min().unwrap_or(oldest);
-            circuit.settle(watermark / self.config.bucket_size(), &self.config, events);
+            circuit.settle(watermark / self.config.bucket_size(), heard_to(circuit), &self.config, events);
+            self.findings.extend(circuit.take_findings());
         }
         if sweeping {
             self.forget_paths(number, now.saturating_sub(self.config.circuit_ttl));
@@ -105,7 +117,7 @@ impl CircuitBreakerMetricsCollector {
         if circuit.is_settled() {
             let told = circuit.retired && !circuit.changed;
             if told || sweeping && is_gone(circuit.last_seen, self.config.circuit_ttl, now) && !circuit.is_tripped() {
-                return self.remove_circuit(number);
+                return self.remove_circuit(number, now);
             }
             circuit.rest();
         } else {
@@ -135,7 +147,8 @@ impl CircuitBreakerMetricsCollector {
             self.detect(index, u64::MAX, now);
         }
         for (_, circuit) in &mut self.circuits {
-            circuit.settle(now / self.config.bucket_size() + 1, &self.config, events);
+            circuit.settle(now / self.config.bucket_size() + 1, heard_to(circuit, &self.processes, &self.config), &self.config, events);
+            self.findings.extend(circuit.end_findings(now));
         }
     }
 
@@ -158,11 +171,12 @@ impl CircuitBreakerMetricsCollector {
         }
     }
 
-    pub(super) fn remove_circuit(&mut self, number: usize) {
+    pub(super) fn remove_circuit(&mut self, number: usize, now: u64) {
         let gone = u32::try_from(number).unwrap_or(u32::MAX);
         // Calls that came to them by its addresses are missing there from now on.
         self.led_to(gone).into_iter().for_each(|other| self.forget_calls(other));
-        let Some(circuit) = self.circuits.try_remove(number) else { return };
+        let Some(mut circuit) = self.circuits.try_remove(number) else { return };
+        self.findings.extend(circuit.end_findings(now));
         self.leave_keys(gone, &circuit);
         let leave = |process: &mut Process| {
             process.last = process.last.filter(|seat| seat.circuit != gone);
@@ -190,6 +204,14 @@ impl CircuitBreakerMetricsCollector {
             }
         }
     }
+}
+
+/// Buckets from this number on are empty because none of a circuit's processes was heard of; beyond any where nothing is
+/// known of them.
+fn heard_to(circuit: &Circuit, processes: &Slab<Process>, config: &CircuitMetricsConfig) -> u64 {
+    let newest_end = |member: &Member| processes.get(member.process as usize).map(|process| process.newest_end);
+    let newest = circuit.members.iter().filter_map(|(_, member)| newest_end(member)).max();
+    newest.map_or(u64::MAX, |end| end / config.bucket_size())
 }
 
 /// Whether nobody has heard of something for longer than its time to live.

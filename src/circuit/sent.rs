@@ -1,6 +1,6 @@
 //! What was handed out of a circuit last.
 
-use super::{state::State, totals::Histogram};
+use super::{analysis::anomaly::Signal, state::State, totals::Histogram};
 
 /// What was handed out of a circuit's totals last: a series whose count is the same has nothing to say.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +25,31 @@ pub struct Sent {
     pub incidents: u64,
     /// What the gauges of the window said, as a hash; 0 if they said nothing.
     pub gauges: u64,
+    /// What of most circuits is never handed out.
+    pub rarely: Option<Box<SentRarely>>,
+}
+
+/// What of most circuits is never handed out.
+#[derive(Clone, Debug, Default)]
+pub struct SentRarely {
     /// The histograms themselves, where deltas are sent: successes, failures, incidents.
-    pub histograms: Option<Box<[Histogram; 3]>>,
+    pub histograms: Option<[Histogram; 3]>,
+    /// Anomalies, in the order of [`Signal::ALL`]; 0 while a series has not begun.
+    pub anomalies: [u32; Signal::ALL.len()],
+    /// Findings whose gauges had a value: a bit for each, anomalies first, then patterns and trends.
+    pub findings: u32,
+    /// What those gauges said, as a hash.
+    pub gauges: u64,
+}
+
+impl Sent {
+    /// The histograms, where deltas are sent.
+    pub fn histograms(&self) -> Option<&[Histogram; 3]> {
+        self.rarely.as_ref()?.histograms.as_ref()
+    }
+
+    /// What of most circuits is never handed out, to be noted.
+    pub fn rarely(&mut self) -> &mut SentRarely {
+        self.rarely.get_or_insert_default()
+    }
 }

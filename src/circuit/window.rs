@@ -325,6 +325,11 @@ impl Window {
         self.last = number;
     }
 
+    /// The number of the first bucket that holds something and is not closed; of the first that is not closed, if none does.
+    pub fn first_open(&self) -> u64 {
+        self.open.front().map_or(self.closed_to, |(number, _)| *number)
+    }
+
     /// Forgets closed buckets before this number.
     fn expire(&mut self, number: u64) {
         while !self.closed.is_empty() && self.first < number {

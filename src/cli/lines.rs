@@ -6,6 +6,7 @@ use super::truth::Verdict;
 use crate::{
     circuit::{
         circuit::Circuit,
+        finding::{Anomaly, Finding, Pattern, What},
         key::CircuitKey,
         sketch::Dense,
         state::{Change, Source, State},
@@ -106,6 +107,118 @@ fn without_port(name: &str) -> &str {
             if host.is_empty() || is_address { name } else { host }
         }
         _ => name,
+    }
+}
+
+/// Something that an analyzer found.
+#[derive(Debug, Serialize)]
+pub(super) struct FindingLine {
+    kind: &'static str,
+    /// `anomaly`, `pattern` or `trend`.
+    finding: &'static str,
+    /// `begin`, `change` or `end`.
+    phase: &'static str,
+    time_unix_nano: u64,
+    circuit: CircuitName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<String>,
+    #[serde(flatten)]
+    what: FoundLine,
+}
+
+/// What was found, as in its log record.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum FoundLine {
+    Anomaly {
+        signal: &'static str,
+        direction: &'static str,
+        score: f64,
+        expected: f64,
+        seen: f64,
+        begin_unix_nano: u64,
+        peak_unix_nano: u64,
+    },
+    Pattern {
+        pattern: &'static str,
+        certainty: &'static str,
+        count: u32,
+        period: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        jitter: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        p_value: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        clock_phase: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next_trip_unix_nano: Option<u64>,
+    },
+    Trend {
+        signal: &'static str,
+        direction: &'static str,
+        slope: f64,
+        score: f64,
+        level: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        relative: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        time_to_limit: Option<f64>,
+    },
+}
+
+impl FindingLine {
+    pub(super) fn of(finding: &Finding) -> Self {
+        let name = finding.what.event_name();
+        Self {
+            kind: "finding",
+            finding: name.strip_prefix("circuit_breaker.").unwrap_or(name),
+            phase: finding.what.phase().name(),
+            time_unix_nano: finding.at,
+            circuit: CircuitName::of(&finding.circuit),
+            incident: finding.incident.map(|incident| incident.to_string()),
+            what: FoundLine::of(&finding.what),
+        }
+    }
+
+    fn detail(&self) -> String {
+        match &self.what {
+            FoundLine::Anomaly { signal, direction, score, .. } => format!("{signal} {direction}, {score:.1} deviations"),
+            FoundLine::Pattern { pattern, certainty, count, period, .. } => format!("{certainty}: {pattern}, every {period:.1} s, {count} trips"),
+            FoundLine::Trend { signal, direction, relative, .. } => {
+                let by = relative.map(|share| format!(", {:+.1} % a minute", share * 100.0)).unwrap_or_default();
+                format!("{signal} {direction}{by}")
+            }
+        }
+    }
+}
+
+impl FoundLine {
+    const fn of(what: &What) -> Self {
+        match *what {
+            What::Anomaly(_, Anomaly { signal, begin, score, expected, seen, peak }) => {
+                let (signal, direction) = (signal.name(), signal.direction());
+                Self::Anomaly { signal, direction, score, expected, seen, begin_unix_nano: begin, peak_unix_nano: peak }
+            }
+            What::Pattern(_, Pattern { kind, certainty, count, period, jitter, p_value, next, phase }) => Self::Pattern {
+                pattern: kind.name(),
+                certainty: certainty.name(),
+                count,
+                period,
+                jitter,
+                p_value,
+                clock_phase: phase,
+                next_trip_unix_nano: next,
+            },
+            What::Trend(_, trend) => Self::Trend {
+                signal: trend.signal.name(),
+                direction: trend.direction(),
+                slope: trend.slope,
+                score: trend.score,
+                level: trend.level,
+                relative: trend.relative,
+                time_to_limit: trend.to_limit,
+            },
+        }
     }
 }
 
@@ -230,7 +343,13 @@ fn durations(latencies: &Dense, percentiles: &[f64]) -> BTreeMap<String, f64> {
 }
 
 /// One JSON object a line.
-pub(super) fn write(out: &mut impl Write, events: &[EventLine], circuits: &[CircuitLine], verdicts: &[Verdict]) -> io::Result<()> {
+pub(super) fn write(
+    out: &mut impl Write,
+    events: &[EventLine],
+    findings: &[FindingLine],
+    circuits: &[CircuitLine],
+    verdicts: &[Verdict],
+) -> io::Result<()> {
     fn all(out: &mut impl Write, lines: &[impl Serialize]) -> io::Result<()> {
         for line in lines {
             serde_json::to_writer(&mut *out, line)?;
@@ -239,19 +358,24 @@ pub(super) fn write(out: &mut impl Write, events: &[EventLine], circuits: &[Circ
         Ok(())
     }
     all(out, events)?;
+    all(out, findings)?;
     all(out, circuits)?;
     all(out, verdicts)
 }
 
 /// For reading.
-pub(super) fn write_tables(out: &mut impl Write, events: &[EventLine], circuits: &[CircuitLine]) -> io::Result<()> {
+pub(super) fn write_tables(out: &mut impl Write, events: &[EventLine], findings: &[FindingLine], circuits: &[CircuitLine]) -> io::Result<()> {
     if !events.is_empty() {
         let rows = events.iter().map(|event| {
-            let time = jiff::Timestamp::from_nanosecond(i128::from(event.time_unix_nano))
-                .map_or_else(|_| event.time_unix_nano.to_string(), |time| format!("{time:.3}"));
-            vec![time, event.event.to_owned(), event.circuit.text(), event.instance.clone(), event.source.to_owned()]
+            vec![time(event.time_unix_nano), event.event.to_owned(), event.circuit.text(), event.instance.clone(), event.source.to_owned()]
         });
         write_table(out, &["TIME", "EVENT", "CIRCUIT", "INSTANCE", "SOURCE"], rows.collect())?;
+        writeln!(out)?;
+    }
+    if !findings.is_empty() {
+        let row =
+            |line: &FindingLine| vec![time(line.time_unix_nano), line.finding.to_owned(), line.phase.to_owned(), line.circuit.text(), line.detail()];
+        write_table(out, &["TIME", "FINDING", "PHASE", "CIRCUIT", "WHAT"], findings.iter().map(row).collect())?;
         writeln!(out)?;
     }
     let rows = circuits.iter().map(|line| {
@@ -269,6 +393,10 @@ pub(super) fn write_tables(out: &mut impl Write, events: &[EventLine], circuits:
         ]
     });
     write_table(out, &["CIRCUIT", "REQUESTS", "FAILED", "REJECTED", "TRIPS", "RECOVERIES", "LAST WINDOW"], rows.collect())
+}
+
+fn time(nanos: u64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(nanos)).map_or_else(|_| nanos.to_string(), |time| format!("{time:.3}"))
 }
 
 /// Columns as wide as their widest cell.

@@ -50,7 +50,7 @@ pub(super) struct Arguments {
 /// How to say what was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// One JSON object a line: first what breakers did, in order of time, then the final state of each circuit
+    /// One JSON object a line: what breakers did and what analyzers found, each in order of time, then the final state of each circuit
     Json,
     /// For reading; with `--truth` only how well it holds
     Table,
@@ -64,7 +64,8 @@ pub(super) fn run(sources: &[Source], arguments: &Arguments) -> Result<(), Faile
     let plan = start::plan(sources)?;
     let (id, value) = chosen(&plan, arguments.processor.as_deref())?;
     let meter: Meter = NoopMeterProvider::new().meter("fuseboard");
-    let replay = Replay::new(value, meter, arguments.metrics.is_some()).map_err(|reason| format!("processors::{id}: {reason}"))?;
+    let replay =
+        Replay::new(value, plan.analysis(&id), meter, arguments.metrics.is_some()).map_err(|reason| format!("processors::{id}: {reason}"))?;
     let metrics = arguments.metrics.as_deref().map(create).transpose()?;
     let mut session = Session { replay, metrics, said: Said::default() };
     for path in &arguments.files {
@@ -165,7 +166,7 @@ impl Session {
     }
 
     fn finish(mut self, arguments: &Arguments) -> Result<(), Failed> {
-        let events = self.replay.finish();
+        let (events, findings) = self.replay.finish();
         self.write_metrics()
             .and_then(|()| self.metrics.as_mut().map_or(Ok(()), Write::flush))
             .map_err(|error| format!("can't write metrics: {error}"))?;
@@ -175,21 +176,22 @@ impl Session {
         lines::absorb(&mut circuits);
         circuits.sort_by(|left, right| left.circuit.cmp(&right.circuit));
         let events: Vec<lines::EventLine> = events.iter().map(lines::EventLine::of).collect();
+        let findings: Vec<lines::FindingLine> = findings.iter().map(lines::FindingLine::of).collect();
         let verdicts = match &arguments.truth {
             Some(path) => truth::hold(path, arguments.truth_map.as_deref(), arguments.truth_caller.as_deref(), &events)?,
             None => Vec::new(),
         };
         let mut out = BufWriter::new(io::stdout().lock());
         let written = match arguments.format {
-            Format::Json => lines::write(&mut out, &events, &circuits, &verdicts),
+            Format::Json => lines::write(&mut out, &events, &findings, &circuits, &verdicts),
             Format::Table if !verdicts.is_empty() => truth::write(&mut out, &verdicts),
-            Format::Table => lines::write_tables(&mut out, &events, &circuits),
+            Format::Table => lines::write_tables(&mut out, &events, &findings, &circuits),
         };
         match written.and_then(|()| out.flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(format!("can't write to the standard output: {error}").into()),
             _ => {}
         }
-        problems::tell(&self.said.summary(events.len(), circuits.len()));
+        problems::tell(&self.said.summary(events.len(), findings.len(), circuits.len()));
         if self.said.requests == 0 && self.said.broken > 0 {
             return Err("nothing in it is OTLP".to_owned().into());
         }
@@ -198,8 +200,8 @@ impl Session {
 }
 
 impl Said {
-    fn summary(&self, events: usize, circuits: usize) -> String {
-        let mut text = format!("{} spans in {} requests: {circuits} circuits, {events} events", self.spans, self.requests);
+    fn summary(&self, events: usize, findings: usize, circuits: usize) -> String {
+        let mut text = format!("{} spans in {} requests: {circuits} circuits, {events} events, {findings} findings", self.spans, self.requests);
         for (count, what) in [
             (self.late, "spans late"),
             (self.future, "spans from the future"),

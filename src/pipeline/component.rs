@@ -10,7 +10,7 @@ use super::{
     ledger::Ledger,
     payload::Payload,
 };
-use crate::{clock::Clock, net::Listeners, otlp::Signal};
+use crate::{circuit::analysis::config::AnalysisConfig, clock::Clock, net::Listeners, otlp::Signal};
 
 /// The sections of a configuration that define components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,19 +19,22 @@ pub enum Section {
     Receivers,
     /// What works on it in between.
     Processors,
+    /// What looks at windows.
+    Analyzers,
     /// What sends it on.
     Exporters,
 }
 
 impl Section {
     /// All of them, in the order of the way.
-    pub const ALL: [Self; 3] = [Self::Receivers, Self::Processors, Self::Exporters];
+    pub const ALL: [Self; 4] = [Self::Receivers, Self::Processors, Self::Analyzers, Self::Exporters];
 
     /// The key in the YAML.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Receivers => "receivers",
             Self::Processors => "processors",
+            Self::Analyzers => "analyzers",
             Self::Exporters => "exporters",
         }
     }
@@ -109,7 +112,7 @@ impl std::fmt::Display for Faults {
 }
 
 /// Makes a component; an error is for people.
-pub(super) type Build = Box<dyn FnOnce(&Setup) -> Result<Instance, String> + Send>;
+pub type Build = Box<dyn FnOnce(&Setup) -> Result<Instance, String> + Send>;
 
 /// A checked configuration and what can be made of it.
 pub struct Parsed {
@@ -123,8 +126,16 @@ pub struct Parsed {
     pub sends_to: Vec<String>,
     /// The most bytes that the process may hold, where it sets a limit to that.
     pub memory_limit: Option<usize>,
-    /// Makes the component; has no effect outside it yet.
-    pub build: Build,
+    /// What comes of it.
+    pub made: Made,
+}
+
+/// What comes of a checked configuration.
+pub enum Made {
+    /// A component; making it has no effect outside it yet.
+    Component(Build),
+    /// Something that is looked for by whatever owns the windows.
+    Analysis(AnalysisConfig),
 }
 
 impl Parsed {
@@ -137,8 +148,21 @@ impl Parsed {
         build: impl FnOnce(C, &Setup) -> Result<Instance, String> + Send + 'static,
     ) -> Result<Self, Faults> {
         let effective = serde_json::to_value(&config).map_err(|error| error.to_string())?;
+        Ok(Self::made(effective, Made::Component(Box::new(|setup| build(config, setup)))))
+    }
+
+    /// An analyzer.
+    ///
+    /// # Errors
+    /// The configuration can't be shown.
+    pub fn looking_for<C: serde::Serialize>(config: C, analysis: AnalysisConfig) -> Result<Self, Faults> {
+        let effective = serde_json::to_value(&config).map_err(|error| error.to_string())?;
+        Ok(Self::made(effective, Made::Analysis(analysis)))
+    }
+
+    fn made(effective: Json, made: Made) -> Self {
         let (warnings, listens_on, sends_to) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { effective, warnings, listens_on, sends_to, memory_limit: None, build: Box::new(|setup| build(config, setup)) })
+        Self { effective, warnings, listens_on, sends_to, memory_limit: None, made }
     }
 
     /// From what a user wrote.
@@ -232,7 +256,10 @@ pub trait Processor: Lifecycle {
 }
 
 /// A processor that is a receiver of what it derived, in other pipelines.
-pub trait Connector: Processor + Receiver {}
+pub trait Connector: Processor + Receiver {
+    /// Looks for this in its windows from now on.
+    fn look_for(&self, analysis: AnalysisConfig);
+}
 
 /// Sends telemetry on.
 pub trait Exporter: Lifecycle + Consumer {

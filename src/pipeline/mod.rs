@@ -10,7 +10,9 @@ mod intake;
 mod ledger;
 mod payload;
 
-pub use component::{Connector, Exporter, Factory, Fault, Faults, Instance, Lifecycle, Outlets, Parsed, Processor, Receiver, Role, Section, Setup};
+pub use component::{
+    Build, Connector, Exporter, Factory, Fault, Faults, Instance, Lifecycle, Made, Outlets, Parsed, Processor, Receiver, Role, Section, Setup,
+};
 pub use consumer::{Admission, Admit, Consumer, Future, Refusal};
 pub use fan_out::{Discard, FanOut, Outlet};
 pub use intake::{Intake, Partial, Rejection};

@@ -13,13 +13,14 @@ use tokio::{
 
 use super::{
     counted::Counted,
-    plan::{PipelinePlan, Plan, Planned},
+    plan::{PipelinePlan, Plan},
 };
 use crate::{
+    circuit::analysis::config::AnalysisConfig,
     clock::Clock,
     net::Listeners,
     otlp::Signal,
-    pipeline::{Consumer, Exporter, FanOut, Instance, Ledger, Outlets, Section, Setup},
+    pipeline::{Build, Consumer, Exporter, FanOut, Instance, Ledger, Made, Outlets, Section, Setup},
 };
 
 type Key = (Section, String);
@@ -72,22 +73,26 @@ impl Graph {
     /// # Errors
     /// For people: what keeps the new plan from starting; the old one runs on as if nothing had been asked.
     pub(super) async fn change_to(&mut self, plan: Plan) -> Result<(), String> {
-        let Plan { components, pipelines, settings, .. } = plan;
+        let Plan { components, pipelines, analyses, settings, .. } = plan;
         let memory_limit = components.values().filter_map(|planned| planned.parsed.memory_limit).min();
         let mut fresh = BTreeMap::new();
         let mut changed = Vec::new();
         let wanted: BTreeSet<Key> = components.keys().cloned().collect();
         for (key, planned) in components {
+            // Whoever owns the windows looks for what analyzers ask for.
+            let Made::Component(build) = planned.parsed.made else { continue };
             match self.running.get(&key) {
                 Some(running) if running.value == planned.value => {}
                 // Changed in place below, when nothing can go wrong any more.
                 Some(_) if planned.factory.in_place => changed.push((key, planned.value)),
                 _ => {
-                    let built = self.build(&key, planned)?;
-                    fresh.insert(key, built);
+                    let instance = self.build(&key, build)?;
+                    let running = Running { instance, value: planned.value, listens_on: planned.parsed.listens_on, outlets: Outlets::default() };
+                    fresh.insert(key, running);
                 }
             }
         }
+        look_for(&fresh, &analyses);
         let heads = self.heads(&pipelines, &fresh);
         if let Err(reason) = start_all(&fresh, &heads).await {
             // What waits at the heads would be waited for.
@@ -103,6 +108,7 @@ impl Graph {
                 Err(reason) => tracing::error!(component = key.1, reason, "kept its old settings"),
             }
         }
+        look_for(&self.running, &analyses);
         self.shared.ledger.set_limit(memory_limit.unwrap_or(usize::MAX));
         let mut replaced = BTreeMap::new();
         for (key, built) in fresh {
@@ -140,11 +146,10 @@ impl Graph {
         self.shared.listeners.keep_only(used);
     }
 
-    fn build(&self, key: &Key, planned: Planned) -> Result<Running, String> {
+    fn build(&self, key: &Key, build: Build) -> Result<Instance, String> {
         let Shared { clock, ledger, listeners, meter, .. } = self.shared.clone();
         let setup = Setup { id: key.1.clone(), clock, ledger, listeners, meter };
-        let instance = (planned.parsed.build)(&setup).map_err(|reason| format!("{}::{}: {reason}", key.0.name(), key.1))?;
-        Ok(Running { instance, value: planned.value, listens_on: planned.parsed.listens_on, outlets: Outlets::default() })
+        build(&setup).map_err(|reason| format!("{}::{}: {reason}", key.0.name(), key.1))
     }
 
     /// The first consumer of each pipeline, by what it receives from and signal.
@@ -182,6 +187,15 @@ impl Graph {
         let (_, left) = tokio::join!(stop_all(&order, self.running, self.shutdown_timeout), timeout(self.shutdown_timeout, left));
         if left.is_err() {
             tracing::warn!("exporters that a reload took out were not done sending");
+        }
+    }
+}
+
+/// Tells the owners of windows what to look for.
+fn look_for(components: &BTreeMap<Key, Running>, analyses: &BTreeMap<String, AnalysisConfig>) {
+    for ((_, id), running) in components {
+        if let Instance::Connector(connector) = &running.instance {
+            connector.look_for(analyses.get(id).cloned().unwrap_or_default());
         }
     }
 }

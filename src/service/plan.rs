@@ -11,9 +11,10 @@ use super::{
     settings::{Pipeline, Settings},
 };
 use crate::{
+    circuit::analysis::config::AnalysisConfig,
     config::{Document, Path, Problem, Severity, nearest, schema_of},
     otlp::Signal,
-    pipeline::{Factory, Fault, Faults, Parsed, Section},
+    pipeline::{Factory, Fault, Faults, Made, Parsed, Section},
     telemetry::{Telemetry, check_endpoint},
 };
 
@@ -23,6 +24,8 @@ pub struct Plan {
     pub(super) components: BTreeMap<(Section, String), Planned>,
     /// The pipelines.
     pub(super) pipelines: Vec<PipelinePlan>,
+    /// What is looked for in the windows of processors that own some, by their ids.
+    pub(super) analyses: BTreeMap<String, AnalysisConfig>,
     /// The section `service`.
     pub(super) settings: Settings,
     /// The whole configuration with defaults filled in and secrets redacted.
@@ -44,6 +47,7 @@ pub(super) struct PipelinePlan {
     /// Ids, with the section each is defined in.
     pub(super) receivers: Vec<(Section, String)>,
     pub(super) processors: Vec<(Section, String)>,
+    pub(super) analyzers: Vec<(Section, String)>,
     pub(super) exporters: Vec<(Section, String)>,
 }
 
@@ -52,6 +56,11 @@ impl Plan {
     pub fn written(&self, section: Section, kind: &str) -> Vec<(String, Value)> {
         let of_kind = self.components.iter().filter(|((of, _), planned)| *of == section && planned.factory.name == kind);
         of_kind.map(|((_, id), planned)| (id.clone(), planned.value.clone())).collect()
+    }
+
+    /// What is looked for in the windows of a processor.
+    pub fn analysis(&self, processor: &str) -> AnalysisConfig {
+        self.analyses.get(processor).cloned().unwrap_or_default()
     }
 
     /// How Fuseboard tells of itself.
@@ -110,21 +119,20 @@ impl Planner<'_> {
                 self.section(section, written);
             }
         }
-        for section in ["analyzers", "extensions"] {
-            for (id, _) in document.remove(section).and_then(|written| written.as_mapping().cloned()).unwrap_or_default() {
-                let path = Path::root(section).key(id.as_str().unwrap_or("?"));
-                self.error(&path, format!("there are no {section} in this version"));
-            }
+        for (id, _) in document.remove("extensions").and_then(|written| written.as_mapping().cloned()).unwrap_or_default() {
+            let path = Path::root("extensions").key(id.as_str().unwrap_or("?"));
+            self.error(&path, "there are no extensions in this version");
         }
         let settings = self.settings(document.remove("service").unwrap_or_default());
         let pipelines = self.pipelines(&settings);
         self.connectors(&pipelines);
+        let analyses = self.analyses(&pipelines);
         // Whether something is used can't be told where a pipeline can't be read.
         if self.unreadable.is_empty() {
             self.unused(&settings);
         }
         self.addresses(&settings);
-        Some(self.finish(settings, pipelines))
+        Some(self.finish(settings, pipelines, analyses))
     }
 
     /// Reads the components of one section.
@@ -254,14 +262,12 @@ impl Planner<'_> {
                 self.error(path, format!("the pipeline has no {name}: list at least one"));
             }
         }
-        for (position, analyzer) in written.analyzers.iter().enumerate() {
-            self.error(&path.key("analyzers").index(position), format!("analyzer `{analyzer}` is not defined under `analyzers`"));
-        }
         PipelinePlan {
             id: id.to_owned(),
             signal,
             receivers: self.listed(Section::Receivers, signal, &written.receivers, path),
             processors: self.listed(Section::Processors, signal, &written.processors, path),
+            analyzers: self.listed(Section::Analyzers, signal, &written.analyzers, path),
             exporters: self.listed(Section::Exporters, signal, &written.exporters, path),
         }
     }
@@ -353,6 +359,51 @@ impl Planner<'_> {
         }
     }
 
+    /// What is looked for in whose windows. Analyzers stand beside the one that owns the windows; pipelines that share it
+    /// list the same ones.
+    fn analyses(&mut self, pipelines: &[PipelinePlan]) -> BTreeMap<String, AnalysisConfig> {
+        let owners: BTreeSet<String> = registry_connectors(&self.defined).collect();
+        let mut analyses = BTreeMap::new();
+        let mut first: BTreeMap<String, (String, Vec<String>)> = BTreeMap::new();
+        for pipeline in pipelines {
+            let at = Path::root("service").key("pipelines").key(&pipeline.id).key("analyzers");
+            let here: Vec<&String> = pipeline.processors.iter().map(|(_, id)| id).filter(|id| owners.contains(*id)).collect();
+            let ids: Vec<String> = pipeline.analyzers.iter().map(|(_, id)| id.clone()).collect();
+            if here.is_empty() && !ids.is_empty() {
+                self.error(&at, "analyzers look at the windows of a `circuit_window`, and there is none among the pipeline's processors");
+            }
+            let analysis = self.joined(&ids, &at);
+            for owner in here {
+                let mut sorted = ids.clone();
+                sorted.sort();
+                let (other, listed) = first.entry(owner.clone()).or_insert_with(|| (pipeline.id.clone(), sorted.clone()));
+                if *listed != sorted {
+                    let listed = if listed.is_empty() { "none".to_owned() } else { listed.join(", ") };
+                    let message = format!("pipelines that share `{owner}` must list the same analyzers; `{other}` lists {listed}");
+                    self.error(&at, message);
+                }
+                analyses.insert(owner.clone(), analysis.clone());
+            }
+        }
+        analyses
+    }
+
+    /// What these analyzers look for, all together.
+    fn joined(&mut self, ids: &[String], path: &Path) -> AnalysisConfig {
+        let mut all = AnalysisConfig::default();
+        for (position, id) in ids.iter().enumerate() {
+            let Some(Some(Planned { parsed: Parsed { made: Made::Analysis(analysis), .. }, .. })) =
+                self.defined.get(&(Section::Analyzers, id.clone()))
+            else {
+                continue;
+            };
+            if !all.join(analysis) {
+                self.error(&path.index(position), format!("`{id}` looks for what another one in this list looks for"));
+            }
+        }
+        all
+    }
+
     /// No two listen on one address, and nothing is sent back to where it came from.
     fn addresses(&mut self, settings: &Settings) {
         let mut listening: Vec<(String, Path)> = Vec::new();
@@ -384,8 +435,12 @@ impl Planner<'_> {
             .pipelines
             .values()
             .flat_map(|written| {
-                let lists =
-                    [(Section::Receivers, &written.receivers), (Section::Processors, &written.processors), (Section::Exporters, &written.exporters)];
+                let lists = [
+                    (Section::Receivers, &written.receivers),
+                    (Section::Processors, &written.processors),
+                    (Section::Analyzers, &written.analyzers),
+                    (Section::Exporters, &written.exporters),
+                ];
                 lists.into_iter().flat_map(|(section, ids)| ids.iter().map(move |id| (section, id.as_str())))
             })
             .collect();
@@ -400,7 +455,7 @@ impl Planner<'_> {
         }
     }
 
-    fn finish(&mut self, settings: Settings, pipelines: Vec<PipelinePlan>) -> Plan {
+    fn finish(&mut self, settings: Settings, pipelines: Vec<PipelinePlan>, analyses: BTreeMap<String, AnalysisConfig>) -> Plan {
         let components: BTreeMap<_, _> =
             std::mem::take(&mut self.defined).into_iter().filter_map(|(key, planned)| planned.map(|planned| (key, planned))).collect();
         let mut effective = Map::from_iter([("service".to_owned(), serde_json::to_value(&settings).unwrap_or_default())]);
@@ -409,7 +464,7 @@ impl Planner<'_> {
             let written: Map<String, Json> = of_section.map(|((_, id), planned)| (id.clone(), planned.parsed.effective.clone())).collect();
             effective.insert(section.name().to_owned(), written.into());
         }
-        Plan { components, pipelines, settings, effective: printable(effective.into()) }
+        Plan { components, pipelines, analyses, settings, effective: printable(effective.into()) }
     }
 }
 

@@ -1,4 +1,5 @@
 use crate::{
+    analyzers::{anomaly, pattern, trend},
     exporters::{debug, file, otlp_grpc, otlp_http},
     pipeline::{Factory, Section},
     processors::{batch, circuit_window, memory_limiter},
@@ -6,12 +7,15 @@ use crate::{
 };
 
 /// Every component there is: the one table that names them.
-pub static FACTORIES: [&Factory; 9] = [
+pub static FACTORIES: [&Factory; 12] = [
     &otlp::FACTORY,
     &otlp_file::FACTORY,
     &memory_limiter::FACTORY,
     &batch::FACTORY,
     &circuit_window::FACTORY,
+    &anomaly::FACTORY,
+    &pattern::FACTORY,
+    &trend::FACTORY,
     &otlp_grpc::FACTORY,
     &otlp_http::FACTORY,
     &debug::FACTORY,

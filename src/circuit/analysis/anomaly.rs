@@ -57,6 +57,22 @@ pub enum Signal {
 impl Signal {
     /// All of them.
     pub const ALL: [Self; 6] = [Self::LatencyBody, Self::LatencyTail, Self::Errors, Self::Rejections, Self::RateUp, Self::RateDown];
+
+    /// `circuit_breaker.signal`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LatencyBody => "duration",
+            Self::LatencyTail => "duration_tail",
+            Self::Errors => "error_ratio",
+            Self::Rejections => "rejection_ratio",
+            Self::RateUp | Self::RateDown => "request_rate",
+        }
+    }
+
+    /// `circuit_breaker.direction` of what is unusual in it.
+    pub const fn direction(self) -> &'static str {
+        if matches!(self, Self::RateDown) { "down" } else { "up" }
+    }
 }
 
 /// A closed bucket, as far as anomalies go.
@@ -70,6 +86,8 @@ pub struct Sample<'a> {
     pub rejections: u32,
     /// Latencies of calls that were let through, by code of the sketch.
     pub latencies: &'a [(u16, u32)],
+    /// Sum of these latencies, in seconds.
+    pub duration_sum: f64,
     /// The length of the bucket.
     pub seconds: f64,
     /// Whether it shows what is usual: a bucket in which a breaker is not closed does not.
@@ -80,6 +98,18 @@ impl Sample<'_> {
     /// Calls of every outcome.
     fn requests(&self) -> f64 {
         f64::from(self.calls) + f64::from(self.rejections)
+    }
+
+    /// A percentile of its latencies, in seconds; `None` without calls.
+    pub fn percentile(&self, percent: f64) -> Option<f64> {
+        let all: u64 = self.latencies.iter().map(|(_, count)| u64::from(*count)).sum();
+        let rank = percent / 100.0 * all as f64;
+        let mut below = 0.0;
+        let found = self.latencies.iter().find(|(_, count)| {
+            below += f64::from(*count);
+            below >= rank
+        });
+        found.map(|(code, _)| Code(*code).seconds())
     }
 }
 
@@ -141,8 +171,12 @@ struct Rate {
 impl Rate {
     /// Notes how unlikely the silence has become, or that it is over.
     fn hear(&mut self, requests: f64) {
-        let unlikely = (self.usual.max(RATE_MIN) / self.dispersion.spread().bucket).min(BUCKET_MAX * ENOUGH);
-        self.silence = if requests > 0.0 { 0.0 } else { self.silence + unlikely };
+        self.silence = if requests > 0.0 { 0.0 } else { self.silence + self.unlikely() };
+    }
+
+    /// How unlikely an empty bucket is, in nats.
+    fn unlikely(&self) -> f64 {
+        (self.usual.max(RATE_MIN) / self.dispersion.spread().bucket).min(BUCKET_MAX * ENOUGH)
     }
 
     fn learn(&mut self, count: f64, seconds: f64) {
@@ -247,6 +281,15 @@ impl Detector {
     /// Whether a signal is unusual.
     pub fn is_open(&self, signal: Signal) -> bool {
         self.watched(signal).is_some_and(|watched| watched.chart.is_open())
+    }
+
+    /// In how many more empty buckets nobody calling is unusual; `None` while nothing is usual yet, or where it is unusual
+    /// already.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most some thousands")]
+    pub fn silence_in(&self) -> Option<u64> {
+        let watched = self.watched(Signal::RateDown).filter(|watched| !watched.chart.is_open() && self.rate.age >= COUNTS_FROM)?;
+        let missing = { watched.chart }.needed(self.age, 0.0) - self.rate.silence;
+        Some((missing.max(0.0) / self.rate.unlikely()).ceil().max(1.0) as u64)
     }
 
     /// Bytes on the heap: none but while the first calls are collected.
@@ -393,7 +436,7 @@ mod tests {
     }
 
     fn take(detector: &mut Detector, (latencies, calls, failures): &(Vec<(u16, u32)>, u32, u32)) -> SmallVec<[Notice; 2]> {
-        detector.take(&Sample { calls: *calls, failures: *failures, rejections: 0, latencies, seconds: 1.0, teaches: true })
+        detector.take(&Sample { calls: *calls, failures: *failures, latencies, seconds: 1.0, teaches: true, ..Sample::default() })
     }
 
     fn after(seconds: u32) -> Detector {
@@ -448,7 +491,7 @@ mod tests {
     fn what_an_open_breaker_does_teaches_nothing() {
         let mut detector = after(1_200);
         for _ in 0..600 {
-            detector.take(&Sample { calls: 0, failures: 0, rejections: 50, latencies: &[], seconds: 1.0, teaches: false });
+            detector.take(&Sample { rejections: 50, seconds: 1.0, ..Sample::default() });
         }
         assert!(detector.is_open(Signal::Rejections));
         assert!(detector.rejections.usual() < 0.01);
@@ -462,7 +505,7 @@ mod tests {
             for (calls, failures, rejections, millis, teaches, seconds) in spells {
                 let (latencies, calls, failures) = second(calls, failures.min(calls), millis);
                 for _ in 0..seconds {
-                    let sample = Sample { calls, failures, rejections, latencies: &latencies, seconds: 1.0, teaches };
+                    let sample = Sample { calls, failures, rejections, latencies: &latencies, seconds: 1.0, teaches, ..Sample::default() };
                     for Notice { signal, step, reading } in detector.take(&sample) {
                         let is_open = &mut open[signal as usize];
                         prop_assert_eq!(*is_open, step != Step::Opened, "{:?} {:?}", signal, step);

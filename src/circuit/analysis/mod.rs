@@ -3,6 +3,9 @@
 pub mod anomaly;
 pub mod chart;
 pub mod clock_alignment;
+pub mod config;
 pub mod evidence;
+pub mod flapping;
 pub mod regularity;
 pub mod trend;
+pub mod zscore;

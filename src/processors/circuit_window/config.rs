@@ -276,7 +276,7 @@ pub(super) struct Choice {
 }
 
 /// What was written, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Checked {
     pub(super) circuit: CircuitMetricsConfig,
     pub(super) rules: Rules,

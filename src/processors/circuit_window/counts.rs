@@ -3,7 +3,7 @@ use opentelemetry::{
     metrics::{Counter, Gauge, Meter},
 };
 
-use crate::circuit::{collector::Applied, event::CircuitEvent, inspect::Inspection};
+use crate::circuit::{collector::Applied, event::CircuitEvent, finding::Finding, inspect::Inspection};
 
 /// Own metrics of one `circuit_window`.
 pub(super) struct Counts {
@@ -88,6 +88,11 @@ impl Counts {
     pub(super) fn event(&self, event: &CircuitEvent) {
         let attributes = [self.id.clone(), KeyValue::new("event", event.change.event_name()), KeyValue::new("source", event.source.name())];
         self.events.add(1, &attributes);
+    }
+
+    pub(super) fn finding(&self, finding: &Finding) {
+        let phase = KeyValue::new("phase", finding.what.phase().name());
+        self.events.add(1, &[self.id.clone(), KeyValue::new("event", finding.what.event_name()), phase]);
     }
 
     pub(super) fn events_dropped(&self, count: u64) {

@@ -9,25 +9,28 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use foldhash::quality::FixedState;
-use opentelemetry_proto::tonic::collector::{logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::{
     config::Checked,
     counts::Counts,
-    logs,
+    findings,
+    logs::{self, Record},
     metrics::{Page, Settings, is_whole_due},
     seen::Seen,
 };
 use crate::{
     circuit::{
+        analysis::config::AnalysisConfig,
         answers::Answers,
         circuit::Circuit,
         collector::CircuitBreakerMetricsCollector,
         config::CircuitMetricsConfig,
         enrich::Enrichment,
         event::CircuitEvent,
+        finding::Finding,
         inspect::{Inspection, ResourceRecord, inspect},
         key::CircuitKey,
         meeting::{Introduction, Meetings},
@@ -66,6 +69,13 @@ pub(super) struct Engine {
     ledger: Arc<Ledger>,
     charge: Mutex<Charge>,
     counts: Counts,
+}
+
+/// What was decided and found since it was asked last, each in order of time.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) events: Vec<CircuitEvent>,
+    pub(super) findings: Vec<Finding>,
 }
 
 /// Metrics for one request, and what they tell, to be noted once they are on their way.
@@ -126,11 +136,28 @@ impl Engine {
         }
     }
 
-    /// Goes over to other settings: windows begin anew where their shape changed, counters go on.
-    pub(super) fn reconfigure(&self, checked: Checked) {
+    /// Goes over to other settings: windows begin anew where their shape changed, counters go on. What is looked for in
+    /// them stays.
+    pub(super) fn reconfigure(&self, mut checked: Checked) {
+        checked.circuit.analysis = self.checked.load().circuit.analysis.clone();
+        self.change_to(checked);
+    }
+
+    /// Looks for this from now on.
+    pub(super) fn look_for(&self, analysis: AnalysisConfig) {
+        let checked = self.checked.load();
+        if checked.circuit.analysis != analysis {
+            let mut changed = Checked::clone(&checked);
+            changed.circuit.analysis = analysis;
+            self.change_to(changed);
+        }
+    }
+
+    fn change_to(&self, checked: Checked) {
         let (config, selection) = (Arc::new(checked.circuit.clone()), Arc::new(checked.selection.clone()));
+        let now = self.clock.now();
         for shard in self.shards.iter().chain([&self.overflow]) {
-            shard.lock().reconfigure(&config, &selection);
+            shard.lock().reconfigure(&config, &selection, now);
         }
         self.room.set_most(config.max_circuits);
         self.seen.set_lifetime(config.window_size() + REMEMBERED);
@@ -214,45 +241,51 @@ impl Engine {
         usize::try_from(hash % self.shards.len() as u64).unwrap_or_default()
     }
 
-    /// Closes buckets up to the watermarks; gives what breakers did, in order of time. Lets requests in between.
-    pub(super) fn advance(&self) -> Vec<CircuitEvent> {
+    /// Closes buckets up to the watermarks; gives what breakers did and what analyzers found. Lets requests in between.
+    pub(super) fn advance(&self) -> News {
         let now = self.clock.now();
-        let mut events = Vec::new();
+        let mut news = News::default();
         let (mut circuits, mut instances, mut lag, mut restless) = (0, 0, 0, 0);
         let mut bytes = self.seen.bytes() + self.meetings.lock().bytes() + self.answers.bytes();
         for shard in self.shards.iter().chain([&self.overflow]) {
             let mut round = Round::default();
-            while shard.lock().advance_some(&mut round, now, &mut events) {}
+            while shard.lock().advance_some(&mut round, now, &mut news.events) {}
             circuits += round.circuits;
             restless += round.restless;
             bytes += round.bytes;
             lag = lag.max(round.lag);
-            instances += shard.lock().instances();
+            let mut shard = shard.lock();
+            instances += shard.instances();
+            news.findings.extend(shard.take_findings());
         }
         self.charge.lock().set(bytes);
         self.restless.store(restless, Ordering::Relaxed);
         self.counts.held(circuits as u64, instances as u64, bytes as u64, lag as f64 / 1e9);
         self.counts.forgotten_early(self.seen.take_early());
-        self.sorted(events)
+        self.sorted(news)
     }
 
     /// Closes everything.
-    pub(super) fn finish(&self) -> Vec<CircuitEvent> {
+    pub(super) fn finish(&self) -> News {
         let now = self.clock.now();
-        let mut events = Vec::new();
+        let mut news = News::default();
         for shard in self.shards.iter().chain([&self.overflow]) {
-            shard.lock().finish(now, &mut events);
+            let mut shard = shard.lock();
+            shard.finish(now, &mut news.events);
+            news.findings.extend(shard.take_findings());
         }
-        self.sorted(events)
+        self.sorted(news)
     }
 
-    fn sorted(&self, mut events: Vec<CircuitEvent>) -> Vec<CircuitEvent> {
+    fn sorted(&self, News { mut events, mut findings }: News) -> News {
+        findings.sort_by(|left, right| left.at.cmp(&right.at).then_with(|| left.circuit.cmp(&right.circuit)));
+        findings.iter().for_each(|finding| self.counts.finding(finding));
         events.sort_by(|left, right| {
             left.at.cmp(&right.at).then_with(|| left.circuit.cmp(&right.circuit)).then_with(|| left.instance.cmp(&right.instance))
         });
         let told = events.iter().filter(|event| event.change != Change::InstanceGone);
         told.for_each(|event| self.counts.event(event));
-        events
+        News { events, findings }
     }
 
     /// What is there to tell of circuits whose number leaves this remainder, each for a request of bounded size.
@@ -355,9 +388,15 @@ impl Engine {
         Ok(Part::charged(bytes.into(), items, charge))
     }
 
-    /// Events as one request.
-    pub(super) fn logs(&self, events: &[CircuitEvent]) -> ExportLogsServiceRequest {
-        logs::request(events, self.clock.now())
+    /// Events and findings as log records, in order of time.
+    pub(super) fn records(&self, News { events, findings }: &News) -> Vec<Record> {
+        let now = self.clock.now();
+        let told = events.iter().filter(|event| event.change != Change::InstanceGone);
+        let events = told.map(|event| (Arc::clone(&event.circuit), logs::record(event, now)));
+        let findings = findings.iter().map(|finding| (Arc::clone(&finding.circuit), findings::record(finding, now)));
+        let mut records: Vec<Record> = events.chain(findings).collect();
+        records.sort_by_key(|(_, record)| record.time_unix_nano);
+        records
     }
 
     pub(super) const fn counts(&self) -> &Counts {

@@ -13,9 +13,13 @@ use opentelemetry_proto::tonic::{
     },
 };
 
-use super::attributes::{resource, scope, text};
+use super::{
+    attributes::{resource, scope, text},
+    findings,
+};
 use crate::circuit::{
     event::{CircuitEvent, IncidentId},
+    finding::Finding,
     key::{Caller, CircuitKey},
     state::{Change, Ids, Source, State},
 };
@@ -82,6 +86,16 @@ impl Incidents {
     }
 }
 
+impl Incidents {
+    /// Notes what analyzers found while an incident went on.
+    pub(super) fn note_finding(&mut self, finding: &Finding) {
+        if let Some(incident) = finding.incident.and_then(|id| self.going_on.get_mut(&id)) {
+            let attributes = findings::attributes(&finding.what);
+            incident.keep(Event { time_unix_nano: finding.at, name: finding.what.event_name().to_owned(), attributes, ..Event::default() });
+        }
+    }
+}
+
 impl Incident {
     fn new(trip: &CircuitEvent) -> Self {
         Self {
@@ -99,22 +113,22 @@ impl Incident {
 
     fn note(&mut self, event: &CircuitEvent) {
         self.last = self.last.max(event.at);
-        if self.events.len() >= EVENTS_MAX {
-            self.dropped_events += 1;
-        } else {
-            let mut attributes = vec![text("circuit_breaker.source", event.source.name())];
-            attributes.extend(event.change.state_after().map(|state| text("circuit_breaker.state", state.name())));
-            if !event.instance.is_empty() {
-                attributes.push(text("circuit_breaker.instance", &*event.instance));
-            }
-            self.events.push(Event { time_unix_nano: event.at, name: event.change.event_name().to_owned(), attributes, ..Event::default() });
+        let mut attributes = vec![text("circuit_breaker.source", event.source.name())];
+        attributes.extend(event.change.state_after().map(|state| text("circuit_breaker.state", state.name())));
+        if !event.instance.is_empty() {
+            attributes.push(text("circuit_breaker.instance", &*event.instance));
         }
+        self.keep(Event { time_unix_nano: event.at, name: event.change.event_name().to_owned(), attributes, ..Event::default() });
         if event.change == Change::Trip && event.ids != Ids::default() {
             // A text of a library stands on a call that was refused after the breaker had opened, unless it says that this
             // very call opened it; what a breaker reports stands on that one, too.
             let refused_later = event.source == Source::Rejected && event.at < event.decided;
             self.link(event.ids, if refused_later { "rejected" } else { "cause" });
         }
+    }
+
+    fn keep(&mut self, event: Event) {
+        if self.events.len() < EVENTS_MAX { self.events.push(event) } else { self.dropped_events += 1 }
     }
 
     fn link(&mut self, ids: Ids, kind: &str) {

@@ -1,4 +1,8 @@
-use std::{collections::BTreeMap, hash::BuildHasher};
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, Hash},
+    sync::Arc,
+};
 
 use foldhash::quality::FixedState;
 use opentelemetry_proto::tonic::{
@@ -10,15 +14,18 @@ use opentelemetry_proto::tonic::{
 use super::attributes::{float, number, resource, scope, text};
 use crate::circuit::{
     event::CircuitEvent,
-    key::{Caller, authority},
+    key::{Caller, CircuitKey, authority},
     state::Change,
 };
 
-/// Events as log records, one each.
-pub(super) fn request(events: &[CircuitEvent], now: u64) -> ExportLogsServiceRequest {
+/// A log record, and the circuit that it is about.
+pub(super) type Record = (Arc<CircuitKey>, LogRecord);
+
+/// Log records as one request.
+pub(super) fn request(records: &[Record]) -> ExportLogsServiceRequest {
     let mut callers: BTreeMap<&Caller, Vec<LogRecord>> = BTreeMap::new();
-    for event in events {
-        callers.entry(&event.circuit.caller).or_default().push(record(event, now));
+    for (circuit, record) in records {
+        callers.entry(&circuit.caller).or_default().push(record.clone());
     }
     let resource_logs = callers.into_iter().map(|(caller, log_records)| ResourceLogs {
         resource: Some(resource(caller)),
@@ -28,7 +35,8 @@ pub(super) fn request(events: &[CircuitEvent], now: u64) -> ExportLogsServiceReq
     ExportLogsServiceRequest { resource_logs: resource_logs.collect() }
 }
 
-fn record(event: &CircuitEvent, now: u64) -> LogRecord {
+/// What a breaker did, as a log record.
+pub(super) fn record(event: &CircuitEvent, now: u64) -> LogRecord {
     let severity = match event.change {
         Change::Trip | Change::RecoveryAttemptFailed => SeverityNumber::Warn,
         _ => SeverityNumber::Info,
@@ -57,12 +65,7 @@ fn attributes(event: &CircuitEvent) -> Vec<KeyValue> {
         text("log.record.uid", uid(event)),
     ];
     attributes.extend(event.change.state_after().map(|state| text("circuit_breaker.state", state.name())));
-    if !event.circuit.address.is_empty() {
-        let (_, host, port) = authority(event.circuit.address.as_bytes());
-        attributes.push(text("server.address", String::from_utf8_lossy(host)));
-        attributes.extend(port.map(|port| number("server.port", port.into())));
-    }
-    attributes.extend(event.circuit.callee().map(|callee| text("service.peer.name", callee)));
+    attributes.extend(callee(&event.circuit));
     if !event.instance.is_empty() {
         attributes.push(text("circuit_breaker.instance", &*event.instance));
     }
@@ -86,10 +89,26 @@ fn attributes(event: &CircuitEvent) -> Vec<KeyValue> {
     attributes
 }
 
+/// Who is called, as far as is known.
+pub(super) fn callee(circuit: &CircuitKey) -> Vec<KeyValue> {
+    let mut attributes = Vec::new();
+    if !circuit.address.is_empty() {
+        let (_, host, port) = authority(circuit.address.as_bytes());
+        attributes.push(text("server.address", String::from_utf8_lossy(host)));
+        attributes.extend(port.map(|port| number("server.port", port.into())));
+    }
+    attributes.extend(circuit.callee().map(|callee| text("service.peer.name", callee)));
+    attributes
+}
+
 /// The same for the same event, so that one sent again can be recognised.
 pub(super) fn uid(event: &CircuitEvent) -> String {
-    let what = (&*event.circuit, event.breaker.as_deref(), &*event.instance, event.at, event.change.event_name(), event.ids);
-    format!("{:016x}{:016x}", FixedState::with_seed(0).hash_one(what), FixedState::with_seed(1).hash_one(what))
+    derived((&*event.circuit, event.breaker.as_deref(), &*event.instance, event.at, event.change.event_name(), event.ids))
+}
+
+/// Of what tells a record from all others.
+pub(super) fn derived(what: impl Hash) -> String {
+    format!("{:016x}{:016x}", FixedState::with_seed(0).hash_one(&what), FixedState::with_seed(1).hash_one(&what))
 }
 
 /// One sentence for people.

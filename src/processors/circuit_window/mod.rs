@@ -6,6 +6,7 @@ mod counts;
 mod detection;
 mod engine;
 mod enrich;
+mod findings;
 mod incidents;
 mod logs;
 mod metrics;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::replay::{Decided, Replay, Replayed};
 use self::{config::Config, engine::Engine, ticker::Ticker};
 use crate::{
-    circuit::{detect::rule::Rule, inspect::Inspection},
+    circuit::{analysis::config::AnalysisConfig, detect::rule::Rule, inspect::Inspection},
     config::schema_of,
     otlp::Signal,
     pipeline::{
@@ -77,7 +78,11 @@ struct CircuitWindow {
     ticking: Mutex<(Option<Arc<Ticker>>, JoinSet<()>)>,
 }
 
-impl Connector for CircuitWindow {}
+impl Connector for CircuitWindow {
+    fn look_for(&self, analysis: AnalysisConfig) {
+        self.engine.look_for(analysis);
+    }
+}
 
 impl Processor for CircuitWindow {
     fn attach(&self, _: Signal, next: Arc<dyn Consumer>) -> Arc<dyn Consumer> {

@@ -5,9 +5,14 @@ use opentelemetry::metrics::Meter;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use serde_yaml::Value;
 
-use super::{config::Config, engine::Engine};
+use super::{
+    config::Config,
+    engine::{Engine, News},
+};
 use crate::{
-    circuit::{circuit::Circuit, config::CircuitMetricsConfig, event::CircuitEvent, state::Change},
+    circuit::{
+        analysis::config::AnalysisConfig, circuit::Circuit, config::CircuitMetricsConfig, event::CircuitEvent, finding::Finding, state::Change,
+    },
     clock::{Clock, Manual, Wall},
     net::Listeners,
     otlp::{Checked, Malformed, Signal, check},
@@ -22,6 +27,7 @@ pub struct Replay {
     horizon: u64,
     interval: u64,
     events: Vec<Decided>,
+    findings: Vec<Finding>,
     metrics: Vec<ExportMetricsServiceRequest>,
     wants_metrics: bool,
     /// Circuits that nobody called for long.
@@ -51,13 +57,15 @@ pub struct Replayed {
 }
 
 impl Replay {
-    /// From what a user wrote for the processor. Metrics are made only where somebody wants them.
+    /// From what a user wrote for the processor, and what analyzers look for. Metrics are made only where somebody wants
+    /// them.
     ///
     /// # Errors
     /// For people: what is wrong with it.
-    pub fn new(value: Value, meter: Meter, wants_metrics: bool) -> Result<Self, String> {
+    pub fn new(value: Value, analysis: AnalysisConfig, meter: Meter, wants_metrics: bool) -> Result<Self, String> {
         let config: Config = serde_yaml::from_value(value).map_err(|error| error.to_string())?;
-        let checked = config.check().map_err(|faults| faults.to_string())?;
+        let mut checked = config.check().map_err(|faults| faults.to_string())?;
+        checked.circuit.analysis = analysis;
         let clock = Arc::new(Manual::default());
         let setup = Setup {
             id: "circuit_window".to_owned(),
@@ -73,6 +81,7 @@ impl Replay {
             engine: Engine::new(checked, &setup, 1),
             clock,
             events: Vec::new(),
+            findings: Vec::new(),
             metrics: Vec::new(),
             wants_metrics,
             ended: Vec::new(),
@@ -92,8 +101,8 @@ impl Replay {
         let late = self.engine.apply(&bytes, &inspection);
         let second = self.clock.now() / SECOND;
         if second > before {
-            let events = self.engine.advance();
-            self.note(events);
+            let news = self.engine.advance();
+            self.note(news);
             for second in seconds_since(before, second, self.interval) {
                 self.report(self.interval, second % self.interval);
             }
@@ -101,17 +110,19 @@ impl Replay {
         Ok(Replayed { spans: (items + rejected) as u64, invalid_ids: rejected as u64, late, future: inspection.future })
     }
 
-    /// Closes everything, and says what was decided, in order of time.
-    pub fn finish(&mut self) -> Vec<Decided> {
-        let events = self.engine.finish();
-        self.note(events);
+    /// Closes everything, and says what was decided and what was found, each in order of time.
+    pub fn finish(&mut self) -> (Vec<Decided>, Vec<Finding>) {
+        let news = self.engine.finish();
+        self.note(news);
         self.report(1, 0);
         let mut events = std::mem::take(&mut self.events);
         events.sort_by(|left, right| {
             let key = |decided: &Decided| (decided.event.at, Arc::clone(&decided.event.circuit), Arc::clone(&decided.event.instance));
             key(left).cmp(&key(right))
         });
-        events
+        let mut findings = std::mem::take(&mut self.findings);
+        findings.sort_by(|left, right| left.at.cmp(&right.at).then_with(|| left.circuit.cmp(&right.circuit)));
+        (events, findings)
     }
 
     /// Metrics that were made since this was asked last.
@@ -130,9 +141,10 @@ impl Replay {
         self.engine.settings()
     }
 
-    fn note(&mut self, events: Vec<CircuitEvent>) {
+    fn note(&mut self, news: News) {
         let at = self.clock.now();
-        let told = events.into_iter().filter(|event| event.change != Change::InstanceGone);
+        self.findings.extend(news.findings);
+        let told = news.events.into_iter().filter(|event| event.change != Change::InstanceGone);
         self.events.extend(told.map(|event| Decided { at, event }));
     }
 

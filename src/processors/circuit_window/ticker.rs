@@ -11,12 +11,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    engine::{Engine, Report},
+    engine::{Engine, News, Report},
     incidents::{self, Incidents},
+    logs::{self, Record},
     replay::seconds_since,
 };
 use crate::{
-    circuit::{event::CircuitEvent, key::CircuitKey, state::Change},
+    circuit::key::CircuitKey,
     otlp::Signal,
     pipeline::{Outlet, Outlets, OverLimit, Part, Payload},
 };
@@ -43,7 +44,7 @@ pub(super) struct Ticker {
     engine: Arc<Engine>,
     outlets: Outlets,
     /// Told to nobody yet.
-    waiting: Mutex<Vec<CircuitEvent>>,
+    waiting: Mutex<Vec<Record>>,
     incidents: Mutex<Incidents>,
     /// Spans of incidents that were told to nobody yet.
     waiting_spans: Mutex<Vec<(Arc<CircuitKey>, Span)>>,
@@ -99,18 +100,18 @@ impl Ticker {
     }
 
     /// Keeps events until they are told, and the spans of incidents that they complete.
-    fn keep(&self, events: Vec<CircuitEvent>) {
+    fn keep(&self, news: News) {
         let mut dropped = 0;
         if self.outlets.traces.is_connected() {
             let mut incidents = self.incidents.lock();
-            let spans = events.iter().flat_map(|event| incidents.follow(event)).collect();
+            news.findings.iter().for_each(|finding| incidents.note_finding(finding));
+            let spans = news.events.iter().flat_map(|event| incidents.follow(event)).collect();
             dropped += keep_some(&mut self.waiting_spans.lock(), spans);
         } else {
             self.incidents.lock().clear();
         }
         if self.outlets.logs.is_connected() {
-            let events = events.into_iter().filter(|event| event.change != Change::InstanceGone).collect();
-            dropped += keep_some(&mut self.waiting.lock(), events);
+            dropped += keep_some(&mut self.waiting.lock(), self.engine.records(&news));
         }
         if dropped > 0 {
             self.engine.counts().events_dropped(dropped as u64);
@@ -157,7 +158,7 @@ impl Ticker {
 
     /// Sends the events that wait, in order, and the spans of incidents. `false` if some still wait.
     async fn tell(&self) -> bool {
-        let logs = |events: &[CircuitEvent]| self.engine.charged(self.engine.logs(events).encode_to_vec(), events.len());
+        let logs = |records: &[Record]| self.engine.charged(logs::request(records).encode_to_vec(), records.len());
         let spans = |spans: &[(Arc<CircuitKey>, Span)]| self.engine.charged(incidents::request(spans).encode_to_vec(), spans.len());
         self.tell_all(&self.waiting, EVENTS_A_REQUEST, Signal::Logs, &self.outlets.logs, logs).await
             & self.tell_all(&self.waiting_spans, INCIDENTS_A_REQUEST, Signal::Traces, &self.outlets.traces, spans).await

@@ -18,7 +18,7 @@ use super::{
 use crate::circuit::{circuit::Circuit, config::CircuitMetricsConfig, key::Caller, sent::Sent};
 
 /// Every metric that goes out: name, unit, what it is.
-const METRICS: [(&str, &str, &str); 15] = [
+const METRICS: [(&str, &str, &str); 21] = [
     ("circuit_breaker.requests", "{request}", "Calls through the circuit, by outcome."),
     ("circuit_breaker.duration", "s", "Latency of calls that were sent."),
     ("circuit_breaker.trips", "{trip}", "Changes from closed to open."),
@@ -34,6 +34,12 @@ const METRICS: [(&str, &str, &str); 15] = [
     ("circuit_breaker.window.error_ratio", "1", "Share of the sent calls in the window that failed."),
     ("circuit_breaker.window.rejection_ratio", "1", "Share of the calls in the window that were refused."),
     ("circuit_breaker.window.duration", "s", "Latency percentiles of the window."),
+    ("circuit_breaker.anomaly.score", "1", "Of a signal that is unusual: how far off, in standard deviations."),
+    ("circuit_breaker.anomalies", "{anomaly}", "How often a signal became unusual."),
+    ("circuit_breaker.pattern.period", "s", "From one trip to the next, where trips follow a pattern."),
+    ("circuit_breaker.pattern.jitter", "s", "Standard deviation of that period."),
+    ("circuit_breaker.pattern.next_trip", "s", "When the next trip is expected, in Unix time."),
+    ("circuit_breaker.trend", "1/min", "Of a signal that rises or falls: by what share of its level."),
 ];
 
 /// The names of all metrics.

@@ -14,8 +14,10 @@ use super::{
     point::{Drawn, exemplar_of, seconds},
 };
 use crate::circuit::{
+    analysis::anomaly::Signal,
     bucket::Outcome,
     circuit::{Circuit, Exemplar as Slowest},
+    finding::PatternKind,
     key::CircuitKey,
     sent::Sent,
     state::{Source, State},
@@ -73,6 +75,11 @@ struct Latencies<'a> {
     exemplar: Option<Slowest>,
 }
 
+/// Attributes that tell signals apart.
+fn of_signal(signal: Signal) -> [KeyValue; 2] {
+    [text("circuit_breaker.signal", signal.name()), text("circuit_breaker.direction", signal.direction())]
+}
+
 /// Flag of the last point of a series.
 pub(super) const ENDED: u32 = DataPointFlags::NoRecordedValueMask as u32;
 
@@ -92,6 +99,8 @@ impl<'a, 'b> Series<'a, 'b> {
             self.breaker();
             self.instances();
             self.window();
+            self.anomalies();
+            self.findings();
         }
         self.sent
     }
@@ -126,7 +135,7 @@ impl<'a, 'b> Series<'a, 'b> {
             attributes: self.base.clone(),
             histogram: &totals.success_duration,
             told: sent.durations.first().copied().unwrap_or_default(),
-            previous: sent.histograms.as_deref().map(|[durations, ..]| durations),
+            previous: sent.histograms().map(|[durations, ..]| durations),
             exemplar: self.circuit.exemplars().success,
         });
         self.note_histograms();
@@ -185,7 +194,7 @@ impl<'a, 'b> Series<'a, 'b> {
 
     fn durations(&mut self) {
         let (totals, exemplars, sent) = (self.circuit.totals(), self.circuit.exemplars(), &self.circuit.sent);
-        let previous = |at: usize| sent.histograms.as_deref().and_then(|sent| sent.get(at));
+        let previous = |at: usize| sent.histograms().and_then(|sent| sent.get(at));
         let outcome = |outcome: Outcome| self.with([text("circuit_breaker.outcome", outcome.name())]);
         let [told_successes, told_failures] = sent.durations;
         let successes = Latencies {
@@ -226,7 +235,7 @@ impl<'a, 'b> Series<'a, 'b> {
         self.sent.incidents = count(incidents);
         if self.page.settings.circuit.delta {
             let of = |histogram: Option<&totals::Histogram>| histogram.cloned().unwrap_or_default();
-            self.sent.histograms = Some(Box::new([totals.success_duration.clone(), of(failed), of(incidents)]));
+            self.sent.rarely().histograms = Some([totals.success_duration.clone(), of(failed), of(incidents)]);
         }
     }
 
@@ -325,10 +334,10 @@ impl<'a, 'b> Series<'a, 'b> {
         let outcomes = [(Outcome::Success, total.successes), (Outcome::Failure, total.failures), (Outcome::Rejected, total.rejections)];
         let counts = outcomes.map(|(outcome, count)| {
             let attribute = text("circuit_breaker.outcome", outcome.name());
-            Gauged { name: "circuit_breaker.window.requests", attribute: Some(attribute), value: Some(count as f64), was: true }
+            Gauged { name: "circuit_breaker.window.requests", attributes: vec![attribute], value: Some(count as f64), was: true }
         });
         let [had_requests, had_calls] = [1, 2].map(|bit| self.circuit.sent.gauges & bit != 0);
-        let plain = |name: &'static str, value: Option<f64>, was: bool| Gauged { name, attribute: None, value, was };
+        let plain = |name: &'static str, value: Option<f64>, was: bool| Gauged { name, attributes: Vec::new(), value, was };
         let concurrency = window.concurrency(config.bucket_size(), config.buckets());
         let mut gauges = Vec::from(counts);
         gauges.extend([
@@ -339,7 +348,7 @@ impl<'a, 'b> Series<'a, 'b> {
         let mut latencies = total.latencies.percentiles(config.percentiles()).into_iter();
         gauges.extend(config.percentiles().iter().map(|percent| {
             let attribute = text("circuit_breaker.percentile", percent.to_string());
-            Gauged { name: "circuit_breaker.window.duration", attribute: Some(attribute), value: latencies.next(), was: had_calls }
+            Gauged { name: "circuit_breaker.window.duration", attributes: vec![attribute], value: latencies.next(), was: had_calls }
         }));
         let values: Vec<Option<u64>> = gauges.iter().map(|gauge| gauge.value.map(f64::to_bits)).collect();
         self.sent.gauges = FixedState::with_seed(0).hash_one(values) << 2 | u64::from(requests > 0) | u64::from(calls > 0) << 1;
@@ -348,15 +357,86 @@ impl<'a, 'b> Series<'a, 'b> {
         }
     }
 
+    fn anomalies(&mut self) {
+        let before = self.circuit.sent.rarely.as_ref().map(|rarely| rarely.anomalies).unwrap_or_default();
+        for ((at, signal), (now, since)) in Signal::ALL.into_iter().enumerate().zip(self.circuit.anomaly_counts()) {
+            let told = before.get(at).copied().filter(|count| *count > 0);
+            if now == 0 && told.is_none() {
+                continue;
+            }
+            let attributes = of_signal(signal);
+            self.counter("circuit_breaker.anomalies", &attributes, Count { before: told.map(u64::from), now: now.into(), since }, None);
+            self.sent.rarely().anomalies.get_mut(at).into_iter().for_each(|count| *count = now);
+        }
+    }
+
+    /// What analyzers found, as long as it holds.
+    fn findings(&mut self) {
+        let circuit = self.circuit;
+        let before = circuit.sent.rarely.as_ref().map_or((0, 0), |rarely| (rarely.findings, rarely.gauges));
+        let mut gauges = Vec::new();
+        let mut holds = 0_u32;
+        let mut bit = 1_u32;
+        for signal in Signal::ALL {
+            let found = circuit.anomalies().find(|anomaly| anomaly.signal == signal);
+            let was = before.0 & bit != 0;
+            if was || found.is_some() {
+                let value = found.map(|anomaly| anomaly.score);
+                gauges.push(Gauged { name: "circuit_breaker.anomaly.score", attributes: of_signal(signal).to_vec(), value, was });
+                holds |= if found.is_some() { bit } else { 0 };
+            }
+            bit <<= 1;
+        }
+        for kind in PatternKind::ALL {
+            let found = circuit.patterns().find(|pattern| pattern.kind == kind);
+            let values = [
+                ("circuit_breaker.pattern.period", found.map(|pattern| pattern.period)),
+                ("circuit_breaker.pattern.jitter", found.and_then(|pattern| pattern.jitter)),
+                ("circuit_breaker.pattern.next_trip", found.and_then(|pattern| pattern.next).map(|next| next as f64 / 1e9)),
+            ];
+            for (name, value) in values {
+                let was = before.0 & bit != 0;
+                if was || value.is_some() {
+                    gauges.push(Gauged { name, attributes: vec![text("circuit_breaker.pattern", kind.name())], value, was });
+                    holds |= if value.is_some() { bit } else { 0 };
+                }
+                bit <<= 1;
+            }
+        }
+        for signal in Signal::ALL {
+            let found = circuit.trends().find(|trend| trend.signal == signal).and_then(|trend| trend.relative);
+            let was = before.0 & bit != 0;
+            if was || found.is_some() {
+                gauges.push(Gauged {
+                    name: "circuit_breaker.trend",
+                    attributes: vec![text("circuit_breaker.signal", signal.name())],
+                    value: found,
+                    was,
+                });
+                holds |= if found.is_some() { bit } else { 0 };
+            }
+            bit <<= 1;
+        }
+        if gauges.is_empty() {
+            return;
+        }
+        let values: Vec<Option<u64>> = gauges.iter().map(|gauge| gauge.value.map(f64::to_bits)).collect();
+        let now = (holds, FixedState::with_seed(0).hash_one(values));
+        (self.sent.rarely().findings, self.sent.rarely().gauges) = now;
+        if now != before || self.extent != Extent::Changed {
+            gauges.into_iter().for_each(|gauge| self.gauge(gauge));
+        }
+    }
+
     /// A gauge; one without a value ends its series, if there was one.
     fn gauge(&mut self, gauge: Gauged) {
-        let Gauged { name, attribute, value, was } = gauge;
+        let Gauged { name, attributes, value, was } = gauge;
         let value = value.filter(|_| self.extent != Extent::End);
         if value.is_none() && !was {
             return;
         }
         let point = NumberDataPoint {
-            attributes: self.with(attribute),
+            attributes: self.with(attributes),
             time_unix_nano: self.page.now,
             flags: if value.is_none() { ENDED } else { 0 },
             value: value.map(number_data_point::Value::AsDouble),
@@ -366,10 +446,10 @@ impl<'a, 'b> Series<'a, 'b> {
     }
 }
 
-/// A gauge of the window.
+/// A gauge.
 struct Gauged {
     name: &'static str,
-    attribute: Option<KeyValue>,
+    attributes: Vec<KeyValue>,
     value: Option<f64>,
     /// Whether it had a value when it was told last.
     was: bool,

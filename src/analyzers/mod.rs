@@ -1,0 +1,5 @@
+//! What looks at windows: each says what is to be looked for, and the `circuit_window` that owns the windows looks.
+
+pub mod anomaly;
+pub mod pattern;
+pub mod trend;

@@ -1,0 +1,142 @@
+//! The checked settings of what is looked for.
+
+/// What is looked for in closed buckets and in trips; nothing by whom there is no analyzer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AnalysisConfig {
+    /// Signals that are unusual.
+    pub anomaly: Option<AnomalyConfig>,
+    /// Patterns of trips.
+    pub pattern: Option<PatternConfig>,
+    /// Signals that rise or fall.
+    pub trend: Option<TrendConfig>,
+}
+
+/// How unusual signals are looked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AnomalyConfig {
+    threshold: f64,
+    /// By which method.
+    pub method: Method,
+}
+
+/// How a signal is held against what is usual.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// Charts of evidence over baselines that learn while nothing is unusual.
+    #[default]
+    Evidence,
+    /// Value against mean and standard deviation of the window before it.
+    ZScore,
+}
+
+/// How patterns are looked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PatternConfig {
+    /// How readily.
+    pub sensitivity: Sensitivity,
+}
+
+/// How readily a pattern is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sensitivity {
+    /// Only what chance shows in at most one look of five hundred.
+    Low,
+    /// What chance shows in at most one look of a hundred, as possible.
+    #[default]
+    Normal,
+}
+
+/// How trends are looked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrendConfig {
+    window: u64,
+    /// Mean latency that must not be reached, in seconds.
+    pub duration_limit: Option<f64>,
+    /// Share of failures that must not be reached.
+    pub error_ratio_limit: Option<f64>,
+    /// Calls a second that must not be reached.
+    pub request_rate_limit: Option<f64>,
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+impl Default for AnomalyConfig {
+    fn default() -> Self {
+        Self { threshold: 2.0, method: Method::default() }
+    }
+}
+
+impl AnomalyConfig {
+    /// With a threshold in standard deviations: 1 to 6. `None` if it is another.
+    pub fn new(threshold: f64, method: Method) -> Option<Self> {
+        (1.0..=6.0).contains(&threshold).then_some(Self { threshold, method })
+    }
+
+    /// Standard deviations of one bucket: the smallest lasting shift worth finding; with [`Method::ZScore`] from which on
+    /// a value is unusual.
+    pub const fn threshold(&self) -> f64 {
+        self.threshold
+    }
+}
+
+impl Default for TrendConfig {
+    fn default() -> Self {
+        Self { window: 300 * SECOND, duration_limit: None, error_ratio_limit: None, request_rate_limit: None }
+    }
+}
+
+impl TrendConfig {
+    /// With a window of so many nanoseconds: one minute to one hour. `None` if it is another.
+    pub fn new(window: u64) -> Option<Self> {
+        (60 * SECOND..=3_600 * SECOND).contains(&window).then_some(Self { window, ..Self::default() })
+    }
+
+    /// With limits: of mean latency in seconds, of the share of failures, and of calls a second.
+    pub const fn with_limits(self, duration_limit: Option<f64>, error_ratio_limit: Option<f64>, request_rate_limit: Option<f64>) -> Self {
+        Self { duration_limit, error_ratio_limit, request_rate_limit, ..self }
+    }
+
+    /// The time that trends are looked for in, in nanoseconds.
+    pub const fn window(&self) -> u64 {
+        self.window
+    }
+}
+
+impl AnalysisConfig {
+    /// Looks for what another looks for, too; `false` where both look for the same thing.
+    pub fn join(&mut self, other: &Self) -> bool {
+        let clash = self.anomaly.is_some() && other.anomaly.is_some()
+            || self.pattern.is_some() && other.pattern.is_some()
+            || self.trend.is_some() && other.trend.is_some();
+        self.anomaly = self.anomaly.or(other.anomaly);
+        self.pattern = self.pattern.or(other.pattern);
+        self.trend = self.trend.or(other.trend);
+        !clash
+    }
+
+    /// Whether closed buckets are looked at.
+    pub const fn looks_at_buckets(&self) -> bool {
+        self.anomaly.is_some() || self.trend.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mission_s_defaults_hold() {
+        assert_eq!(AnomalyConfig::default().threshold(), 2.0);
+        assert_eq!(TrendConfig::default().window() / SECOND, 300);
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused() {
+        for threshold in [0.9, 6.1, f64::NAN, f64::INFINITY, -2.0] {
+            assert_eq!(AnomalyConfig::new(threshold, Method::Evidence), None);
+        }
+        assert_eq!(TrendConfig::new(59 * SECOND), None);
+        assert_eq!(TrendConfig::new(3_601 * SECOND), None);
+        assert!(TrendConfig::new(60 * SECOND).is_some() && AnomalyConfig::new(1.0, Method::ZScore).is_some());
+    }
+}

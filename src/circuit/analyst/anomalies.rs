@@ -1,0 +1,215 @@
+use smallvec::SmallVec;
+
+use crate::circuit::{
+    analysis::{
+        anomaly::{Detector, Notice, Reading, Sample, Signal},
+        chart::Step,
+        config::{AnomalyConfig, Method},
+        zscore::ZScore,
+    },
+    finding::{Anomaly, Phase, What},
+};
+
+/// What opens again within so many nanoseconds goes on.
+const SAME: u64 = 60_000_000_000;
+
+/// No score is told as more: further off is just as sure.
+const SCORE_MAX: f64 = 1_000.0;
+
+/// What is unusual in the calls of one circuit.
+#[derive(Clone, Debug)]
+pub(super) struct Anomalies {
+    watch: Watch,
+    spells: [Option<Spell>; Signal::ALL.len()],
+}
+
+#[derive(Clone, Debug)]
+enum Watch {
+    Evidence(Box<Detector>),
+    ZScore(Box<Windows>),
+}
+
+/// The time that a signal is unusual.
+#[derive(Clone, Copy, Debug)]
+struct Spell {
+    anomaly: Anomaly,
+    /// When it seemed to be over.
+    ended: Option<u64>,
+}
+
+impl Anomalies {
+    pub(super) fn new(config: &AnomalyConfig) -> Self {
+        let watch = match config.method {
+            Method::Evidence => Watch::Evidence(Box::new(Detector::new(config.threshold()))),
+            Method::ZScore => Watch::ZScore(Box::new(Windows { threshold: config.threshold(), ..Windows::default() })),
+        };
+        Self { watch, spells: [None; Signal::ALL.len()] }
+    }
+
+    /// Takes in a bucket that ended then, in Unix nanoseconds, where a window holds so many.
+    pub(super) fn take(&mut self, end: u64, sample: &Sample<'_>, buckets: usize, found: &mut Vec<(u64, What)>) {
+        let notices = match &mut self.watch {
+            Watch::Evidence(detector) => detector.take(sample),
+            Watch::ZScore(windows) => windows.take(sample, buckets),
+        };
+        for Notice { signal, step, reading } in notices {
+            if let Some(spell) = self.spells.get_mut(signal as usize) {
+                follow(spell, signal, step, reading, end, found);
+            }
+        }
+    }
+
+    /// In how many empty buckets silence would be unusual, if it may ever be.
+    pub(super) fn silence_in(&self) -> Option<u64> {
+        match &self.watch {
+            Watch::Evidence(detector) => detector.silence_in(),
+            Watch::ZScore(_) => None,
+        }
+    }
+
+    /// Tells of what ended, and did not begin again until now.
+    pub(super) fn pass(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
+        for spell in &mut self.spells {
+            if let Some(Spell { anomaly, ended: Some(ended) }) = *spell
+                && ended.saturating_add(SAME) <= now
+            {
+                found.push((ended, What::Anomaly(Phase::End, anomaly)));
+                *spell = None;
+            }
+        }
+    }
+
+    /// When there will be something to tell that needs no bucket.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.spells.iter().flatten().filter_map(|spell| spell.ended).min().map(|ended| ended.saturating_add(SAME))
+    }
+
+    /// Ends everything: nobody looks any more.
+    pub(super) fn end(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
+        for Spell { anomaly, ended } in self.spells.iter_mut().filter_map(Option::take) {
+            found.push((ended.unwrap_or(now), What::Anomaly(Phase::End, anomaly)));
+        }
+    }
+
+    /// What is unusual now.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Anomaly> {
+        self.spells.iter().flatten().map(|spell| &spell.anomaly)
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        match &self.watch {
+            Watch::Evidence(detector) => size_of::<Detector>() + detector.heap_bytes(),
+            Watch::ZScore(windows) => size_of::<Windows>() + windows.all.iter().map(ZScore::heap_bytes).sum::<usize>(),
+        }
+    }
+}
+
+fn follow(spell: &mut Option<Spell>, signal: Signal, step: Step, reading: Option<Reading>, end: u64, found: &mut Vec<(u64, What)>) {
+    let reading = reading.map(|reading| Reading { score: reading.score.min(SCORE_MAX), ..reading });
+    match (step, spell) {
+        (Step::Quiet, _) | (Step::GoesOn | Step::Closed, None) => {}
+        (Step::Opened, Some(spell)) => spell.ended = None,
+        (Step::Opened, spell @ None) => {
+            let Reading { score, expected, seen } = reading.unwrap_or(Reading { score: 0.0, expected: 0.0, seen: 0.0 });
+            let anomaly = Anomaly { signal, begin: end, score, expected, seen, peak: end };
+            found.push((end, What::Anomaly(Phase::Begin, anomaly)));
+            *spell = Some(Spell { anomaly, ended: None });
+        }
+        (Step::GoesOn, Some(Spell { anomaly, .. })) => {
+            if let Some(Reading { score, seen, .. }) = reading.filter(|reading| reading.score > anomaly.score) {
+                (anomaly.score, anomaly.seen, anomaly.peak) = (score, seen, end);
+            }
+        }
+        (Step::Closed, Some(spell)) => spell.ended = Some(end),
+    }
+}
+
+/// The values of a window, by what is held against it.
+#[derive(Clone, Debug, Default)]
+struct Windows {
+    threshold: f64,
+    /// Mean latency, 95th percentile, share of failures and of refused calls, calls a second.
+    all: [ZScore; 5],
+    open: [bool; Signal::ALL.len()],
+}
+
+impl Windows {
+    fn take(&mut self, sample: &Sample<'_>, buckets: usize) -> SmallVec<[Notice; 2]> {
+        let (calls, requests) = (f64::from(sample.calls), f64::from(sample.calls) + f64::from(sample.rejections));
+        let share = |hits: u32, all: f64| (all > 0.0).then(|| f64::from(hits) / all);
+        let values = [
+            (calls > 0.0).then(|| sample.duration_sum / calls),
+            sample.percentile(95.0),
+            share(sample.failures, calls),
+            share(sample.rejections, requests),
+            Some(requests / sample.seconds),
+        ];
+        let mut standings = [None; 5];
+        for ((window, value), standing) in self.all.iter_mut().zip(values).zip(&mut standings) {
+            *standing = value.and_then(|value| Some((window.take(value, buckets)?, value)));
+        }
+        let [duration, tail, errors, rejections, rate] = standings;
+        let mut notices = SmallVec::new();
+        for ((signal, standing), open) in Signal::ALL.into_iter().zip([duration, tail, errors, rejections, rate, rate]).zip(&mut self.open) {
+            let Some((standing, seen)) = standing else { continue };
+            let score = if signal == Signal::RateDown { -standing.score } else { standing.score };
+            let is_open = score > self.threshold;
+            let step = match (std::mem::replace(open, is_open), is_open) {
+                (false, false) => continue,
+                (false, true) => Step::Opened,
+                (true, true) => Step::GoesOn,
+                (true, false) => Step::Closed,
+            };
+            notices.push(Notice { signal, step, reading: Some(Reading { score: score.max(0.0), expected: standing.mean, seen }) });
+        }
+        notices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn sample(calls: u32, failures: u32) -> Sample<'static> {
+        Sample { calls, failures, seconds: 1.0, teaches: true, ..Sample::default() }
+    }
+
+    /// Begin and end of what is found in these seconds, each of so many calls and failures.
+    fn found(config: &AnomalyConfig, seconds: impl Iterator<Item = (u32, u32)>) -> Vec<(u64, Phase, Signal)> {
+        let (mut anomalies, mut found, mut now) = (Anomalies::new(config), Vec::new(), 0);
+        for (calls, failures) in seconds {
+            now += SECOND;
+            anomalies.take(now, &sample(calls, failures), 60, &mut found);
+            anomalies.pass(now, &mut found);
+        }
+        anomalies.end(now, &mut found);
+        assert!(anomalies.open().next().is_none() && anomalies.deadline().is_none());
+        found
+            .into_iter()
+            .map(|(at, what)| match what {
+                What::Anomaly(phase, anomaly) => (at / SECOND, phase, anomaly.signal),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_anomaly_has_a_beginning_and_an_end_and_what_comes_back_goes_on() {
+        let second = |at: u64| (50, if (1_000..1_030).contains(&at) || (1_060..1_070).contains(&at) { 20 } else { 0 });
+        let found = found(&AnomalyConfig::default(), (0..1_400).map(second));
+        let [(begin, Phase::Begin, Signal::Errors), (end, Phase::End, Signal::Errors)] = found[..] else { panic!("{found:?}") };
+        assert!((1_001..1_005).contains(&begin) && (1_070..1_090).contains(&end), "{begin} to {end}");
+    }
+
+    #[test]
+    fn a_z_score_is_what_an_operator_computes() {
+        let config = AnomalyConfig::new(3.0, Method::ZScore).unwrap();
+        // 48 to 52 calls a second, then 80 for five seconds.
+        let calls = |at: u32| if (100..105).contains(&at) { 80 } else { 48 + at % 5 };
+        let found = found(&config, (0..300).map(|at| (calls(at), 0)));
+        let [(101, Phase::Begin, Signal::RateUp), (end, Phase::End, Signal::RateUp)] = found[..] else { panic!("{found:?}") };
+        assert!((103..=106).contains(&end), "what is unusual is in the window soon: {end}");
+    }
+}

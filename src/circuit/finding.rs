@@ -1,0 +1,179 @@
+//! What analyzers say.
+
+use std::sync::Arc;
+
+use super::{analysis::anomaly::Signal, event::IncidentId, key::CircuitKey};
+
+/// Something that an analyzer found out about a circuit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// Since when it holds, or no longer does: the end of the bucket or the trip that showed it, in Unix nanoseconds.
+    pub at: u64,
+    /// The circuit.
+    pub circuit: Arc<CircuitKey>,
+    /// The incident that went on when it was found.
+    pub incident: Option<IncidentId>,
+    /// What.
+    pub what: What,
+}
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum What {
+    /// A signal is unusual.
+    Anomaly(Phase, Anomaly),
+    /// Trips follow a pattern.
+    Pattern(Phase, Pattern),
+    /// A signal rises or falls.
+    Trend(Phase, Trend),
+}
+
+/// Whether something begins to hold or no longer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It holds from now on.
+    Begin,
+    /// It holds, and something of it is another than it was: told of patterns only.
+    Change,
+    /// It no longer does.
+    End,
+}
+
+/// A signal that is unusual, from its beginning to its end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Anomaly {
+    /// Which.
+    pub signal: Signal,
+    /// Since when, in Unix nanoseconds.
+    pub begin: u64,
+    /// Standard deviations of one bucket that it lay off the baseline when it was told; at its end, at the most.
+    pub score: f64,
+    /// What is usual. Latencies: the share of calls beyond a quantile of the baseline; errors and rejections: a share; rates:
+    /// calls a second. With `zscore`: seconds, a share, calls a second.
+    pub expected: f64,
+    /// What was seen when it was told; at its end, what was seen at the peak.
+    pub seen: f64,
+    /// When it lay furthest off, in Unix nanoseconds.
+    pub peak: u64,
+}
+
+/// A pattern of trips.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pattern {
+    /// Which.
+    pub kind: PatternKind,
+    /// How sure it is.
+    pub certainty: Certainty,
+    /// Incidents that it was found in.
+    pub count: u32,
+    /// Seconds from one to the next: of the comb or the clock that fits best, or their mean.
+    pub period: f64,
+    /// Standard deviation of the period, in seconds; `None` where it is not known.
+    pub jitter: Option<f64>,
+    /// At most how likely chance alone would show as much; `None` where that is not what it is judged by.
+    pub p_value: Option<f64>,
+    /// When the next trip is expected, in Unix nanoseconds; `None` where nothing can be said.
+    pub next: Option<u64>,
+    /// By the clock: when in a period, in seconds.
+    pub phase: Option<f64>,
+}
+
+/// Kinds of patterns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PatternKind {
+    /// At even intervals.
+    Regular,
+    /// At a time by the clock, as each hour at twenty past.
+    Aligned,
+    /// Many in a short time.
+    Burst,
+    /// Open and closed in turn, too often.
+    Flapping,
+}
+
+/// How sure a pattern is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Certainty {
+    /// By chance in one look of a hundred.
+    Possible,
+    /// By chance in one look of five hundred, or less often.
+    Certain,
+}
+
+/// A signal that rises or falls.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Trend {
+    /// Which.
+    pub signal: Signal,
+    /// Change a minute, in seconds, shares, or calls a second.
+    pub slope: f64,
+    /// Change a minute as a share of the level; `None` where the level is 0.
+    pub relative: Option<f64>,
+    /// Standard deviations that the ranks lie away from no trend.
+    pub score: f64,
+    /// Where it stands now, in seconds, a share, or calls a second.
+    pub level: f64,
+    /// Seconds until it reaches its limit if it goes on like this; `None` without a limit, or not within twenty minutes.
+    pub to_limit: Option<f64>,
+}
+
+impl Phase {
+    /// `circuit_breaker.anomaly.phase` and its likes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Begin => "begin",
+            Self::Change => "change",
+            Self::End => "end",
+        }
+    }
+}
+
+impl PatternKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Regular, Self::Aligned, Self::Burst, Self::Flapping];
+
+    /// `circuit_breaker.pattern`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Regular => "regular",
+            Self::Aligned => "aligned",
+            Self::Burst => "burst",
+            Self::Flapping => "flapping",
+        }
+    }
+}
+
+impl Certainty {
+    /// `circuit_breaker.pattern.certainty`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Possible => "possible",
+            Self::Certain => "certain",
+        }
+    }
+}
+
+impl Trend {
+    /// `circuit_breaker.direction`.
+    pub const fn direction(&self) -> &'static str {
+        if self.slope < 0.0 { "down" } else { "up" }
+    }
+}
+
+impl What {
+    /// The name of its event.
+    pub const fn event_name(&self) -> &'static str {
+        match self {
+            Self::Anomaly(..) => "circuit_breaker.anomaly",
+            Self::Pattern(..) => "circuit_breaker.pattern",
+            Self::Trend(..) => "circuit_breaker.trend",
+        }
+    }
+
+    /// Whether it begins, changes or ends.
+    pub const fn phase(&self) -> Phase {
+        match self {
+            Self::Anomaly(phase, _) | Self::Pattern(phase, _) | Self::Trend(phase, _) => *phase,
+        }
+    }
+}

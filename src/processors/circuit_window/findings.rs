@@ -1,0 +1,161 @@
+use opentelemetry_proto::tonic::{
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    logs::v1::{LogRecord, SeverityNumber},
+};
+
+use super::{
+    attributes::{float, number, text},
+    logs::{callee, derived},
+};
+use crate::circuit::{
+    analysis::anomaly::Signal,
+    finding::{Anomaly, Certainty, Finding, Pattern, PatternKind, Phase, What},
+};
+
+/// What an analyzer found, as a log record.
+pub(super) fn record(finding: &Finding, now: u64) -> LogRecord {
+    let is_warning = matches!(finding.what, What::Anomaly(Phase::Begin, _));
+    let severity = if is_warning { SeverityNumber::Warn } else { SeverityNumber::Info };
+    let circuit = &finding.circuit;
+    let mut all = vec![text("circuit_breaker.name", circuit.name()), text("log.record.uid", uid(finding))];
+    all.extend(callee(circuit));
+    all.extend(finding.incident.map(|incident| text("circuit_breaker.incident.id", incident.to_string())));
+    all.extend(attributes(&finding.what));
+    LogRecord {
+        time_unix_nano: finding.at,
+        observed_time_unix_nano: now,
+        severity_number: severity.into(),
+        severity_text: if is_warning { "WARN" } else { "INFO" }.to_owned(),
+        body: Some(AnyValue { value: Some(Value::StringValue(sentence(finding))) }),
+        attributes: all,
+        event_name: finding.what.event_name().to_owned(),
+        ..LogRecord::default()
+    }
+}
+
+/// The same for the same finding.
+fn uid(finding: &Finding) -> String {
+    let what = match finding.what {
+        What::Anomaly(_, anomaly) => (anomaly.signal.name(), anomaly.signal.direction()),
+        What::Pattern(_, pattern) => (pattern.kind.name(), pattern.certainty.name()),
+        What::Trend(_, trend) => (trend.signal.name(), trend.direction()),
+    };
+    derived((&*finding.circuit, finding.at, finding.what.event_name(), finding.what.phase().name(), what))
+}
+
+/// What a finding says.
+pub(super) fn attributes(what: &What) -> Vec<KeyValue> {
+    match what {
+        What::Anomaly(phase, Anomaly { signal, begin, score, expected, seen, peak }) => vec![
+            text("circuit_breaker.anomaly.phase", phase.name()),
+            text("circuit_breaker.signal", signal.name()),
+            text("circuit_breaker.direction", signal.direction()),
+            float("circuit_breaker.anomaly.score", *score),
+            float("circuit_breaker.anomaly.expected", *expected),
+            float("circuit_breaker.anomaly.seen", *seen),
+            number("circuit_breaker.anomaly.begin", *begin),
+            number("circuit_breaker.anomaly.peak", *peak),
+        ],
+        What::Pattern(phase, pattern) => of_pattern(*phase, pattern),
+        What::Trend(phase, trend) => {
+            let mut all = vec![
+                text("circuit_breaker.trend.phase", phase.name()),
+                text("circuit_breaker.signal", trend.signal.name()),
+                text("circuit_breaker.direction", trend.direction()),
+                float("circuit_breaker.trend.slope", trend.slope),
+                float("circuit_breaker.trend.score", trend.score),
+                float("circuit_breaker.trend.level", trend.level),
+            ];
+            all.extend(trend.relative.map(|share| float("circuit_breaker.trend.relative", share)));
+            all.extend(trend.to_limit.map(|seconds| float("circuit_breaker.trend.time_to_limit", seconds)));
+            all
+        }
+    }
+}
+
+fn of_pattern(phase: Phase, pattern: &Pattern) -> Vec<KeyValue> {
+    let Pattern { kind, certainty, count, period, jitter, p_value, next, phase: by_clock } = pattern;
+    let mut all = vec![
+        text("circuit_breaker.pattern", kind.name()),
+        text("circuit_breaker.pattern.phase", phase.name()),
+        text("circuit_breaker.pattern.certainty", certainty.name()),
+        number("circuit_breaker.pattern.count", (*count).into()),
+        float("circuit_breaker.pattern.period", *period),
+    ];
+    all.extend(jitter.map(|jitter| float("circuit_breaker.pattern.jitter", jitter)));
+    all.extend(p_value.map(|p_value| float("circuit_breaker.pattern.p_value", p_value)));
+    all.extend(by_clock.map(|seconds| float("circuit_breaker.pattern.clock_phase", seconds)));
+    all.extend(next.map(|next| number("circuit_breaker.pattern.next_trip", next)));
+    all
+}
+
+/// One sentence for people.
+fn sentence(finding: &Finding) -> String {
+    let circuit = &finding.circuit;
+    match finding.what {
+        What::Anomaly(phase, anomaly) => format!("{circuit}: {}", of_anomaly(finding.at, phase, &anomaly)),
+        What::Pattern(Phase::End, pattern) => match pattern.kind {
+            PatternKind::Flapping => format!("{circuit} no longer opens and closes in turn"),
+            PatternKind::Burst => format!("{circuit} no longer trips more often than usual"),
+            PatternKind::Regular | PatternKind::Aligned => format!("{circuit} no longer trips every {:.1} s", pattern.period),
+        },
+        What::Pattern(_, pattern) => format!("{circuit} {}", of_trips(&pattern)),
+        What::Trend(Phase::End, trend) => {
+            format!("{circuit}: {} no longer {}", name(trend.signal), if trend.slope < 0.0 { "falls" } else { "rises" })
+        }
+        What::Trend(_, trend) => {
+            let by = trend.relative.map(|share| format!(" by {:.1} % a minute", share.abs() * 100.0)).unwrap_or_default();
+            let left = trend.to_limit.map(|seconds| format!(", at its limit in about {seconds:.0} s")).unwrap_or_default();
+            format!("{circuit}: {} {}{by}{left}", name(trend.signal), if trend.slope < 0.0 { "falls" } else { "rises" })
+        }
+    }
+}
+
+/// How people call a signal.
+const fn name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::LatencyBody => "latency",
+        Signal::LatencyTail => "latency of the slowest calls",
+        Signal::Errors => "the share of failures",
+        Signal::Rejections => "the share of refused calls",
+        Signal::RateUp | Signal::RateDown => "the number of calls",
+    }
+}
+
+fn of_anomaly(at: u64, phase: Phase, anomaly: &Anomaly) -> String {
+    let name = name(anomaly.signal);
+    let Anomaly { score, expected, seen, .. } = anomaly;
+    let shares = format!("{:.1} % where {:.1} % is usual", seen * 100.0, expected * 100.0);
+    let saw = match anomaly.signal {
+        Signal::LatencyBody | Signal::LatencyTail => String::new(),
+        Signal::Errors | Signal::Rejections => format!(": {shares}"),
+        Signal::RateUp | Signal::RateDown => format!(": {seen:.1} a second where {expected:.1} is usual"),
+    };
+    match phase {
+        Phase::End => {
+            let seconds = at.saturating_sub(anomaly.begin) as f64 / 1e9;
+            format!("{name} is as usual again after {seconds:.0} s; it was {score:.1} deviations off at the most")
+        }
+        Phase::Begin | Phase::Change => {
+            let side = if anomaly.signal.direction() == "down" { "below" } else { "above" };
+            format!("{name} is {score:.1} deviations {side} what is usual{saw}")
+        }
+    }
+}
+
+fn of_trips(pattern: &Pattern) -> String {
+    let Pattern { kind, count, period, .. } = pattern;
+    match kind {
+        PatternKind::Regular => {
+            let jitter = pattern.jitter.map(|jitter| format!(" ± {jitter:.1} s")).unwrap_or_default();
+            let sure = if pattern.certainty < Certainty::Certain { "perhaps " } else { "" };
+            format!("{sure}trips every {period:.1} s{jitter}, {count} times")
+        }
+        PatternKind::Aligned => {
+            let phase = pattern.phase.unwrap_or_default();
+            format!("trips by the clock, {count} times: {phase:.0} s into every {period:.0} s")
+        }
+        PatternKind::Burst => format!("tripped {count} times within ten minutes, more often than usual"),
+        PatternKind::Flapping => format!("opens and closes in turn, {count} times within ten minutes"),
+    }
+}
