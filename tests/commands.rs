@@ -75,6 +75,74 @@ fn every_mistake_is_named_with_its_place() {
     }
 }
 
+/// Two pipelines that share windows, with analyzers.
+const ANALYZED: &str = "receivers: { otlp: { protocols: { grpc: { endpoint: '127.0.0.1:0' } } } }
+processors: { circuit_window: {}, batch: {} }
+analyzers: { anomaly: {}, pattern: {}, trend: {} }
+exporters: { debug: {} }
+service:
+  pipelines:
+    traces: { receivers: [otlp], processors: [circuit_window], analyzers: [anomaly, pattern, trend], exporters: [debug] }
+    traces/two: { receivers: [otlp], processors: [batch, circuit_window], analyzers: [trend, anomaly, pattern], exporters: [debug] }
+    metrics: { receivers: [circuit_window], exporters: [debug] }
+";
+
+#[test]
+fn every_mistake_with_analyzers_is_named_with_its_place() {
+    let directory = Directory::new();
+    let (code, said) = validate(&directory, ANALYZED);
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    for (good, bad, expected) in [
+        ("anomaly: {}", "anomaly: { threshold: 9 }", "f.yaml:3: error: analyzers::anomaly::threshold: 9 is not between 1 and 6 standard deviations"),
+        ("anomaly: {}", "anomaly: { method: zscor }", "f.yaml:3: error: analyzers::anomaly::method: "),
+        ("anomaly: {}", "anomaly: { treshold: 2 }", "f.yaml:3: error: analyzers::anomaly::treshold: unknown key; did you mean `threshold`?"),
+        ("anomaly: {}", "anomoly: {}", "f.yaml:3: error: analyzers::anomoly: unknown analyzer `anomoly`; did you mean `anomaly`?"),
+        ("pattern: {}", "pattern: { sensitivity: high }", "f.yaml:3: error: analyzers::pattern::sensitivity: "),
+        ("trend: {}", "trend: { window: 10s }", "f.yaml:3: error: analyzers::trend::window: must be 1m to 1h"),
+        (
+            "trend: {}",
+            "trend: { limits: { error_ratio: 50 } }",
+            "f.yaml:3: error: analyzers::trend::limits::error_ratio: must be more than 0 and at most 1",
+        ),
+        ("trend: {}", "trend: {}, trend/slow: { window: 1h }", "f.yaml:3: warning: analyzers::trend/slow: is defined but stands in no pipeline"),
+        (
+            "analyzers: [anomaly,",
+            "analyzers: [anomalie,",
+            "f.yaml:7: error: service::pipelines::traces::analyzers::0: `anomalie` is not defined under `analyzers`; did you mean `anomaly`?",
+        ),
+        (
+            "[trend, anomaly, pattern]",
+            "[trend]",
+            "f.yaml:8: error: service::pipelines::traces/two::analyzers: pipelines that share `circuit_window` must list the same analyzers; `traces` lists anomaly, pattern, trend",
+        ),
+        (
+            "processors: [batch, circuit_window]",
+            "processors: [batch]",
+            "f.yaml:8: error: service::pipelines::traces/two::analyzers: analyzers look at the windows of a `circuit_window`, and there is none among the pipeline's processors",
+        ),
+        (
+            "metrics: { receivers: [circuit_window],",
+            "metrics: { receivers: [circuit_window], analyzers: [trend],",
+            "f.yaml:9: error: service::pipelines::metrics::analyzers::0: `trend` under `analyzers` works in pipelines of traces only, not of metrics",
+        ),
+        (
+            "processors: [circuit_window], analyzers",
+            "processors: [circuit_window, trend], analyzers",
+            "`trend` is not defined under `processors`; it is defined under `analyzers`",
+        ),
+    ] {
+        let (code, said) = validate(&directory, &ANALYZED.replacen(good, bad, 1));
+        assert!(said.contains(expected), "{bad}: `{expected}` is not in\n{said}");
+        assert_eq!(code, Some(if expected.contains("warning") { 0 } else { 64 }), "{said}");
+    }
+    let twice = ANALYZED.replace("trend: {} }", "trend: {}, trend/slow: { window: 1h } }").replace("pattern, trend]", "pattern, trend, trend/slow]");
+    let (_, said) = validate(&directory, &twice);
+    assert!(
+        said.contains("f.yaml:7: error: service::pipelines::traces::analyzers::3: `trend/slow` looks for what another one in this list looks for"),
+        "{said}"
+    );
+}
+
 #[test]
 fn all_mistakes_are_named_at_once() {
     let directory = Directory::new();

@@ -139,3 +139,36 @@ fn reported_states_give_their_events_in_order_of_time() {
     let table = replay(&directory.file("again.jsonl", reported()), &["--format", "table"]);
     assert!(table.contains("shop -> payments") && table.contains("recovery_attempt"), "{table}");
 }
+
+/// Findings by what they are of: second of the recording, phase, and the line.
+fn findings(output: &str, of: &str, named: &str) -> Vec<(f64, String, serde_json::Value)> {
+    // The first call of the recording began then.
+    const BEGAN: u64 = 1_795_445_590_241_792_350;
+    let is = |line: &serde_json::Value| line["finding"] == of && (line["signal"] == named || line["pattern"] == named);
+    let found = lines(output, "finding").into_iter().filter(is);
+    found.map(|line| ((line["time_unix_nano"].as_u64().unwrap() - BEGAN) as f64 / 1e9, line["phase"].as_str().unwrap().to_owned(), line)).collect()
+}
+
+#[test]
+fn analyzers_find_what_a_person_sees_in_a_recording() {
+    let directory = Directory::new();
+    let output = replay(&directory.file("recording.jsonl", recording()), &[]);
+    // Outages of ten seconds every thirty, from second 158 to 308.
+    let [(begin, _, possible), (end, _, gone)] = &findings(&output, "pattern", "regular")[..] else { panic!("{output}") };
+    assert!((270.0..=310.0).contains(begin) && (320.0..=380.0).contains(end), "{begin} {end}");
+    assert_eq!((&possible["phase"], &possible["certainty"], &gone["phase"]), (&"begin".into(), &"possible".into(), &"end".into()));
+    let period = possible["period"].as_f64().unwrap();
+    assert!((period - 30.0).abs() < 1.5, "{period}");
+    for (signal, from) in [("rejection_ratio", 60.0), ("error_ratio", 110.0)] {
+        let [(begin, ..), (end, ..)] = &findings(&output, "anomaly", signal)[..] else { panic!("{signal}: {output}") };
+        assert!(*begin > from && *begin < 190.0 && *end > 439.0, "{signal}: {begin} to {end}");
+    }
+    let kinds: std::collections::BTreeSet<String> =
+        lines(&output, "finding").iter().map(|line| line["signal"].as_str().or(line["pattern"].as_str()).unwrap().to_owned()).collect();
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["error_ratio", "flapping", "regular", "rejection_ratio"]);
+    // Nobody looks where no analyzer is listed.
+    let quiet = replay(&directory.0.join("recording.jsonl"), &["--set", "service.pipelines.traces.analyzers=[]"]);
+    assert!(lines(&quiet, "finding").is_empty());
+    let text = replay(&directory.0.join("recording.jsonl"), &["--format", "table"]);
+    assert!(text.contains("possible: regular, every 30.1 s, 8 trips"), "{text}");
+}

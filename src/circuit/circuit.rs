@@ -1,6 +1,6 @@
 //! A circuit: its window, its totals, its instances, its incident.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use foldhash::quality::FixedState;
 use slab::Slab;
@@ -430,9 +430,9 @@ impl Circuit {
     /// Settles everything before this bucket: takes the evidence of all instances in the order in which the spans
     /// ended, and closes buckets.
     ///
-    /// `heard_to`: buckets from this number on are empty because nobody was heard of who could have called.
-    pub(super) fn settle(&mut self, to: u64, heard_to: u64, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
-        self.analyst_mut().into_iter().for_each(|analyst| analyst.heard_to = heard_to);
+    /// `heard`: buckets that, if they are empty, are so because nobody called; others because nobody was heard of.
+    pub(super) fn settle(&mut self, to: u64, heard: &Range<u64>, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
+        self.analyst_mut().into_iter().for_each(|analyst| analyst.heard = heard.clone());
         let due = self.due(to.saturating_mul(config.bucket_size()));
         for (member, evidence) in due {
             let number = evidence.observation.order / config.bucket_size();
@@ -441,7 +441,7 @@ impl Circuit {
         }
         self.settle_decided(to, config, events);
         self.tell_gone(to.saturating_mul(config.bucket_size()), events);
-        if to > self.window.closed_to() || self.is_awake(to, heard_to, config) {
+        if to > self.window.closed_to() || self.is_awake(to, heard, config) {
             self.changed |= !self.window.is_empty();
             self.close_to(to, config, events);
             if self.window.get().total().requests() < RARE * config.buckets() {
@@ -495,8 +495,8 @@ impl Circuit {
     }
 
     /// Whether the analyst has something to look at before this bucket though none closes.
-    pub(super) fn is_awake(&self, to: u64, heard_to: u64, config: &CircuitMetricsConfig) -> bool {
-        self.analyst().is_some_and(|analyst| analyst.sleeps_to(heard_to, config) <= to)
+    pub(super) fn is_awake(&self, to: u64, heard: &Range<u64>, config: &CircuitMetricsConfig) -> bool {
+        self.analyst().is_some_and(|analyst| analyst.sleeps_to(heard, config) <= to)
     }
 
     /// What analyzers found since this was asked last.
@@ -792,6 +792,11 @@ impl Circuit {
         !decided && self.window.is_empty() && self.members.iter().all(|(_, member)| !member.has_evidence())
     }
 
+    /// Bytes that analyzers add to it.
+    pub fn analysis_bytes(&self) -> usize {
+        self.analyst().map_or(0, Analyst::bytes)
+    }
+
     /// Bytes it holds, itself included.
     pub fn bytes(&self) -> usize {
         let members: usize = self.members.iter().map(|(_, member)| member.heap_bytes()).sum();
@@ -817,7 +822,7 @@ impl Circuit {
                 .detected
                 .as_ref()
                 .map_or(0, |detected| size_of::<Detected>() + detected.decided.capacity() * size_of::<Decided>() + detected.lanes.heap_bytes())
-            + self.analyst().map_or(0, Analyst::bytes)
+            + self.analysis_bytes()
             + rarely
             + histograms
     }

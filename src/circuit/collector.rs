@@ -211,7 +211,7 @@ impl CircuitBreakerMetricsCollector {
             if mine(index) {
                 let process = self.process_of(request, inspection, index, &mut current, now);
                 if let Some(process) = process.and_then(|process| self.processes.get_mut(process as usize)) {
-                    process.newest_end = process.newest_end.max(resource.newest_end);
+                    process.hear(resource.newest_end, self.config.allowed_lateness);
                     process.last_seen = now;
                 }
             }

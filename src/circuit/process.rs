@@ -23,6 +23,8 @@ pub(super) struct Process {
     pub(super) broke_off: [(u32, u64); 2],
     /// The newest end of its spans.
     pub(super) newest_end: u64,
+    /// Since when it was never silent for longer than spans may be late.
+    pub(super) heard_since: u64,
     /// When it was heard of last, by the clock.
     pub(super) last_seen: u64,
     pub(super) seats: HashTable<Seat>,
@@ -60,6 +62,14 @@ impl Hashed {
 }
 
 impl Process {
+    /// It sent spans, the newest of which ended then; they may be so late.
+    pub(super) fn hear(&mut self, newest_end: u64, allowed_lateness: u64) {
+        if newest_end > self.newest_end.saturating_add(allowed_lateness) {
+            self.heard_since = newest_end;
+        }
+        self.newest_end = self.newest_end.max(newest_end);
+    }
+
     /// What it does, from now on if it was not watched yet: what ended until then may not be known whole.
     pub(super) fn watched(&mut self, newest_end: u64) -> &mut Watch {
         self.watch.get_or_insert_with(|| Box::new(Watch::new(newest_end)))

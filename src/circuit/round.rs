@@ -1,6 +1,6 @@
 //! What time brings: the collector's part that closes buckets, and lets go of what is gone.
 
-use std::hash::BuildHasher;
+use std::{hash::BuildHasher, ops::Range};
 
 use slab::Slab;
 
@@ -90,12 +90,12 @@ impl CircuitBreakerMetricsCollector {
     fn advance_circuit(&mut self, number: usize, sweeping: bool, round: &mut Round, now: u64, events: &mut Vec<CircuitEvent>) {
         let oldest = now.saturating_sub(self.config.allowed_lateness);
         let Some(circuit) = self.circuits.get_mut(number) else { return };
-        let heard_to = |circuit: &Circuit| heard_to(circuit, &self.processes, &self.config);
+        let heard = |circuit: &Circuit| heard(circuit, &self.processes, &self.config);
         if circuit.is_settled() {
             // What analyzers wait for comes without a call.
-            let (to, heard_to) = (oldest / self.config.bucket_size(), heard_to(circuit));
-            if circuit.is_awake(to, heard_to, &self.config) {
-                circuit.settle(to, heard_to, &self.config, events);
+            let (to, heard) = (oldest / self.config.bucket_size(), heard(circuit));
+            if circuit.is_awake(to, &heard, &self.config) {
+                circuit.settle(to, &heard, &self.config, events);
                 self.findings.extend(circuit.take_findings());
             }
         } else {
@@ -104,7 +104,7 @@ impl CircuitBreakerMetricsCollector {
                 process.map_or(oldest, |process| process.newest_end.saturating_sub(self.config.reorder).max(oldest))
             };
             let watermark = circuit.members.iter().map(|(_, member)| of_process(member)).min().unwrap_or(oldest);
-            circuit.settle(watermark / self.config.bucket_size(), heard_to(circuit), &self.config, events);
+            circuit.settle(watermark / self.config.bucket_size(), &heard(circuit), &self.config, events);
             self.findings.extend(circuit.take_findings());
         }
         if sweeping {
@@ -147,7 +147,7 @@ impl CircuitBreakerMetricsCollector {
             self.detect(index, u64::MAX, now);
         }
         for (_, circuit) in &mut self.circuits {
-            circuit.settle(now / self.config.bucket_size() + 1, heard_to(circuit, &self.processes, &self.config), &self.config, events);
+            circuit.settle(now / self.config.bucket_size() + 1, &heard(circuit, &self.processes, &self.config), &self.config, events);
             self.findings.extend(circuit.end_findings(now));
         }
     }
@@ -206,12 +206,15 @@ impl CircuitBreakerMetricsCollector {
     }
 }
 
-/// Buckets from this number on are empty because none of a circuit's processes was heard of; beyond any where nothing is
-/// known of them.
-fn heard_to(circuit: &Circuit, processes: &Slab<Process>, config: &CircuitMetricsConfig) -> u64 {
-    let newest_end = |member: &Member| processes.get(member.process as usize).map(|process| process.newest_end);
-    let newest = circuit.members.iter().filter_map(|(_, member)| newest_end(member)).max();
-    newest.map_or(u64::MAX, |end| end / config.bucket_size())
+/// Buckets in which some of a circuit's processes were heard of all the time: one that is empty in there is so because
+/// nobody called.
+fn heard(circuit: &Circuit, processes: &Slab<Process>, config: &CircuitMetricsConfig) -> Range<u64> {
+    let mut heard: Option<Range<u64>> = None;
+    for process in circuit.members.iter().filter_map(|(_, member)| processes.get(member.process as usize)) {
+        let (from, to) = (process.heard_since / config.bucket_size(), process.newest_end / config.bucket_size());
+        heard = Some(heard.map_or(from..to, |known| known.start.min(from)..known.end.max(to)));
+    }
+    heard.unwrap_or_default()
 }
 
 /// Whether nobody has heard of something for longer than its time to live.

@@ -86,6 +86,7 @@ impl CircuitBreakerMetricsCollector {
             roots: 0,
             broke_off: [(0, 0); 2],
             newest_end: 0,
+            heard_since: 0,
             last_seen: now,
             seats: HashTable::new(),
             last: None,

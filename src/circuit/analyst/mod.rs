@@ -4,6 +4,8 @@ mod anomalies;
 mod patterns;
 mod trends;
 
+use std::ops::Range;
+
 use self::{anomalies::Anomalies, patterns::Patterns, trends::Trends};
 use super::{
     analysis::{
@@ -23,8 +25,8 @@ const SILENCE_MAX: u64 = 600_000_000_000;
 pub(super) struct Analyst {
     /// Every bucket with a smaller number was looked at.
     seen_to: u64,
-    /// Buckets from this number on were empty because nobody was heard of who could have called.
-    pub(super) heard_to: u64,
+    /// Buckets that, if they are empty, are so because nobody called.
+    pub(super) heard: Range<u64>,
     anomalies: Option<Anomalies>,
     trends: Option<Trends>,
     patterns: Option<Patterns>,
@@ -39,7 +41,7 @@ impl Analyst {
     pub(super) fn new(config: &CircuitMetricsConfig, number: u64) -> Self {
         let mut analyst = Self {
             seen_to: number,
-            heard_to: u64::MAX,
+            heard: 0..0,
             anomalies: None,
             trends: None,
             patterns: None,
@@ -90,8 +92,9 @@ impl Analyst {
     /// Takes in the empty buckets before this one, as far as somebody was there who could have called.
     fn pass_empty(&mut self, number: u64, teaches: bool, config: &CircuitMetricsConfig) {
         let seconds = config.bucket_size() as f64 / 1e9;
-        let said = number.min(self.heard_to).min(self.seen_to.saturating_add(SILENCE_MAX / config.bucket_size()));
-        for empty in self.seen_to..said {
+        let from = self.seen_to.max(self.heard.start);
+        let to = number.min(self.heard.end).min(from.saturating_add(SILENCE_MAX / config.bucket_size()));
+        for empty in from..to {
             self.take(empty, &Sample { seconds, teaches, ..Sample::default() }, config);
         }
         self.seen_to = self.seen_to.max(number);
@@ -117,12 +120,13 @@ impl Analyst {
 
     /// The bucket before which there is nothing to tell unless something happens; silence says something only where
     /// somebody was heard of who could have called.
-    pub(super) fn sleeps_to(&self, heard_to: u64, config: &CircuitMetricsConfig) -> u64 {
+    pub(super) fn sleeps_to(&self, heard: &Range<u64>, config: &CircuitMetricsConfig) -> u64 {
         let of_time = |at: u64| at.div_ceil(config.bucket_size());
         let anomalies = self.anomalies.as_ref().and_then(Anomalies::deadline).map(of_time);
         let patterns = self.patterns.as_ref().and_then(Patterns::deadline).map(of_time);
         let silence = self.anomalies.as_ref().and_then(Anomalies::silence_in).filter(|buckets| *buckets <= SILENCE_MAX / config.bucket_size());
-        let silence = silence.map(|buckets| self.seen_to.saturating_add(buckets)).filter(|number| *number <= heard_to);
+        let silence =
+            silence.map(|buckets| self.seen_to.saturating_add(buckets)).filter(|number| *number <= heard.end && self.seen_to >= heard.start);
         [anomalies, patterns, silence].into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
@@ -178,5 +182,159 @@ impl Analyst {
             + self.trends.as_ref().map_or(0, Trends::heap_bytes)
             + self.patterns.as_ref().map_or(0, Patterns::heap_bytes)
             + self.found.capacity() * size_of::<(u64, What)>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use opentelemetry_proto::tonic::trace::v1::Span;
+
+    use super::*;
+    use crate::circuit::{
+        analysis::config::{AnomalyConfig, PatternConfig, TrendConfig},
+        collector::CircuitBreakerMetricsCollector,
+        finding::{Finding, PatternKind},
+        inspect::{Rules, inspect},
+        room::Room,
+        testing::{SECOND, START, call, int, request, text, transition},
+    };
+
+    fn config() -> CircuitMetricsConfig {
+        let mut config = CircuitMetricsConfig::default();
+        config.analysis =
+            AnalysisConfig { anomaly: Some(AnomalyConfig::default()), pattern: Some(PatternConfig::default()), trend: Some(TrendConfig::default()) };
+        config
+    }
+
+    struct Shop {
+        shard: CircuitBreakerMetricsCollector,
+        id: u64,
+    }
+
+    impl Shop {
+        fn new() -> Self {
+            let room = Arc::new(Room::new(9));
+            Self { shard: CircuitBreakerMetricsCollector::new(Arc::new(config()), Arc::default(), room), id: 0 }
+        }
+
+        /// A second in which the shop is asked `asked` times, and calls payments `calls` times.
+        fn second(&mut self, second: u64, asked: u64, calls: u64, change: impl Fn(&mut Span)) -> Vec<Finding> {
+            let now = START + second * SECOND;
+            let mut spans = Vec::new();
+            for number in 0..asked.max(calls) {
+                self.id += 1;
+                let end = now + number;
+                let mut span = call(self.id, end - SECOND / 100, end, vec![text("server.address", "pay"), int("http.status_code", 200)]);
+                if number >= calls {
+                    span.kind = 2;
+                }
+                change(&mut span);
+                spans.push(span);
+            }
+            if !spans.is_empty() {
+                let request = request("shop", "a", spans);
+                let inspection = inspect(&request, 0, &Rules::default(), u64::MAX).unwrap();
+                self.shard.apply(&request, &inspection, |_| true, now);
+            }
+            self.shard.advance(now, &mut Vec::new());
+            self.shard.take_findings()
+        }
+
+        fn seconds(&mut self, seconds: Range<u64>, asked: u64, calls: u64) -> Vec<(u64, What)> {
+            let found = seconds.flat_map(|second| self.second(second, asked, calls, |_| {})).collect::<Vec<_>>();
+            found.into_iter().map(|finding| ((finding.at - START) / SECOND, finding.what)).collect()
+        }
+    }
+
+    fn anomalies(found: &[(u64, What)]) -> Vec<(u64, Phase, Signal)> {
+        let of = |(at, what): &(u64, What)| if let What::Anomaly(phase, anomaly) = what { Some((*at, *phase, anomaly.signal)) } else { None };
+        found.iter().filter_map(of).collect()
+    }
+
+    #[test]
+    fn calls_that_stop_while_the_caller_goes_on_are_found_though_no_bucket_closes() {
+        let mut shop = Shop::new();
+        // One call in ten seconds: the window is empty long before silence says anything.
+        let found: Vec<(u64, What)> = (1..1_500).flat_map(|second| shop.seconds(second..second + 1, 5, u64::from(second % 10 == 0))).collect();
+        assert_eq!(found, []);
+        let found = anomalies(&shop.seconds(1_500..2_500, 5, 0));
+        let [(at, Phase::Begin, Signal::RateDown)] = found[..] else { panic!("{found:?}") };
+        assert!((1_560..1_800).contains(&at), "{at}");
+        // It is over when calls come again.
+        let found =
+            anomalies(&(2_500..2_800).flat_map(|second| shop.seconds(second..second + 1, 5, u64::from(second % 10 == 0))).collect::<Vec<_>>());
+        assert!(matches!(found[..], [(2_500..2_800, Phase::End, Signal::RateDown)]), "{found:?}");
+    }
+
+    #[test]
+    fn a_gap_in_which_nobody_is_heard_of_says_nothing() {
+        let mut shop = Shop::new();
+        assert_eq!(shop.seconds(1..700, 10, 10), []);
+        // Hours without a span from the shop: its instance goes, and comes back.
+        let mut found = shop.seconds(700..1_200, 0, 0);
+        found.extend(shop.seconds(9_000..9_700, 10, 10));
+        assert_eq!(found, []);
+    }
+
+    #[test]
+    fn what_holds_ends_with_the_analyzer_and_with_the_circuit() {
+        let of_anomalies = |shop: &Shop| shop.shard.circuits().map(|(_, circuit)| circuit.anomalies().count()).sum::<usize>();
+        let unusual = || {
+            let mut shop = Shop::new();
+            shop.seconds(1..700, 10, 10);
+            let found = shop.seconds(700..740, 10, 0);
+            assert!(matches!(anomalies(&found)[..], [(_, Phase::Begin, Signal::RateDown)]), "{found:?}");
+            shop
+        };
+        let mut shop = unusual();
+        let mut other = config();
+        other.analysis.anomaly = None;
+        shop.shard.reconfigure(&Arc::new(other), &Arc::default(), START + 740 * SECOND);
+        let found: Vec<What> = shop.shard.take_findings().into_iter().map(|finding| finding.what).collect();
+        assert!(matches!(found[..], [What::Anomaly(Phase::End, _)]) && of_anomalies(&shop) == 0, "{found:?}");
+        let mut shop = unusual();
+        let found = anomalies(&shop.seconds(4_300..4_500, 0, 0));
+        assert!(matches!(found[..], [(_, Phase::End, Signal::RateDown)]), "{found:?}");
+        assert_eq!(shop.shard.circuits().count(), 0);
+    }
+
+    #[test]
+    fn trips_of_a_circuit_are_looked_at_for_patterns() {
+        let mut shop = Shop::new();
+        let mut found = Vec::new();
+        for second in 1..4_000 {
+            // Open for 20 s each five minutes.
+            let (from, to) = match second % 300 {
+                100 => ("closed", "open"),
+                120 => ("open", "closed"),
+                _ => ("", ""),
+            };
+            found.extend(shop.second(second, 5, 5, |span| {
+                if !from.is_empty() {
+                    span.events = vec![transition(span.end_time_unix_nano, from, to)];
+                }
+            }));
+        }
+        let patterns: Vec<_> =
+            found.iter().filter_map(|finding| if let What::Pattern(phase, pattern) = finding.what { Some((phase, pattern)) } else { None }).collect();
+        let regular: Vec<_> = patterns.iter().filter(|(_, pattern)| pattern.kind == PatternKind::Regular).collect();
+        let [(Phase::Begin, first), (Phase::Change, then)] = regular[..] else { panic!("{patterns:?}") };
+        assert!((first.period - 300.0).abs() < 1.0 && then.certainty > first.certainty, "{regular:?}");
+        assert!(found.iter().any(|finding| finding.incident.is_some()));
+        let (_, circuit) = shop.shard.circuits().next().unwrap();
+        assert_eq!(circuit.patterns().filter(|pattern| pattern.kind == PatternKind::Regular).count(), 1);
+        let most = 4 * 1_024;
+        assert!(circuit.bytes() > 0 && circuit.analysis_bytes() <= most, "{} B", circuit.analysis_bytes());
+    }
+
+    #[test]
+    fn a_clock_that_jumps_makes_no_findings() {
+        let mut shop = Shop::new();
+        assert_eq!(shop.seconds(1..700, 10, 10), []);
+        assert_eq!(shop.seconds(100_000..100_700, 10, 10), []);
+        // Back again: late spans only.
+        assert_eq!(shop.seconds(700..720, 10, 10), []);
     }
 }

@@ -170,6 +170,7 @@ mod tests {
 
     use super::*;
     use crate::circuit::{
+        analysis::config::AnomalyConfig,
         collector::CircuitBreakerMetricsCollector,
         inspect::{Rules, inspect},
         room::Room,
@@ -346,5 +347,51 @@ mod tests {
             counted.extend(values(&told.tell(START + step * SECOND + 1), "circuit_breaker.requests", "success"));
         }
         assert_eq!(counted, [(1, Some(1)), (2, Some(2)), (3, Some(3))]);
+    }
+
+    #[test]
+    fn series_of_findings_begin_and_end_with_them() {
+        let mut config = CircuitMetricsConfig::default();
+        config.analysis.anomaly = Some(AnomalyConfig::default());
+        let mut told = Told::new(config);
+        let mut id = 0;
+        // 20 calls a second; from second 400 to 430 half of them fail.
+        let mut seconds = |told: &mut Told, range: std::ops::Range<u64>| {
+            for second in range {
+                for call_of_second in 0..20 {
+                    id += 1;
+                    let end = START + second * SECOND + call_of_second;
+                    let fails = (400..430).contains(&second) && call_of_second % 2 == 0;
+                    let status = int("http.status_code", if fails { 503 } else { 200 });
+                    told.apply(call(id, end - SECOND / 100, end, vec![text("server.address", "pay"), status]), START + second * SECOND);
+                }
+                told.shard.advance(START + second * SECOND, &mut Vec::new());
+            }
+        };
+        seconds(&mut told, 1..400);
+        let names = |metrics: &[Metric]| metrics.iter().map(|metric| metric.name.clone()).filter(|name| name.contains("anomal")).collect::<Vec<_>>();
+        assert_eq!(names(&told.tell(START + 400 * SECOND)), Vec::<String>::new());
+        seconds(&mut told, 400..420);
+        let metrics = told.tell(START + 420 * SECOND);
+        assert_eq!(names(&metrics), ["circuit_breaker.anomalies", "circuit_breaker.anomaly.score"]);
+        let point = |metrics: &[Metric], name: &str| {
+            let metric = metrics.iter().find(|metric| metric.name == name).unwrap();
+            match metric.data.clone().unwrap() {
+                Data::Sum(sum) => sum.data_points,
+                Data::Gauge(gauge) => gauge.data_points,
+                other => panic!("{other:?}"),
+            }
+        };
+        let counts: Vec<_> = point(&metrics, "circuit_breaker.anomalies").into_iter().map(|point| point.value.unwrap()).collect();
+        assert_eq!(counts, [number_data_point::Value::AsInt(0), number_data_point::Value::AsInt(1)], "its first point is 0");
+        let [score] = &point(&metrics, "circuit_breaker.anomaly.score")[..] else { panic!() };
+        assert!(matches!(score.value, Some(number_data_point::Value::AsDouble(score)) if score > 2.0), "{score:?}");
+        assert!(score.attributes.iter().any(|attribute| *attribute == super::super::attributes::text("circuit_breaker.signal", "error_ratio")));
+        seconds(&mut told, 420..560);
+        let metrics = told.tell(START + 560 * SECOND);
+        let [ended] = &point(&metrics, "circuit_breaker.anomaly.score")[..] else { panic!() };
+        assert_eq!((ended.value, ended.flags), (None, DataPointFlags::NoRecordedValueMask as u32));
+        seconds(&mut told, 560..570);
+        assert!(!names(&told.tell(START + 570 * SECOND)).contains(&"circuit_breaker.anomaly.score".to_owned()));
     }
 }
