@@ -164,8 +164,12 @@ fn analyzers_find_what_a_person_sees_in_a_recording() {
         assert!(*begin > from && *begin < 190.0 && *end > 439.0, "{signal}: {begin} to {end}");
     }
     let kinds: std::collections::BTreeSet<String> =
-        lines(&output, "finding").iter().map(|line| line["signal"].as_str().or(line["pattern"].as_str()).unwrap().to_owned()).collect();
+        lines(&output, "finding").iter().filter_map(|line| line["signal"].as_str().or(line["pattern"].as_str()).map(str::to_owned)).collect();
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["error_ratio", "flapping", "regular", "rejection_ratio"]);
+    let health = lines(&output, "finding").into_iter().filter(|line| line["finding"] == "health");
+    let told: Vec<String> =
+        health.map(|line| format!("{}: {}", line["status"].as_str().unwrap(), line["reasons"][0].as_str().unwrap_or_default())).collect();
+    assert_eq!(told[0], "unhealthy: open in 1 of 1 instances", "{told:?}");
     // Nobody looks where no analyzer is listed.
     let quiet = replay(&directory.0.join("recording.jsonl"), &["--set", "service.pipelines.traces.analyzers=[]"]);
     assert!(lines(&quiet, "finding").is_empty());

@@ -1,5 +1,6 @@
 //! What looks at windows: each says what is to be looked for, and the `circuit_window` that owns the windows looks.
 
 pub mod anomaly;
+pub mod health;
 pub mod pattern;
 pub mod trend;

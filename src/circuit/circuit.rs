@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::{
     analysis::{anomaly::Signal, config::AnalysisConfig},
-    analyst::Analyst,
+    analyst::{Analyst, States},
     bucket::{MetricsBucket, Outcome},
     config::CircuitMetricsConfig,
     detect::{
@@ -18,7 +18,7 @@ use super::{
         suspect::Decision,
     },
     event::{CircuitEvent, IncidentId},
-    finding::{Anomaly, Finding, Pattern, Trend},
+    finding::{Anomaly, Finding, Pattern, Reason, Status, Trend},
     key::{CircuitKey, Target},
     member::{Evidence, Member},
     paths::Paths,
@@ -342,6 +342,16 @@ impl Circuit {
         counts.iter().any(|count| *count > 0).then_some(counts)
     }
 
+    /// Instances by what matters of their breakers' provisional state.
+    fn states(&self) -> States {
+        let of = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        self.members.iter().filter_map(|(_, member)| member.provisional()).fold(States { of, ..States::default() }, |all, state| match state {
+            State::Open | State::ForcedOpen => States { open: all.open + 1, ..all },
+            State::HalfOpen => States { half_open: all.half_open + 1, ..all },
+            State::Closed | State::Disabled => all,
+        })
+    }
+
     /// The incident that what a process sends now belongs to, where no change is under way that may have ended it.
     pub(super) fn sure_incident(&self, process: u32) -> Option<IncidentId> {
         let under_way = self.detected.as_ref().is_some_and(|detected| !detected.decided.is_empty());
@@ -466,7 +476,7 @@ impl Circuit {
             }
         });
         if let Some(mut analyst) = analyst {
-            analyst.closed_to(number, teaches, config);
+            analyst.closed_to(number, teaches, self.states(), config);
             self.detected.get_or_insert_default().analyst = Some(analyst);
         }
         if self.detected.is_some() || !inferred.is_idle() {
@@ -527,6 +537,11 @@ impl Circuit {
     /// Patterns of trips that hold now.
     pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
         self.analyst().into_iter().flat_map(Analyst::patterns)
+    }
+
+    /// How it is, where that is judged, and why.
+    pub fn health(&self) -> Option<(Status, impl Iterator<Item = Reason>)> {
+        self.analyst().and_then(Analyst::health)
     }
 
     /// What rises or falls now.

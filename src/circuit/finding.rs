@@ -26,6 +26,8 @@ pub enum What {
     Pattern(Phase, Pattern),
     /// A signal rises or falls.
     Trend(Phase, Trend),
+    /// How a circuit is.
+    Health(HealthChange),
 }
 
 /// Whether something begins to hold or no longer does.
@@ -33,7 +35,7 @@ pub enum What {
 pub enum Phase {
     /// It holds from now on.
     Begin,
-    /// It holds, and something of it is another than it was: told of patterns only.
+    /// It holds, and something of it is another than it was.
     Change,
     /// It no longer does.
     End,
@@ -117,6 +119,100 @@ pub struct Trend {
     pub to_limit: Option<f64>,
 }
 
+/// How a circuit is, from best to worst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Status {
+    /// Too little is known: no calls, or it is new.
+    #[default]
+    Unknown,
+    /// Nothing is wrong.
+    Healthy,
+    /// Something is.
+    Degraded,
+    /// It does not do what it is there for.
+    Unhealthy,
+}
+
+/// Reasons that are told at most.
+pub const REASONS_MAX: usize = 4;
+
+/// A circuit's health changed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HealthChange {
+    /// What it was.
+    pub before: Status,
+    /// What it is.
+    pub after: Status,
+    /// Why, the worst first; none if nothing is wrong. Of what is getting better: why it was worse.
+    pub reasons: [Option<Reason>; REASONS_MAX],
+}
+
+/// Why a circuit is not healthy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reason {
+    /// Its breaker is open in some instances.
+    Open {
+        /// So many.
+        open: u32,
+        /// Of so many whose state is known or not.
+        of: u32,
+    },
+    /// Its breaker tries whether it can close again.
+    HalfOpen {
+        /// In so many instances.
+        half_open: u32,
+        /// Of so many.
+        of: u32,
+    },
+    /// Nobody calls though the callers go on.
+    Silent,
+    /// A signal is unusual.
+    Unusual {
+        /// Which.
+        signal: Signal,
+        /// Of failures and refused calls: their share of the last seconds.
+        share: Option<f64>,
+    },
+    /// Its breaker opens and closes in turn.
+    Flapping,
+    /// A signal will reach its limit.
+    Limit {
+        /// Which.
+        signal: Signal,
+        /// In so many seconds.
+        seconds: f64,
+    },
+}
+
+impl Status {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Unknown, Self::Healthy, Self::Degraded, Self::Unhealthy];
+
+    /// `circuit_breaker.health.status`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Open { open, of } => write!(f, "open in {open} of {of} instances"),
+            Self::HalfOpen { half_open, of } => write!(f, "half-open in {half_open} of {of} instances"),
+            Self::Silent => f.write_str("nobody calls"),
+            Self::Unusual { signal, share: Some(share) } => write!(f, "{} unusual: {:.0} %", signal.name(), share * 100.0),
+            Self::Unusual { signal, share: None } => write!(f, "{} unusual", signal.name()),
+            Self::Flapping => f.write_str("flapping"),
+            Self::Limit { signal, seconds } => write!(f, "{} at its limit in {seconds:.0} s", signal.name()),
+        }
+    }
+}
+
 impl Phase {
     /// `circuit_breaker.anomaly.phase` and its likes.
     pub const fn name(self) -> &'static str {
@@ -167,6 +263,7 @@ impl What {
             Self::Anomaly(..) => "circuit_breaker.anomaly",
             Self::Pattern(..) => "circuit_breaker.pattern",
             Self::Trend(..) => "circuit_breaker.trend",
+            Self::Health(_) => "circuit_breaker.health",
         }
     }
 
@@ -174,6 +271,7 @@ impl What {
     pub const fn phase(&self) -> Phase {
         match self {
             Self::Anomaly(phase, _) | Self::Pattern(phase, _) | Self::Trend(phase, _) => *phase,
+            Self::Health(_) => Phase::Change,
         }
     }
 }

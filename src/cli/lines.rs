@@ -6,7 +6,7 @@ use super::truth::Verdict;
 use crate::{
     circuit::{
         circuit::Circuit,
-        finding::{Anomaly, Finding, Pattern, What},
+        finding::{Anomaly, Finding, HealthChange, Pattern, What},
         key::CircuitKey,
         sketch::Dense,
         state::{Change, Source, State},
@@ -114,7 +114,7 @@ fn without_port(name: &str) -> &str {
 #[derive(Debug, Serialize)]
 pub(super) struct FindingLine {
     kind: &'static str,
-    /// `anomaly`, `pattern` or `trend`.
+    /// `anomaly`, `pattern`, `trend` or `health`.
     finding: &'static str,
     /// `begin`, `change` or `end`.
     phase: &'static str,
@@ -164,6 +164,11 @@ enum FoundLine {
         #[serde(skip_serializing_if = "Option::is_none")]
         time_to_limit: Option<f64>,
     },
+    Health {
+        status: &'static str,
+        before: &'static str,
+        reasons: Vec<String>,
+    },
 }
 
 impl FindingLine {
@@ -188,12 +193,13 @@ impl FindingLine {
                 let by = relative.map(|share| format!(", {:+.1} % a minute", share * 100.0)).unwrap_or_default();
                 format!("{signal} {direction}{by}")
             }
+            FoundLine::Health { status, reasons, .. } => [vec![(*status).to_owned()], reasons.clone()].concat().join(", "),
         }
     }
 }
 
 impl FoundLine {
-    const fn of(what: &What) -> Self {
+    fn of(what: &What) -> Self {
         match *what {
             What::Anomaly(_, Anomaly { signal, begin, score, expected, seen, peak }) => {
                 let (signal, direction) = (signal.name(), signal.direction());
@@ -218,6 +224,9 @@ impl FoundLine {
                 relative: trend.relative,
                 time_to_limit: trend.to_limit,
             },
+            What::Health(HealthChange { before, after, reasons }) => {
+                Self::Health { status: after.name(), before: before.name(), reasons: reasons.iter().flatten().map(ToString::to_string).collect() }
+            }
         }
     }
 }

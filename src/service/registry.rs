@@ -1,5 +1,5 @@
 use crate::{
-    analyzers::{anomaly, pattern, trend},
+    analyzers::{anomaly, health, pattern, trend},
     exporters::{debug, file, otlp_grpc, otlp_http},
     pipeline::{Factory, Section},
     processors::{batch, circuit_window, memory_limiter},
@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Every component there is: the one table that names them.
-pub static FACTORIES: [&Factory; 12] = [
+pub static FACTORIES: [&Factory; 13] = [
     &otlp::FACTORY,
     &otlp_file::FACTORY,
     &memory_limiter::FACTORY,
@@ -16,6 +16,7 @@ pub static FACTORIES: [&Factory; 12] = [
     &anomaly::FACTORY,
     &pattern::FACTORY,
     &trend::FACTORY,
+    &health::FACTORY,
     &otlp_grpc::FACTORY,
     &otlp_http::FACTORY,
     &debug::FACTORY,

@@ -1,5 +1,7 @@
 //! The checked settings of what is looked for.
 
+use super::anomaly::Signal;
+
 /// What is looked for in closed buckets and in trips; nothing by whom there is no analyzer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AnalysisConfig {
@@ -9,6 +11,33 @@ pub struct AnalysisConfig {
     pub pattern: Option<PatternConfig>,
     /// Signals that rise or fall.
     pub trend: Option<TrendConfig>,
+    /// How circuits are.
+    pub health: Option<HealthConfig>,
+}
+
+/// By which rules a circuit is healthy, degraded or unhealthy. Times are in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HealthConfig {
+    /// From this share of instances on whose breaker is open it is unhealthy; below, degraded.
+    pub unhealthy_open_instances: f64,
+    /// From this share of failures on, while it is unusual.
+    pub unhealthy_error_ratio: f64,
+    /// From this share of refused calls on, while it is unusual.
+    pub unhealthy_rejection_ratio: f64,
+    /// Whether it is unhealthy where nobody calls though that is unusual.
+    pub unhealthy_silence: bool,
+    /// Signals that degrade it while they are unusual: a bit for each, see [`with_signals`](Self::with_signals).
+    pub degraded_signals: u8,
+    /// Whether a breaker that is half-open does.
+    pub degraded_half_open: bool,
+    /// Whether a breaker that opens and closes in turn does.
+    pub degraded_flapping: bool,
+    /// Whether a limit that is reached sooner than this does.
+    pub degraded_time_to_limit: u64,
+    /// How long nothing must make it unhealthy before it is told to be better.
+    pub unhealthy_for: u64,
+    /// How long nothing must degrade it.
+    pub degraded_for: u64,
 }
 
 /// How unusual signals are looked for.
@@ -85,6 +114,36 @@ impl Default for TrendConfig {
     }
 }
 
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self {
+            unhealthy_open_instances: 0.5,
+            unhealthy_error_ratio: 0.5,
+            unhealthy_rejection_ratio: 0.5,
+            unhealthy_silence: true,
+            degraded_signals: 0,
+            degraded_half_open: true,
+            degraded_flapping: true,
+            degraded_time_to_limit: 300 * SECOND,
+            unhealthy_for: 60 * SECOND,
+            degraded_for: 30 * SECOND,
+        }
+        .with_signals(&[Signal::LatencyBody, Signal::LatencyTail, Signal::Errors, Signal::Rejections])
+    }
+}
+
+impl HealthConfig {
+    /// With these signals that degrade a circuit.
+    pub fn with_signals(self, signals: &[Signal]) -> Self {
+        Self { degraded_signals: signals.iter().fold(0, |all, signal| all | 1 << *signal as u8), ..self }
+    }
+
+    /// Whether a circuit is degraded where this signal is unusual.
+    pub const fn degrades(&self, signal: Signal) -> bool {
+        self.degraded_signals >> signal as u8 & 1 == 1
+    }
+}
+
 impl TrendConfig {
     /// With a window of so many nanoseconds: one minute to one hour. `None` if it is another.
     pub fn new(window: u64) -> Option<Self> {
@@ -107,16 +166,18 @@ impl AnalysisConfig {
     pub fn join(&mut self, other: &Self) -> bool {
         let clash = self.anomaly.is_some() && other.anomaly.is_some()
             || self.pattern.is_some() && other.pattern.is_some()
-            || self.trend.is_some() && other.trend.is_some();
+            || self.trend.is_some() && other.trend.is_some()
+            || self.health.is_some() && other.health.is_some();
         self.anomaly = self.anomaly.or(other.anomaly);
         self.pattern = self.pattern.or(other.pattern);
         self.trend = self.trend.or(other.trend);
+        self.health = self.health.or(other.health);
         !clash
     }
 
     /// Whether closed buckets are looked at.
     pub const fn looks_at_buckets(&self) -> bool {
-        self.anomaly.is_some() || self.trend.is_some()
+        self.anomaly.is_some() || self.trend.is_some() || self.health.is_some()
     }
 }
 

@@ -1,12 +1,19 @@
 //! Looks at what one circuit does, for the analyzers: at its closed buckets and at its trips.
 
 mod anomalies;
+mod health;
 mod patterns;
 mod trends;
 
 use std::ops::Range;
 
-use self::{anomalies::Anomalies, patterns::Patterns, trends::Trends};
+pub(super) use self::health::States;
+use self::{
+    anomalies::Anomalies,
+    health::{Facts, Health},
+    patterns::Patterns,
+    trends::Trends,
+};
 use super::{
     analysis::{
         anomaly::{Sample, Signal},
@@ -14,7 +21,7 @@ use super::{
     },
     bucket::MetricsBucket,
     config::CircuitMetricsConfig,
-    finding::{Anomaly, Pattern, Phase, Trend, What},
+    finding::{Anomaly, Pattern, PatternKind, Phase, Reason, Status, Trend, What},
 };
 
 /// Empty buckets in a row that say anything: so many nanoseconds. Longer gaps are taken for what nobody was there to see.
@@ -30,6 +37,7 @@ pub(super) struct Analyst {
     anomalies: Option<Anomalies>,
     trends: Option<Trends>,
     patterns: Option<Patterns>,
+    health: Option<Health>,
     /// Anomalies that began, and when it was last known that there was none.
     counts: [(u32, u64); Signal::ALL.len()],
     /// Not taken yet.
@@ -45,6 +53,7 @@ impl Analyst {
             anomalies: None,
             trends: None,
             patterns: None,
+            health: None,
             counts: Default::default(),
             found: Vec::new(),
         };
@@ -55,7 +64,7 @@ impl Analyst {
     /// Goes over to other settings. What was found by others ends.
     pub(super) fn reconfigure(&mut self, config: &CircuitMetricsConfig, now: u64) {
         self.end(now);
-        (self.anomalies, self.trends, self.patterns) = (None, None, None);
+        (self.anomalies, self.trends, self.patterns, self.health) = (None, None, None, None);
         self.seen_to = self.seen_to.max(now / config.bucket_size());
         self.begin(&config.analysis, now);
     }
@@ -64,6 +73,7 @@ impl Analyst {
         self.anomalies = config.anomaly.as_ref().map(Anomalies::new);
         self.trends = config.trend.map(Trends::new);
         self.patterns = config.pattern.map(|config| Patterns::new(config, now));
+        self.health = config.health.map(|config| Health::new(config, now));
     }
 
     /// Takes in a bucket that closes. `teaches`: whether it shows what is usual.
@@ -80,13 +90,25 @@ impl Analyst {
     }
 
     /// Every bucket before this one is closed.
-    pub(super) fn closed_to(&mut self, number: u64, teaches: bool, config: &CircuitMetricsConfig) {
+    pub(super) fn closed_to(&mut self, number: u64, teaches: bool, states: States, config: &CircuitMetricsConfig) {
         if config.analysis.looks_at_buckets() && number > self.seen_to {
             self.pass_empty(number, teaches, config);
         }
         let now = number.saturating_mul(config.bucket_size());
         self.anomalies.iter_mut().for_each(|anomalies| anomalies.pass(now, &mut self.found));
         self.patterns.iter_mut().for_each(|patterns| patterns.pass(now, &mut self.found));
+        self.judge(now, states);
+    }
+
+    fn judge(&mut self, now: u64, states: States) {
+        let Some(health) = &mut self.health else { return };
+        let anomalies = self.anomalies.iter().flat_map(Anomalies::open);
+        let unusual = anomalies.fold(0, |all, anomaly| all | 1 << anomaly.signal as u8);
+        let sooner = |one: &&Trend, other: &&Trend| one.to_limit.unwrap_or(f64::MAX).total_cmp(&other.to_limit.unwrap_or(f64::MAX));
+        let to_limit = self.trends.iter().flat_map(Trends::open).min_by(sooner);
+        let flaps = self.patterns.iter().flat_map(Patterns::open).any(|pattern| pattern.kind == PatternKind::Flapping);
+        let is_silent = unusual >> Signal::RateDown as u8 & 1 == 1 && health.is_silent(now);
+        health.judge(now, &Facts { states, unusual, flaps, to_limit, is_silent }, &mut self.found);
     }
 
     /// Takes in the empty buckets before this one, as far as somebody was there who could have called.
@@ -105,6 +127,7 @@ impl Analyst {
         let buckets = usize::try_from(config.buckets()).unwrap_or(usize::MAX);
         self.anomalies.iter_mut().for_each(|anomalies| anomalies.take(end, sample, buckets, &mut self.found));
         self.trends.iter_mut().for_each(|trends| trends.take(number, end, sample, &mut self.found));
+        self.health.iter_mut().for_each(|health| health.take(end, sample));
         self.seen_to = number + 1;
     }
 
@@ -124,10 +147,11 @@ impl Analyst {
         let of_time = |at: u64| at.div_ceil(config.bucket_size());
         let anomalies = self.anomalies.as_ref().and_then(Anomalies::deadline).map(of_time);
         let patterns = self.patterns.as_ref().and_then(Patterns::deadline).map(of_time);
+        let health = self.health.as_ref().and_then(Health::deadline).map(of_time);
         let silence = self.anomalies.as_ref().and_then(Anomalies::silence_in).filter(|buckets| *buckets <= SILENCE_MAX / config.bucket_size());
         let silence =
             silence.map(|buckets| self.seen_to.saturating_add(buckets)).filter(|number| *number <= heard.end && self.seen_to >= heard.start);
-        [anomalies, patterns, silence].into_iter().flatten().min().unwrap_or(u64::MAX)
+        [anomalies, patterns, health, silence].into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
     /// Ends everything: nobody looks any more.
@@ -135,6 +159,7 @@ impl Analyst {
         self.anomalies.iter_mut().for_each(|anomalies| anomalies.end(now, &mut self.found));
         self.trends.iter_mut().for_each(|trends| trends.begin_anew(now, &mut self.found));
         self.patterns.iter_mut().for_each(|patterns| patterns.stop(now, &mut self.found));
+        self.health.iter_mut().for_each(|health| health.end(now, &mut self.found));
     }
 
     /// What was found since this was asked last, and when, in Unix nanoseconds; counted from then on, if it was not yet.
@@ -170,6 +195,11 @@ impl Analyst {
         self.patterns.iter().flat_map(Patterns::open)
     }
 
+    /// How it is, where that is judged, and why.
+    pub(super) fn health(&self) -> Option<(Status, impl Iterator<Item = Reason>)> {
+        self.health.as_ref().map(|health| (health.status(), health.reasons()))
+    }
+
     /// What rises or falls now.
     pub(super) fn trends(&self) -> impl Iterator<Item = &Trend> {
         self.trends.iter().flat_map(Trends::open)
@@ -195,7 +225,7 @@ mod tests {
     use crate::circuit::{
         analysis::config::{AnomalyConfig, PatternConfig, TrendConfig},
         collector::CircuitBreakerMetricsCollector,
-        finding::{Finding, PatternKind},
+        finding::Finding,
         inspect::{Rules, inspect},
         room::Room,
         testing::{SECOND, START, call, int, request, text, transition},
@@ -203,8 +233,12 @@ mod tests {
 
     fn config() -> CircuitMetricsConfig {
         let mut config = CircuitMetricsConfig::default();
-        config.analysis =
-            AnalysisConfig { anomaly: Some(AnomalyConfig::default()), pattern: Some(PatternConfig::default()), trend: Some(TrendConfig::default()) };
+        config.analysis = AnalysisConfig {
+            anomaly: Some(AnomalyConfig::default()),
+            pattern: Some(PatternConfig::default()),
+            trend: Some(TrendConfig::default()),
+            health: None,
+        };
         config
     }
 

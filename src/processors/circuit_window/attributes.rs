@@ -1,5 +1,5 @@
 use opentelemetry_proto::tonic::{
-    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
+    common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value::Value},
     resource::v1::Resource,
 };
 
@@ -11,6 +11,11 @@ fn attribute(key: &str, value: Value) -> KeyValue {
 
 pub(super) fn text(key: &str, value: impl Into<String>) -> KeyValue {
     attribute(key, Value::StringValue(value.into()))
+}
+
+pub(super) fn texts(key: &str, values: impl Iterator<Item = String>) -> KeyValue {
+    let values = values.map(|value| AnyValue { value: Some(Value::StringValue(value)) }).collect();
+    attribute(key, Value::ArrayValue(ArrayValue { values }))
 }
 
 pub(super) fn truth(key: &str, value: bool) -> KeyValue {

@@ -4,18 +4,22 @@ use opentelemetry_proto::tonic::{
 };
 
 use super::{
-    attributes::{float, number, text},
+    attributes::{float, number, text, texts},
     logs::{callee, derived},
 };
 use crate::circuit::{
     analysis::anomaly::Signal,
-    finding::{Anomaly, Certainty, Finding, Pattern, PatternKind, Phase, What},
+    finding::{Anomaly, Certainty, Finding, HealthChange, Pattern, PatternKind, Phase, Status, What},
 };
 
 /// What an analyzer found, as a log record.
 pub(super) fn record(finding: &Finding, now: u64) -> LogRecord {
-    let is_warning = matches!(finding.what, What::Anomaly(Phase::Begin, _));
-    let severity = if is_warning { SeverityNumber::Warn } else { SeverityNumber::Info };
+    let (severity, severity_text) = match &finding.what {
+        What::Health(change) if change.after == Status::Unhealthy => (SeverityNumber::Error, "ERROR"),
+        What::Health(change) if change.after == Status::Degraded => (SeverityNumber::Warn, "WARN"),
+        What::Anomaly(Phase::Begin, _) => (SeverityNumber::Warn, "WARN"),
+        _ => (SeverityNumber::Info, "INFO"),
+    };
     let circuit = &finding.circuit;
     let mut all = vec![text("circuit_breaker.name", circuit.name()), text("log.record.uid", uid(finding))];
     all.extend(callee(circuit));
@@ -25,7 +29,7 @@ pub(super) fn record(finding: &Finding, now: u64) -> LogRecord {
         time_unix_nano: finding.at,
         observed_time_unix_nano: now,
         severity_number: severity.into(),
-        severity_text: if is_warning { "WARN" } else { "INFO" }.to_owned(),
+        severity_text: severity_text.to_owned(),
         body: Some(AnyValue { value: Some(Value::StringValue(sentence(finding))) }),
         attributes: all,
         event_name: finding.what.event_name().to_owned(),
@@ -39,6 +43,7 @@ fn uid(finding: &Finding) -> String {
         What::Anomaly(_, anomaly) => (anomaly.signal.name(), anomaly.signal.direction()),
         What::Pattern(_, pattern) => (pattern.kind.name(), pattern.certainty.name()),
         What::Trend(_, trend) => (trend.signal.name(), trend.direction()),
+        What::Health(change) => (change.before.name(), change.after.name()),
     };
     derived((&*finding.circuit, finding.at, finding.what.event_name(), finding.what.phase().name(), what))
 }
@@ -70,6 +75,11 @@ pub(super) fn attributes(what: &What) -> Vec<KeyValue> {
             all.extend(trend.to_limit.map(|seconds| float("circuit_breaker.trend.time_to_limit", seconds)));
             all
         }
+        What::Health(HealthChange { before, after, reasons }) => vec![
+            text("circuit_breaker.health.status", after.name()),
+            text("circuit_breaker.health.status.before", before.name()),
+            texts("circuit_breaker.health.reasons", reasons.iter().flatten().map(ToString::to_string)),
+        ],
     }
 }
 
@@ -107,6 +117,11 @@ fn sentence(finding: &Finding) -> String {
             let by = trend.relative.map(|share| format!(" by {:.1} % a minute", share.abs() * 100.0)).unwrap_or_default();
             let left = trend.to_limit.map(|seconds| format!(", at its limit in about {seconds:.0} s")).unwrap_or_default();
             format!("{circuit}: {} {}{by}{left}", name(trend.signal), if trend.slope < 0.0 { "falls" } else { "rises" })
+        }
+        What::Health(HealthChange { after, reasons, .. }) => {
+            let reasons: Vec<String> = reasons.iter().flatten().map(ToString::to_string).collect();
+            let because = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join(", ")) };
+            format!("{circuit} is {}{because}", after.name())
         }
     }
 }

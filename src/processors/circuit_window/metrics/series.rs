@@ -17,7 +17,7 @@ use crate::circuit::{
     analysis::anomaly::Signal,
     bucket::Outcome,
     circuit::{Circuit, Exemplar as Slowest},
-    finding::PatternKind,
+    finding::{PatternKind, Status},
     key::CircuitKey,
     sent::Sent,
     state::{Source, State},
@@ -414,6 +414,21 @@ impl<'a, 'b> Series<'a, 'b> {
                     was,
                 });
                 holds |= if found.is_some() { bit } else { 0 };
+            }
+            bit <<= 1;
+        }
+        let health = circuit.health().map(|(status, _)| status);
+        for status in Status::ALL {
+            let was = before.0 & bit != 0;
+            if was || health.is_some() {
+                let value = health.map(|health| f64::from(u8::from(health == status)));
+                gauges.push(Gauged {
+                    name: "circuit_breaker.health",
+                    attributes: vec![text("circuit_breaker.health.status", status.name())],
+                    value,
+                    was,
+                });
+                holds |= if health.is_some() { bit } else { 0 };
             }
             bit <<= 1;
         }

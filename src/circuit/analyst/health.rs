@@ -1,0 +1,295 @@
+use crate::circuit::{
+    analysis::{
+        anomaly::{Sample, Signal},
+        config::HealthConfig,
+    },
+    finding::{HealthChange, REASONS_MAX, Reason, Status, Trend, What},
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Seconds of a circuit until its health is known, and without a call after which it is known no longer.
+const KNOWN: u64 = 60 * SECOND;
+
+/// No two changes are told within so many nanoseconds.
+const APART: u64 = 10 * SECOND;
+
+/// Looks in a row that must find a circuit degraded: one slow second is none of it.
+const DEGRADED_LOOKS: u8 = 2;
+
+/// Seconds over which shares of failures and refused calls are taken.
+const SHARES: f64 = 10.0;
+
+/// Calls, of that time, that a share must be taken of.
+const CALLS_MIN: f64 = 5.0;
+
+/// How a circuit is. All times are Unix nanoseconds.
+#[derive(Clone, Debug)]
+pub(super) struct Health {
+    config: HealthConfig,
+    /// When it was looked at first.
+    since: u64,
+    status: Status,
+    reasons: [Option<Reason>; REASONS_MAX],
+    /// When it changed last.
+    changed: u64,
+    /// When it was last as bad as it is told to be.
+    held: u64,
+    /// Looks in a row that found it worse.
+    looks: u8,
+    last_call: u64,
+    shares: Shares,
+}
+
+/// Of the last seconds, the older ones weighing less.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shares {
+    calls: f64,
+    failures: f64,
+    rejections: f64,
+}
+
+/// What else is known of a circuit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Facts<'a> {
+    pub(super) states: States,
+    /// What is unusual, a bit for each signal.
+    pub(super) unusual: u8,
+    pub(super) flaps: bool,
+    /// The trend that reaches its limit first.
+    pub(super) to_limit: Option<&'a Trend>,
+    /// Whether nobody calls, where it is unusual that few do.
+    pub(super) is_silent: bool,
+}
+
+/// Instances of a circuit by the state of their breaker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::circuit) struct States {
+    pub(in crate::circuit) open: u32,
+    pub(in crate::circuit) half_open: u32,
+    pub(in crate::circuit) of: u32,
+}
+
+impl Health {
+    /// Of a circuit that is looked at since then.
+    pub(super) fn new(config: HealthConfig, since: u64) -> Self {
+        let (status, reasons) = (Status::Unknown, [None; REASONS_MAX]);
+        Self { config, since, status, reasons, changed: 0, held: since, looks: 0, last_call: 0, shares: Shares::default() }
+    }
+
+    /// What it is now.
+    pub(super) const fn status(&self) -> Status {
+        self.status
+    }
+
+    /// Why.
+    pub(super) fn reasons(&self) -> impl Iterator<Item = Reason> {
+        self.reasons.into_iter().flatten()
+    }
+
+    /// Whether nobody called for some time.
+    pub(super) const fn is_silent(&self, now: u64) -> bool {
+        now >= self.last_call.saturating_add(APART)
+    }
+
+    /// Takes in a bucket that ended then.
+    pub(super) fn take(&mut self, end: u64, sample: &Sample<'_>) {
+        let kept = (-sample.seconds / SHARES).exp();
+        let Shares { calls, failures, rejections } = &mut self.shares;
+        *calls = *calls * kept + f64::from(sample.calls);
+        *failures = *failures * kept + f64::from(sample.failures);
+        *rejections = *rejections * kept + f64::from(sample.rejections);
+        if sample.calls > 0 || sample.rejections > 0 {
+            self.last_call = end;
+        }
+    }
+
+    /// Judges by what is known now.
+    pub(super) fn judge(&mut self, now: u64, facts: &Facts<'_>, found: &mut Vec<(u64, What)>) {
+        let (target, reasons) = self.target(now, facts);
+        if target == self.status {
+            (self.held, self.looks, self.reasons) = (now, 0, reasons);
+            return;
+        }
+        self.looks = self.looks.saturating_add(1);
+        let worse = target > self.status;
+        let next = match (self.status, target) {
+            (Status::Unknown, _) | (_, Status::Unknown) => Some(target),
+            _ if worse && target == Status::Degraded => (self.looks >= DEGRADED_LOOKS).then_some(target),
+            _ if worse => Some(target),
+            // One step at a time, each after a while without a cause.
+            (Status::Unhealthy, _) => (now >= self.held.saturating_add(self.config.unhealthy_for)).then_some(Status::Degraded),
+            _ => (now >= self.held.saturating_add(self.config.degraded_for)).then_some(Status::Healthy),
+        };
+        let Some(next) = next.filter(|_| self.changed == 0 || now >= self.changed.saturating_add(APART)) else { return };
+        let reasons = if next == target { reasons } else { self.reasons };
+        found.push((now, What::Health(HealthChange { before: self.status, after: next, reasons })));
+        (self.status, self.reasons, self.changed, self.held, self.looks) = (next, reasons, now, now, 0);
+    }
+
+    /// When it will change if nothing happens.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        let quiet = self.last_call.saturating_add(KNOWN);
+        let better = match self.status {
+            Status::Unknown | Status::Healthy => None,
+            Status::Degraded => Some(self.held.saturating_add(self.config.degraded_for)),
+            Status::Unhealthy => Some(self.held.saturating_add(self.config.unhealthy_for)),
+        };
+        let unknown = (self.status != Status::Unknown).then_some(quiet);
+        let next = better.into_iter().chain(unknown).min();
+        next.map(|next| next.max(self.changed.saturating_add(APART)))
+    }
+
+    /// Nobody looks any more.
+    pub(super) fn end(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
+        if self.status != Status::Unknown {
+            let change = HealthChange { before: self.status, after: Status::Unknown, reasons: [None; REASONS_MAX] };
+            found.push((now, What::Health(change)));
+            self.status = Status::Unknown;
+        }
+    }
+
+    /// How it is by the rules alone, and why.
+    fn target(&self, now: u64, facts: &Facts<'_>) -> (Status, [Option<Reason>; REASONS_MAX]) {
+        let mut unhealthy = Reasons::default();
+        let mut degraded = Reasons::default();
+        let rules = &self.config;
+        let States { open, half_open, of } = facts.states;
+        if open > 0 {
+            let share = f64::from(open) / f64::from(of.max(1));
+            let reasons = if share >= rules.unhealthy_open_instances { &mut unhealthy } else { &mut degraded };
+            reasons.add(Reason::Open { open, of });
+        }
+        if half_open > 0 && rules.degraded_half_open {
+            degraded.add(Reason::HalfOpen { half_open, of });
+        }
+        if facts.is_silent && rules.unhealthy_silence {
+            unhealthy.add(Reason::Silent);
+        }
+        let Shares { calls, failures, rejections } = self.shares;
+        for signal in Signal::ALL {
+            let is_unusual = facts.unusual >> signal as u8 & 1 == 1;
+            let (share, limit) = match signal {
+                Signal::Errors => (share(failures, calls), rules.unhealthy_error_ratio),
+                Signal::Rejections => (share(rejections, calls + rejections), rules.unhealthy_rejection_ratio),
+                _ => (None, 1.0),
+            };
+            if is_unusual && share.is_some_and(|share| share >= limit) {
+                unhealthy.add(Reason::Unusual { signal, share });
+            } else if is_unusual && rules.degrades(signal) {
+                degraded.add(Reason::Unusual { signal, share });
+            }
+        }
+        if facts.flaps && rules.degraded_flapping {
+            degraded.add(Reason::Flapping);
+        }
+        if let Some((signal, seconds)) = facts.to_limit.and_then(|trend| Some((trend.signal, trend.to_limit?)))
+            && seconds < rules.degraded_time_to_limit as f64 / 1e9
+        {
+            degraded.add(Reason::Limit { signal, seconds });
+        }
+        let is_known = now >= self.since.saturating_add(KNOWN) && now < self.last_call.saturating_add(KNOWN);
+        let status = if unhealthy.is_any() {
+            Status::Unhealthy
+        } else if degraded.is_any() {
+            Status::Degraded
+        } else if is_known {
+            Status::Healthy
+        } else {
+            Status::Unknown
+        };
+        degraded.0.into_iter().flatten().for_each(|reason| unhealthy.add(reason));
+        (status, unhealthy.0)
+    }
+}
+
+/// A share, where it is taken of enough.
+fn share(part: f64, whole: f64) -> Option<f64> {
+    (whole >= CALLS_MIN).then(|| part / whole)
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Reasons([Option<Reason>; REASONS_MAX]);
+
+impl Reasons {
+    fn is_any(&self) -> bool {
+        self.0.iter().any(Option::is_some)
+    }
+
+    /// What finds no room is not told.
+    fn add(&mut self, reason: Reason) {
+        if let Some(place) = self.0.iter_mut().find(|place| place.is_none()) {
+            *place = Some(reason);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u64 = 1_700_000_000 * SECOND;
+
+    /// Seconds of 20 calls, of which so many fail, and what else is known; gives second, before, after and the first reason.
+    fn found(seconds: impl Iterator<Item = (u32, Facts<'static>)>) -> Vec<(u64, Status, Status, Option<Reason>)> {
+        let (mut health, mut found) = (Health::new(HealthConfig::default(), START), Vec::new());
+        for (second, (failures, facts)) in (1..).zip(seconds) {
+            let now = START + second * SECOND;
+            health.take(now, &Sample { calls: 20, failures, seconds: 1.0, ..Sample::default() });
+            health.judge(now, &facts, &mut found);
+        }
+        found
+            .into_iter()
+            .map(|(at, what)| match what {
+                What::Health(HealthChange { before, after, reasons }) => ((at - START) / SECOND, before, after, reasons[0]),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    fn unusual(signal: Signal) -> Facts<'static> {
+        Facts { unusual: 1 << signal as u8, ..Facts::default() }
+    }
+
+    #[test]
+    fn a_circuit_gets_worse_at_once_and_better_step_by_step() {
+        let open = Facts { states: States { open: 2, half_open: 0, of: 3 }, ..Facts::default() };
+        let told = found((1..300).map(|second| (0, if (100..120).contains(&second) { open } else { Facts::default() })));
+        let reason = Some(Reason::Open { open: 2, of: 3 });
+        let expected = [
+            (60, Status::Unknown, Status::Healthy, None),
+            (100, Status::Healthy, Status::Unhealthy, reason),
+            // A minute after it was open last, and half a minute later.
+            (179, Status::Unhealthy, Status::Degraded, reason),
+            (209, Status::Degraded, Status::Healthy, None),
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn one_slow_second_is_nothing_two_are_and_half_of_the_calls_failing_is_more() {
+        let slow = unusual(Signal::LatencyTail);
+        assert_eq!(found((1..200).map(|second| (0, if second == 100 { slow } else { Facts::default() }))).len(), 1);
+        let told = found((1..200).map(|second| (0, if second >= 100 { slow } else { Facts::default() })));
+        assert_eq!(told[1], (101, Status::Healthy, Status::Degraded, Some(Reason::Unusual { signal: Signal::LatencyTail, share: None })));
+        let told = found((1..200).map(|second| if second >= 100 { (15, unusual(Signal::Errors)) } else { (0, Facts::default()) }));
+        let worst = told.iter().map(|(_, _, after, _)| *after).max();
+        assert_eq!((told.len(), worst), (3, Some(Status::Unhealthy)), "{told:?}");
+    }
+
+    #[test]
+    fn nobody_calling_is_unknown_where_that_is_usual() {
+        let (mut health, mut found) = (Health::new(HealthConfig::default(), START), Vec::new());
+        for second in 1..100 {
+            health.take(START + second * SECOND, &Sample { calls: 1, seconds: 1.0, ..Sample::default() });
+            health.judge(START + second * SECOND, &Facts::default(), &mut found);
+        }
+        assert_eq!((health.status(), health.deadline()), (Status::Healthy, Some(START + 159 * SECOND)));
+        health.judge(START + 159 * SECOND, &Facts::default(), &mut found);
+        assert_eq!((health.status(), health.deadline(), health.reasons().count()), (Status::Unknown, None, 0));
+        health.judge(START + 170 * SECOND, &Facts { is_silent: true, ..Facts::default() }, &mut found);
+        assert_eq!(health.status(), Status::Unhealthy);
+        health.end(START + 171 * SECOND, &mut found);
+        assert_eq!((health.status(), found.len()), (Status::Unknown, 4));
+    }
+}
