@@ -98,7 +98,7 @@ fn every_mistake_with_analyzers_is_named_with_its_place() {
         ("anomaly: {}", "anomaly: { treshold: 2 }", "f.yaml:3: error: analyzers::anomaly::treshold: unknown key; did you mean `threshold`?"),
         ("anomaly: {}", "anomoly: {}", "f.yaml:3: error: analyzers::anomoly: unknown analyzer `anomoly`; did you mean `anomaly`?"),
         ("pattern: {}", "pattern: { sensitivity: high }", "f.yaml:3: error: analyzers::pattern::sensitivity: "),
-        ("trend: {}", "trend: { window: 10s }", "f.yaml:3: error: analyzers::trend::window: must be 1m to 1h"),
+        ("trend: {}", "trend: { window: 10s }", "f.yaml:3: error: analyzers::trend::window: must be 3m to 1h"),
         (
             "trend: {}",
             "trend: { limits: { error_ratio: 50 } }",

@@ -167,12 +167,13 @@ fn analyzers_find_what_a_person_sees_in_a_recording() {
         lines(&output, "finding").iter().filter_map(|line| line["signal"].as_str().or(line["pattern"].as_str()).map(str::to_owned)).collect();
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["error_ratio", "flapping", "regular", "rejection_ratio"]);
     let health = lines(&output, "finding").into_iter().filter(|line| line["finding"] == "health");
-    let told: Vec<String> =
+    let statuses: Vec<String> =
         health.map(|line| format!("{}: {}", line["status"].as_str().unwrap(), line["reasons"][0].as_str().unwrap_or_default())).collect();
-    assert_eq!(told[0], "unhealthy: open in 1 of 1 instances", "{told:?}");
+    assert_eq!(statuses[0], "unhealthy: open in 1 of 1 instances", "{statuses:?}");
     // Nobody looks where no analyzer is listed.
     let quiet = replay(&directory.0.join("recording.jsonl"), &["--set", "service.pipelines.traces.analyzers=[]"]);
     assert!(lines(&quiet, "finding").is_empty());
+    assert_eq!(told(&quiet), told(&output), "who looks changes nothing of what breakers did");
     let text = replay(&directory.0.join("recording.jsonl"), &["--format", "table"]);
-    assert!(text.contains("possible: regular, every 30.1 s, 8 trips"), "{text}");
+    assert!(text.contains("possible: regular, every 30.1 s, 8 times"), "{text}");
 }

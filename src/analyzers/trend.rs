@@ -15,7 +15,7 @@ use crate::{
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    /// The time that a trend is looked for in, 1m to 1h: shorter finds steeper ones sooner.
+    /// The time that a trend is looked for in, 3m to 1h: shorter finds steeper ones sooner.
     window: Span,
     /// What must not be reached: how long that takes is told with a trend.
     limits: Limits,
@@ -54,7 +54,7 @@ pub const FACTORY: Factory = Factory {
 fn parse(value: Value) -> Result<Parsed, Faults> {
     let config: Config = Parsed::read(value)?;
     let mut faults = Faults::default();
-    let trend = TrendConfig::new(config.window.nanos()).ok_or_else(|| "must be 1m to 1h".to_owned());
+    let trend = TrendConfig::new(config.window.nanos()).ok_or_else(|| "must be 3m to 1h".to_owned());
     let trend = faults.note("window", trend);
     let Limits { duration, error_ratio, request_rate } = &config.limits;
     let mut limit = |key: &str, limit: Option<f64>, most: f64, what: &str| {
@@ -63,7 +63,7 @@ fn parse(value: Value) -> Result<Parsed, Faults> {
     };
     let duration_limit = limit("limits.duration", duration.map(|limit| limit.nanos() as f64 / 1e9), 3_600.0, "must be more than 0 and at most 1h");
     let error_ratio_limit = limit("limits.error_ratio", *error_ratio, 1.0, "must be more than 0 and at most 1");
-    let request_rate_limit = limit("limits.request_rate", *request_rate, 1e9, "must be more than 0");
+    let request_rate_limit = limit("limits.request_rate", *request_rate, 1e9, "must be more than 0 and at most 1000000000");
     let trend = trend.map(|trend| trend.with_limits(duration_limit, error_ratio_limit, request_rate_limit));
     let analysis = faults.unless_any(AnalysisConfig { trend, ..AnalysisConfig::default() })?;
     Parsed::looking_for(config, analysis)

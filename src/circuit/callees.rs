@@ -89,7 +89,9 @@ impl CircuitBreakerMetricsCollector {
 
     fn rename(&mut self, number: u32, key: CircuitKey, now: u64) {
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
-        if let Some(past) = circuit.rename(Arc::new(key), now) {
+        let (past, findings) = circuit.rename(Arc::new(key), now);
+        self.findings.extend(findings);
+        if let Some(past) = past {
             // It gives its room back when its end was told.
             self.room.take_anyway();
             self.circuits.insert(Box::new(past));
@@ -111,7 +113,7 @@ impl CircuitBreakerMetricsCollector {
             number
         } else {
             // The circuit goes on without it.
-            let paths = self.forget_address(number, &address.target());
+            let paths = self.forget_address(number, &address.target(), now);
             let Some(own) = self.circuit_of(&key.caller, &address.target(), "", now) else { return };
             self.set_addresses(own, vec![moved], paths);
             own
@@ -137,7 +139,7 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// What is called at this address is no longer this circuit; gives what is known of its paths.
-    pub(super) fn forget_address(&mut self, number: u32, target: &Target<'_>) -> Paths {
+    pub(super) fn forget_address(&mut self, number: u32, target: &Target<'_>, now: u64) -> Paths {
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return Paths::default() };
         let caller = Arc::clone(&circuit.key().caller);
         let hash = self.key_hash(&caller, target);
@@ -151,7 +153,7 @@ impl CircuitBreakerMetricsCollector {
             known.paths.split_off(called)
         });
         // Its calls are missing here from now on.
-        self.forget_calls(number);
+        self.forget_calls(number, now);
         self.leave_seats(number, target);
         paths.unwrap_or_default()
     }
@@ -226,7 +228,9 @@ impl CircuitBreakerMetricsCollector {
             }
         }
         self.habits.iter_mut().for_each(|(_, habits)| habits.replace(number, other));
-        lost.iter().for_each(|callee| self.learn_anew(other, callee));
+        lost.iter().for_each(|callee| self.learn_anew(other, callee, now));
+        let config = Arc::clone(&self.config);
+        self.circuits.get_mut(other as usize).into_iter().for_each(|circuit| circuit.learn_anew(&config.analysis, now));
     }
 }
 

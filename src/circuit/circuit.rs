@@ -18,7 +18,7 @@ use super::{
         suspect::Decision,
     },
     event::{CircuitEvent, IncidentId},
-    finding::{Anomaly, Finding, Pattern, Reason, Status, Trend},
+    finding::{Anomaly, Finding, Pattern, Phase, Reason, Status, Trend},
     key::{CircuitKey, Target},
     member::{Evidence, Member},
     paths::Paths,
@@ -63,6 +63,8 @@ pub struct Circuit {
     exemplars: Option<Box<Exemplars>>,
     /// What most circuits never have.
     detected: Option<Box<Detected>>,
+    /// What analyzers know of it, where there are any.
+    analyst: Option<Box<Analyst>>,
     /// What was handed out last.
     pub sent: Sent,
     /// Whether anything moved since then.
@@ -117,8 +119,6 @@ struct Detected {
     decided: Vec<Decided>,
     /// An incident that ended with its last instance, and that instance; told when buckets are settled.
     gone: Option<(IncidentId, Arc<str>)>,
-    /// What analyzers know of it, where there are any.
-    analyst: Option<Box<Analyst>>,
 }
 
 /// A change that was decided in one instance.
@@ -172,8 +172,8 @@ pub(super) struct Reshape<'a> {
     pub(super) histograms: bool,
     /// Deltas are told from now on.
     pub(super) to_delta: bool,
-    /// Analyzers look for something else, or at buckets of another size, from this time on.
-    pub(super) analysis: Option<(&'a CircuitMetricsConfig, u64)>,
+    /// Analyzers look for something else, or at windows of another shape: what they looked for, the new settings, and when.
+    pub(super) analysis: Option<(&'a AnalysisConfig, &'a CircuitMetricsConfig, u64)>,
 }
 
 /// A call, ready to be counted.
@@ -205,6 +205,7 @@ impl Circuit {
             incident: None,
             exemplars: None,
             detected: None,
+            analyst: None,
             sent: Sent::default(),
             changed: true,
         }
@@ -231,19 +232,23 @@ impl Circuit {
         self.addresses.iter().flat_map(|known| &known.all).map(Address::shown)
     }
 
-    /// Goes on under another name. What was told of the old one stays with what is given back, and is to be ended.
-    pub(super) fn rename(&mut self, key: Arc<CircuitKey>, now: u64) -> Option<Self> {
+    /// Goes on under another name. What was told of the old one stays with what is given back, and is to be ended; what
+    /// analyzers found is told to be stopped there and to begin here.
+    pub(super) fn rename(&mut self, key: Arc<CircuitKey>, now: u64) -> (Option<Self>, Vec<Finding>) {
+        let mut findings = self.take_findings();
+        findings.extend(self.holding(Phase::Stopped, now));
         let old = std::mem::replace(&mut self.key, key);
+        findings.extend(self.holding(Phase::Begin, now));
         self.changed = true;
         if self.sent.at == 0 {
-            return None;
+            return (None, findings);
         }
         let mut past = Self::new(old, now);
         (past.totals, past.sent, past.since) = (std::mem::take(&mut self.totals), std::mem::take(&mut self.sent), self.since);
         (past.retired, past.epoch) = (true, self.epoch);
-        self.analyst_mut().into_iter().for_each(Analyst::count_anew);
+        past.analyst = self.analyst.as_mut().map(|analyst| Box::new(Analyst::remembering(analyst.count_anew())));
         (self.since, self.epoch) = (now.saturating_sub(BEFORE), self.epoch.wrapping_add(1));
-        Some(past)
+        (Some(past), findings)
     }
 
     /// Just before it was seen first, in Unix nanoseconds.
@@ -268,8 +273,9 @@ impl Circuit {
         } else {
             // Its histograms have begun anew since.
             let mut sent = Sent { durations: self.sent.durations, incidents: self.sent.incidents, ..sent };
-            if let Some(histograms) = self.sent.rarely.as_mut().and_then(|rarely| rarely.histograms.take()) {
-                sent.rarely().histograms = Some(histograms);
+            let histograms = self.sent.rarely.as_mut().and_then(|rarely| rarely.histograms.take());
+            if histograms.is_some() || sent.rarely.is_some() {
+                sent.rarely().histograms = histograms;
             }
             sent
         };
@@ -308,8 +314,12 @@ impl Circuit {
     /// Begins windows or histograms anew whose old ones do not fit new settings.
     pub(super) fn reconfigure(&mut self, change: Reshape<'_>) {
         let Reshape { windows, histograms, to_delta, analysis } = change;
-        if let Some((config, now)) = analysis {
-            self.analyst_mut().into_iter().for_each(|analyst| analyst.reconfigure(config, now));
+        if let Some((old, config, now)) = analysis {
+            let incident = self.incident().map(|(id, _)| id);
+            if let Some(analyst) = &mut self.analyst {
+                analyst.look_for(old, config, windows, now);
+                analyst.stamp(incident);
+            }
         }
         if windows {
             self.window = Rolling::default();
@@ -324,7 +334,7 @@ impl Circuit {
             // by them, though it is by the counters.
             let of = |histogram: &Option<Box<Histogram>>| histogram.as_deref().cloned().unwrap_or_default();
             let (failures, incidents) = (of(&self.totals.failure_duration), of(&self.totals.incident_duration));
-            self.sent.rarely().histograms = Some([self.totals.success_duration.clone(), failures, incidents]);
+            self.sent.rarely().histograms = Some(Box::new([self.totals.success_duration.clone(), failures, incidents]));
             self.epoch = self.epoch.wrapping_add(1);
         }
         self.changed = true;
@@ -442,7 +452,7 @@ impl Circuit {
     ///
     /// `heard`: buckets that, if they are empty, are so because nobody called; others because nobody was heard of.
     pub(super) fn settle(&mut self, to: u64, heard: &Range<u64>, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
-        self.analyst_mut().into_iter().for_each(|analyst| analyst.heard = heard.clone());
+        self.analyst.iter_mut().for_each(|analyst| analyst.heard = heard.clone());
         let due = self.due(to.saturating_mul(config.bucket_size()));
         for (member, evidence) in due {
             let number = evidence.observation.order / config.bucket_size();
@@ -477,7 +487,8 @@ impl Circuit {
         });
         if let Some(mut analyst) = analyst {
             analyst.closed_to(number, teaches, self.states(), config);
-            self.detected.get_or_insert_default().analyst = Some(analyst);
+            analyst.stamp(self.incident().map(|(id, _)| id));
+            self.analyst = Some(analyst);
         }
         if self.detected.is_some() || !inferred.is_idle() {
             self.detected.get_or_insert_default().inferred = inferred;
@@ -489,64 +500,80 @@ impl Circuit {
 
     /// The analyst, to look at buckets; a new one where there is something for one to look at.
     fn take_analyst(&mut self, config: &CircuitMetricsConfig) -> Option<Box<Analyst>> {
-        if config.analysis == AnalysisConfig::default() || self.key.overflow {
+        if config.analysis == AnalysisConfig::default() || self.key.overflow || self.retired {
             return None;
         }
-        let known = self.detected.as_mut().and_then(|detected| detected.analyst.take());
-        known.or_else(|| (!self.window.is_empty()).then(|| Box::new(Analyst::new(config, self.window.get().first_open()))))
+        self.analyst.take().or_else(|| (!self.window.is_empty()).then(|| Box::new(Analyst::new(config, self.window.get().first_open()))))
     }
 
-    fn analyst(&self) -> Option<&Analyst> {
-        self.detected.as_ref()?.analyst.as_deref()
+    /// Whether there is an analyst, and its buckets have to be looked at.
+    pub(super) const fn is_analyzed(&self) -> bool {
+        self.analyst.is_some()
     }
 
-    fn analyst_mut(&mut self) -> Option<&mut Analyst> {
-        self.detected.as_mut()?.analyst.as_deref_mut()
+    /// Other calls are its own from now on.
+    pub(super) fn learn_anew(&mut self, config: &AnalysisConfig, now: u64) {
+        let incident = self.incident().map(|(id, _)| id);
+        if let Some(analyst) = &mut self.analyst {
+            analyst.learn_anew(config, now);
+            analyst.stamp(incident);
+        }
     }
 
     /// Whether the analyst has something to look at before this bucket though none closes.
     pub(super) fn is_awake(&self, to: u64, heard: &Range<u64>, config: &CircuitMetricsConfig) -> bool {
-        self.analyst().is_some_and(|analyst| analyst.sleeps_to(heard, config) <= to)
+        self.analyst.as_ref().is_some_and(|analyst| analyst.sleeps_to(heard, config) <= to)
     }
 
     /// What analyzers found since this was asked last.
     pub(super) fn take_findings(&mut self) -> Vec<Finding> {
-        let (circuit, incident, born) = (Arc::clone(&self.key), self.incident().map(|(id, _)| id), self.born());
-        let found = self.analyst_mut().map(|analyst| analyst.take_found(born)).unwrap_or_default();
+        let born = self.born();
+        let found = self.analyst.as_mut().map(|analyst| analyst.take_found(born)).unwrap_or_default();
         self.changed |= !found.is_empty();
-        found.into_iter().map(|(at, what)| Finding { at, circuit: Arc::clone(&circuit), incident, what }).collect()
+        found.into_iter().map(|(at, what, incident)| Finding { at, circuit: Arc::clone(&self.key), incident, what }).collect()
     }
 
-    /// Ends what analyzers found: nobody looks any more.
+    /// Nobody looks any more.
     pub(super) fn end_findings(&mut self, now: u64) -> Vec<Finding> {
-        self.analyst_mut().into_iter().for_each(|analyst| analyst.end(now));
+        let incident = self.incident().map(|(id, _)| id);
+        if let Some(analyst) = &mut self.analyst {
+            analyst.stop(now);
+            analyst.stamp(incident);
+        }
         self.take_findings()
+    }
+
+    /// What holds, told again.
+    fn holding(&self, phase: Phase, at: u64) -> Vec<Finding> {
+        let incident = self.incident().map(|(id, _)| id);
+        let holding = self.analyst.as_ref().map(|analyst| analyst.holding(phase)).unwrap_or_default();
+        holding.into_iter().map(|what| Finding { at, circuit: Arc::clone(&self.key), incident, what }).collect()
     }
 
     /// What is unusual now.
     pub fn anomalies(&self) -> impl Iterator<Item = &Anomaly> {
-        self.analyst().into_iter().flat_map(Analyst::anomalies)
+        self.analyst.iter().flat_map(|analyst| analyst.anomalies())
     }
 
     /// Anomalies that began, in the order of [`Signal::ALL`], each with the time at which it was last known that there
     /// was none.
     pub fn anomaly_counts(&self) -> [(u32, u64); Signal::ALL.len()] {
-        self.analyst().map(Analyst::counts).unwrap_or_default()
+        self.analyst.as_ref().map(|analyst| analyst.counts()).unwrap_or_default()
     }
 
     /// Patterns of trips that hold now.
     pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
-        self.analyst().into_iter().flat_map(Analyst::patterns)
+        self.analyst.iter().flat_map(|analyst| analyst.patterns())
     }
 
     /// How it is, where that is judged, and why.
     pub fn health(&self) -> Option<(Status, impl Iterator<Item = Reason>)> {
-        self.analyst().and_then(Analyst::health)
+        self.analyst.as_ref().and_then(|analyst| analyst.health())
     }
 
     /// What rises or falls now.
     pub fn trends(&self) -> impl Iterator<Item = &Trend> {
-        self.analyst().into_iter().flat_map(Analyst::trends)
+        self.analyst.iter().flat_map(|analyst| analyst.trends())
     }
 
     /// Whether there is a breaker for sure, or what may be one is not closed.
@@ -687,12 +714,14 @@ impl Circuit {
         let was_open = self.incident.is_some();
         let (incident, incident_duration) = self.follow_incident(change, at, config);
         let is_open = self.incident.is_some();
-        if let Some(analyst) = self.analyst_mut() {
+        if let Some(analyst) = &mut self.analyst {
+            // What a breaker says of the future happened when it said so.
             match (was_open, is_open) {
-                (false, true) => analyst.incident_begins(at),
-                (true, false) => analyst.incident_ends(at),
+                (false, true) => analyst.incident_begins(at.min(decided)),
+                (true, false) => analyst.incident_ends(at.min(decided)),
                 (true, true) | (false, false) => {}
             }
+            analyst.stamp(incident);
         }
         let (circuit, instance) = (Arc::clone(&self.key), Arc::clone(instance));
         let ends_incident = incident.is_some() && self.incident.is_none();
@@ -778,7 +807,7 @@ impl Circuit {
     /// Tells of an incident that ended because its last instance is gone.
     fn tell_gone(&mut self, at: u64, events: &mut Vec<CircuitEvent>) {
         let Some((incident, instance)) = self.detected.as_mut().and_then(|detected| detected.gone.take()) else { return };
-        self.analyst_mut().into_iter().for_each(|analyst| analyst.incident_ends(at));
+        self.analyst.iter_mut().for_each(|analyst| analyst.incident_ends(at));
         events.push(CircuitEvent {
             at,
             circuit: Arc::clone(&self.key),
@@ -809,7 +838,7 @@ impl Circuit {
 
     /// Bytes that analyzers add to it.
     pub fn analysis_bytes(&self) -> usize {
-        self.analyst().map_or(0, Analyst::bytes)
+        self.analyst.as_ref().map_or(0, |analyst| analyst.bytes())
     }
 
     /// Bytes it holds, itself included.
@@ -821,7 +850,7 @@ impl Circuit {
             .addresses
             .as_ref()
             .map_or(0, |known| size_of::<Addresses>() + known.all.iter().map(address).sum::<usize>() + known.paths.heap_bytes());
-        let histograms = self.sent.histograms().map_or(0, |sent| sent.iter().map(Histogram::heap_bytes).sum::<usize>());
+        let histograms = self.sent.histograms().map_or(0, |sent| size_of_val(sent) + sent.iter().map(Histogram::heap_bytes).sum::<usize>());
         let rarely = self.sent.rarely.as_ref().map_or(0, |_| size_of::<SentRarely>());
         size_of::<Self>()
             + size_of::<CircuitKey>()

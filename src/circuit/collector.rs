@@ -133,10 +133,11 @@ impl CircuitBreakerMetricsCollector {
 
     /// Goes over to other settings. Where the shape of the windows changed they begin anew; counters go on.
     pub fn reconfigure(&mut self, config: &Arc<CircuitMetricsConfig>, selection: &Arc<Selection>, now: u64) {
+        let old = Arc::clone(&self.config);
         let windows = (self.config.window_size(), self.config.bucket_size()) != (config.window_size(), config.bucket_size());
         let reshape = Reshape {
             windows,
-            analysis: (windows || self.config.analysis != config.analysis).then_some((&**config, now)),
+            analysis: (windows || self.config.analysis != config.analysis).then_some((&old.analysis, &**config, now)),
             histograms: self.config.explicit_bounds != config.explicit_bounds,
             to_delta: config.delta && !self.config.delta,
         };
@@ -159,7 +160,7 @@ impl CircuitBreakerMetricsCollector {
                 addresses.filter(|address| !selection.takes(service, address.text.as_bytes())).map(move |address| (number, address.clone()))
             })
             .collect();
-        left_out.iter().for_each(|(number, address)| drop(self.forget_address(*number, &address.target())));
+        left_out.iter().for_each(|(number, address)| drop(self.forget_address(*number, &address.target(), now)));
     }
 
     /// Counts the spans of a request whose resources are `mine`. Can't fail.

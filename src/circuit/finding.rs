@@ -39,6 +39,8 @@ pub enum Phase {
     Change,
     /// It no longer does.
     End,
+    /// Nobody looks any more whether it does: there were no calls for long, or settings changed.
+    Stopped,
 }
 
 /// A signal that is unusual, from its beginning to its end.
@@ -66,10 +68,10 @@ pub struct Pattern {
     pub kind: PatternKind,
     /// How sure it is.
     pub certainty: Certainty,
-    /// Incidents that it was found in.
+    /// Incidents that it was found in; of flapping: in how many half minutes of the last ten minutes the state changed.
     pub count: u32,
-    /// Seconds from one to the next: of the comb or the clock that fits best, or their mean.
-    pub period: f64,
+    /// Seconds from one to the next: of the comb or the clock that fits best, or their mean; `None` where there is no next.
+    pub period: Option<f64>,
     /// Standard deviation of the period, in seconds; `None` where it is not known.
     pub jitter: Option<f64>,
     /// At most how likely chance alone would show as much; `None` where that is not what it is judged by.
@@ -220,6 +222,7 @@ impl Phase {
             Self::Begin => "begin",
             Self::Change => "change",
             Self::End => "end",
+            Self::Stopped => "stopped",
         }
     }
 }
@@ -250,6 +253,13 @@ impl Certainty {
 }
 
 impl Trend {
+    /// At most how likely chance alone shows a trend like this one, or the other way: Mills' ratio, which is right to some
+    /// per cent from two deviations on.
+    pub fn p_value(&self) -> f64 {
+        let score = self.score.abs().max(1.0);
+        ((-score * score / 2.0).exp() / (score * (std::f64::consts::TAU).sqrt()) * 2.0).min(1.0)
+    }
+
     /// `circuit_breaker.direction`.
     pub const fn direction(&self) -> &'static str {
         if self.slope < 0.0 { "down" } else { "up" }

@@ -27,7 +27,7 @@ impl CircuitBreakerMetricsCollector {
         let Some(addresses) = &mut circuit.addresses else { return };
         match addresses.paths.see((address, route), answers, now) {
             News::Certain if !waits => self.give_path(number, (address, route), &callee.service, now),
-            News::Lost(callee) => self.learn_anew(number, &callee),
+            News::Lost(callee) => self.learn_anew(number, &callee, now),
             News::Certain | News::None => {}
         }
     }
@@ -41,21 +41,23 @@ impl CircuitBreakerMetricsCollector {
         addresses.into_iter().for_each(|addresses| addresses.paths.tell_apart(address, route));
         let watches = self.processes.iter_mut().filter_map(|(_, process)| process.watch.as_mut());
         watches.for_each(|watch| watch.split(Lane::of(number), Lane::of(other), &[route]));
-        self.learn_anew(number, callee);
+        self.learn_anew(number, callee, now);
     }
 
     /// Forgets what is usually called of a circuit and of a callee, since a route went from one to the other: what is
     /// called there no longer must not seem to be missing.
-    pub(super) fn learn_anew(&mut self, number: u32, callee: &str) {
+    pub(super) fn learn_anew(&mut self, number: u32, callee: &str, now: u64) {
         let Some(circuit) = self.circuits.get(number as usize) else { return };
         let (caller, target) = (&circuit.key().caller, target_of(callee));
         let other = self.known_circuit(self.key_hash(caller, &target), caller, &target);
-        [Some(number), other].into_iter().flatten().for_each(|circuit| self.forget_calls(circuit));
+        [Some(number), other].into_iter().flatten().for_each(|circuit| self.forget_calls(circuit, now));
     }
 
     /// Forgets what is usually called of a circuit, since other calls are its own from now on. What is under way is of
     /// the old kind, and teaches nothing.
-    pub(super) fn forget_calls(&mut self, number: u32) {
+    pub(super) fn forget_calls(&mut self, number: u32, now: u64) {
+        let config = Arc::clone(&self.config);
+        self.circuits.get_mut(number as usize).into_iter().for_each(|circuit| circuit.learn_anew(&config.analysis, now));
         self.habits.iter_mut().for_each(|(_, habits)| habits.forget_calls(number));
         let of_caller = |process: &&mut Process| process.seats.iter().any(|seat| seat.circuit == number);
         for process in self.processes.iter_mut().map(|(_, process)| process).filter(of_caller) {

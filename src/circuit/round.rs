@@ -3,6 +3,7 @@
 use std::{hash::BuildHasher, ops::Range};
 
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::{
     circuit::{Address, Circuit},
@@ -90,7 +91,7 @@ impl CircuitBreakerMetricsCollector {
     fn advance_circuit(&mut self, number: usize, sweeping: bool, round: &mut Round, now: u64, events: &mut Vec<CircuitEvent>) {
         let oldest = now.saturating_sub(self.config.allowed_lateness);
         let Some(circuit) = self.circuits.get_mut(number) else { return };
-        let heard = |circuit: &Circuit| heard(circuit, &self.processes, &self.config);
+        let heard = |circuit: &Circuit| if circuit.is_analyzed() { heard(circuit, &self.processes, &self.config) } else { 0..0 };
         if circuit.is_settled() {
             // What analyzers wait for comes without a call.
             let (to, heard) = (oldest / self.config.bucket_size(), heard(circuit));
@@ -174,7 +175,7 @@ impl CircuitBreakerMetricsCollector {
     pub(super) fn remove_circuit(&mut self, number: usize, now: u64) {
         let gone = u32::try_from(number).unwrap_or(u32::MAX);
         // Calls that came to them by its addresses are missing there from now on.
-        self.led_to(gone).into_iter().for_each(|other| self.forget_calls(other));
+        self.led_to(gone).into_iter().for_each(|other| self.forget_calls(other, now));
         let Some(mut circuit) = self.circuits.try_remove(number) else { return };
         self.findings.extend(circuit.end_findings(now));
         self.leave_keys(gone, &circuit);
@@ -206,15 +207,20 @@ impl CircuitBreakerMetricsCollector {
     }
 }
 
-/// Buckets in which some of a circuit's processes were heard of all the time: one that is empty in there is so because
-/// nobody called.
+/// The last buckets in which some of a circuit's processes were heard of all the time: one that is empty in there is so
+/// because nobody called.
 fn heard(circuit: &Circuit, processes: &Slab<Process>, config: &CircuitMetricsConfig) -> Range<u64> {
-    let mut heard: Option<Range<u64>> = None;
-    for process in circuit.members.iter().filter_map(|(_, member)| processes.get(member.process as usize)) {
-        let (from, to) = (process.heard_since / config.bucket_size(), process.newest_end / config.bucket_size());
-        heard = Some(heard.map_or(from..to, |known| known.start.min(from)..known.end.max(to)));
+    let of = |member: &Member| processes.get(member.process as usize).map(|process| (process.heard_since, process.newest_end));
+    let mut all: SmallVec<[(u64, u64); 8]> = circuit.members.iter().filter_map(|(_, member)| of(member)).collect();
+    all.sort_unstable();
+    let mut last: Option<(u64, u64)> = None;
+    for (from, to) in all {
+        last = match last {
+            Some((first, newest)) if from <= newest.saturating_add(config.bucket_size()) => Some((first, newest.max(to))),
+            _ => Some((from, to)),
+        };
     }
-    heard.unwrap_or_default()
+    last.map_or(0..0, |(from, to)| from / config.bucket_size()..to / config.bucket_size())
 }
 
 /// Whether nobody has heard of something for longer than its time to live.

@@ -17,8 +17,6 @@ pub struct Sent {
     pub errors: Vec<u64>,
     /// Trips, recovery attempts, failed ones and recoveries, in the order of the totals' sources.
     pub breaker: Vec<[u64; 4]>,
-    /// Instances by state, in the order of [`State::ALL`]; `None` while no state is known.
-    pub instances: Option<[u32; State::ALL.len()]>,
     /// Latencies counted: successes, failures.
     pub durations: [u64; 2],
     /// Incidents whose duration is known.
@@ -33,7 +31,9 @@ pub struct Sent {
 #[derive(Clone, Debug, Default)]
 pub struct SentRarely {
     /// The histograms themselves, where deltas are sent: successes, failures, incidents.
-    pub histograms: Option<[Histogram; 3]>,
+    pub histograms: Option<Box<[Histogram; 3]>>,
+    /// Instances by state, in the order of [`State::ALL`]; `None` while no state is known.
+    pub instances: Option<[u32; State::ALL.len()]>,
     /// Anomalies, in the order of [`Signal::ALL`]; 0 while a series has not begun.
     pub anomalies: [u32; Signal::ALL.len()],
     /// Findings whose gauges had a value: a bit for each, anomalies first, then patterns and trends.
@@ -45,7 +45,12 @@ pub struct SentRarely {
 impl Sent {
     /// The histograms, where deltas are sent.
     pub fn histograms(&self) -> Option<&[Histogram; 3]> {
-        self.rarely.as_ref()?.histograms.as_ref()
+        self.rarely.as_ref()?.histograms.as_deref()
+    }
+
+    /// Instances by state, in the order of [`State::ALL`]; `None` while no state is known.
+    pub fn instances(&self) -> Option<[u32; State::ALL.len()]> {
+        self.rarely.as_ref()?.instances
     }
 
     /// What of most circuits is never handed out, to be noted.

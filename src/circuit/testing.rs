@@ -73,8 +73,13 @@ pub(crate) fn trace(shard: &mut CircuitBreakerMetricsCollector, address: (&str, 
 
 /// The same, with a URL's path, if it has any.
 pub(crate) fn trace_for(shard: &mut CircuitBreakerMetricsCollector, address: (&str, i64), path: &str, answers: &str, kind: i32, number: u64) {
+    trace_at(shard, address, path, answers, kind, number, START + number * SECOND);
+}
+
+/// The same, at some time.
+#[expect(clippy::too_many_arguments, reason = "one trace")]
+pub(crate) fn trace_at(shard: &mut CircuitBreakerMetricsCollector, address: (&str, i64), path: &str, answers: &str, kind: i32, number: u64, at: u64) {
     let (client, server) = (number * 8 + 1, number * 8 + 2);
-    let at = START + number * SECOND;
     // The second half of a trace's id decides whether it is looked at.
     let of_trace = |mut span: Span| {
         span.trace_id = [number.to_be_bytes(), (number * 8).to_le_bytes()].concat();

@@ -116,7 +116,7 @@ pub(super) struct FindingLine {
     kind: &'static str,
     /// `anomaly`, `pattern`, `trend` or `health`.
     finding: &'static str,
-    /// `begin`, `change` or `end`.
+    /// `begin`, `change`, `end` or `stopped`.
     phase: &'static str,
     time_unix_nano: u64,
     circuit: CircuitName,
@@ -143,7 +143,8 @@ enum FoundLine {
         pattern: &'static str,
         certainty: &'static str,
         count: u32,
-        period: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        period: Option<f64>,
         #[serde(skip_serializing_if = "Option::is_none")]
         jitter: Option<f64>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,7 +158,7 @@ enum FoundLine {
         signal: &'static str,
         direction: &'static str,
         slope: f64,
-        score: f64,
+        p_value: f64,
         level: f64,
         #[serde(skip_serializing_if = "Option::is_none")]
         relative: Option<f64>,
@@ -188,7 +189,10 @@ impl FindingLine {
     fn detail(&self) -> String {
         match &self.what {
             FoundLine::Anomaly { signal, direction, score, .. } => format!("{signal} {direction}, {score:.1} deviations"),
-            FoundLine::Pattern { pattern, certainty, count, period, .. } => format!("{certainty}: {pattern}, every {period:.1} s, {count} trips"),
+            FoundLine::Pattern { pattern, certainty, count, period, .. } => {
+                let every = period.map(|period| format!(", every {period:.1} s")).unwrap_or_default();
+                format!("{certainty}: {pattern}{every}, {count} times")
+            }
             FoundLine::Trend { signal, direction, relative, .. } => {
                 let by = relative.map(|share| format!(", {:+.1} % a minute", share * 100.0)).unwrap_or_default();
                 format!("{signal} {direction}{by}")
@@ -219,7 +223,7 @@ impl FoundLine {
                 signal: trend.signal.name(),
                 direction: trend.direction(),
                 slope: trend.slope,
-                score: trend.score,
+                p_value: trend.p_value(),
                 level: trend.level,
                 relative: trend.relative,
                 time_to_limit: trend.to_limit,

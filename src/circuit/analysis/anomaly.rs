@@ -292,6 +292,11 @@ impl Detector {
         Some((missing.max(0.0) / self.rate.unlikely()).ceil().max(1.0) as u64)
     }
 
+    /// Looks at a signal as if it were not unusual.
+    pub fn close(&mut self, signal: Signal) {
+        self.watched.get_mut(signal as usize).into_iter().for_each(|watched| _ = watched.chart.close());
+    }
+
     /// Bytes on the heap: none but while the first calls are collected.
     pub fn heap_bytes(&self) -> usize {
         self.latency.first.heap_bytes()
@@ -308,7 +313,12 @@ impl Detector {
             let judged = self.judge(signal, sample);
             let step = self.step(signal, judged.as_ref(), sample.seconds);
             if step != Step::Quiet {
-                notices.push(Notice { signal, step, reading: judged.map(|judged| judged.reading()) });
+                let mut reading = judged.map(|judged| judged.reading());
+                if let Some(reading) = reading.as_mut().filter(|_| signal == Signal::RateDown) {
+                    // Of silence all of it counts, not one bucket.
+                    reading.score = reading.score.max((2.0 * self.rate.silence).sqrt());
+                }
+                notices.push(Notice { signal, step, reading });
             }
         }
         if sample.teaches {

@@ -145,9 +145,10 @@ impl HealthConfig {
 }
 
 impl TrendConfig {
-    /// With a window of so many nanoseconds: one minute to one hour. `None` if it is another.
+    /// With a window of so many nanoseconds: three minutes to one hour. `None` if it is another. In a shorter one of the
+    /// longest buckets no trend would stand out.
     pub fn new(window: u64) -> Option<Self> {
-        (60 * SECOND..=3_600 * SECOND).contains(&window).then_some(Self { window, ..Self::default() })
+        (180 * SECOND..=3_600 * SECOND).contains(&window).then_some(Self { window, ..Self::default() })
     }
 
     /// With limits: of mean latency in seconds, of the share of failures, and of calls a second.
@@ -196,8 +197,8 @@ mod tests {
         for threshold in [0.9, 6.1, f64::NAN, f64::INFINITY, -2.0] {
             assert_eq!(AnomalyConfig::new(threshold, Method::Evidence), None);
         }
-        assert_eq!(TrendConfig::new(59 * SECOND), None);
+        assert_eq!(TrendConfig::new(179 * SECOND), None);
         assert_eq!(TrendConfig::new(3_601 * SECOND), None);
-        assert!(TrendConfig::new(60 * SECOND).is_some() && AnomalyConfig::new(1.0, Method::ZScore).is_some());
+        assert!(TrendConfig::new(180 * SECOND).is_some() && AnomalyConfig::new(1.0, Method::ZScore).is_some());
     }
 }

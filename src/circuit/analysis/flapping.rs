@@ -42,9 +42,14 @@ impl Flapping {
         self.flaps
     }
 
+    /// How often its state changed in the last ten minutes, at most once a look.
+    pub const fn changes(&self) -> u32 {
+        self.changes.count_ones()
+    }
+
     /// When a look ends after which it may flap no longer, in Unix nanoseconds.
     pub const fn next_look(&self) -> u64 {
-        (self.look + 1) * LOOK
+        self.look.saturating_add(1).saturating_mul(LOOK)
     }
 
     fn move_to(&mut self, look: u64) {

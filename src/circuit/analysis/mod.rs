@@ -6,6 +6,7 @@ pub mod clock_alignment;
 pub mod config;
 pub mod evidence;
 pub mod flapping;
+pub mod gauge;
 pub mod regularity;
 pub mod trend;
 pub mod zscore;

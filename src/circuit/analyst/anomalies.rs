@@ -46,11 +46,11 @@ impl Anomalies {
         Self { watch, spells: [None; Signal::ALL.len()] }
     }
 
-    /// Takes in a bucket that ended then, in Unix nanoseconds, where a window holds so many.
-    pub(super) fn take(&mut self, end: u64, sample: &Sample<'_>, buckets: usize, found: &mut Vec<(u64, What)>) {
+    /// Takes in bucket `number`, which ended then, in Unix nanoseconds, where a window holds so many.
+    pub(super) fn take(&mut self, (number, end): (u64, u64), sample: &Sample<'_>, buckets: u64, found: &mut Vec<(u64, What)>) {
         let notices = match &mut self.watch {
             Watch::Evidence(detector) => detector.take(sample),
-            Watch::ZScore(windows) => windows.take(sample, buckets),
+            Watch::ZScore(windows) => windows.take(number, sample, buckets),
         };
         for Notice { signal, step, reading } in notices {
             if let Some(spell) = self.spells.get_mut(signal as usize) {
@@ -84,10 +84,18 @@ impl Anomalies {
         self.spells.iter().flatten().filter_map(|spell| spell.ended).min().map(|ended| ended.saturating_add(SAME))
     }
 
-    /// Ends everything: nobody looks any more.
-    pub(super) fn end(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
-        for Spell { anomaly, ended } in self.spells.iter_mut().filter_map(Option::take) {
-            found.push((ended.unwrap_or(now), What::Anomaly(Phase::End, anomaly)));
+    /// Nobody looks any more at what is unusual, but for this signal.
+    pub(super) fn stop(&mut self, but: Option<Signal>, now: u64, found: &mut Vec<(u64, What)>) {
+        for (signal, spell) in Signal::ALL.into_iter().zip(&mut self.spells).filter(|(signal, _)| Some(*signal) != but) {
+            let Some(Spell { anomaly, ended }) = spell.take() else { continue };
+            match ended {
+                Some(ended) => found.push((ended, What::Anomaly(Phase::End, anomaly))),
+                None => found.push((now, What::Anomaly(Phase::Stopped, anomaly))),
+            }
+            match &mut self.watch {
+                Watch::Evidence(detector) => detector.close(signal),
+                Watch::ZScore(windows) => windows.open.get_mut(signal as usize).into_iter().for_each(|open| *open = false),
+            }
         }
     }
 
@@ -108,8 +116,11 @@ fn follow(spell: &mut Option<Spell>, signal: Signal, step: Step, reading: Option
     let reading = reading.map(|reading| Reading { score: reading.score.min(SCORE_MAX), ..reading });
     match (step, spell) {
         (Step::Quiet, _) | (Step::GoesOn | Step::Closed, None) => {}
-        (Step::Opened, Some(spell)) => spell.ended = None,
-        (Step::Opened, spell @ None) => {
+        (Step::Opened, Some(spell)) if spell.ended.is_none_or(|ended| end.saturating_sub(ended) < SAME) => spell.ended = None,
+        (Step::Opened, spell) => {
+            if let Some(Spell { anomaly, ended: Some(ended) }) = *spell {
+                found.push((ended, What::Anomaly(Phase::End, anomaly)));
+            }
             let Reading { score, expected, seen } = reading.unwrap_or(Reading { score: 0.0, expected: 0.0, seen: 0.0 });
             let anomaly = Anomaly { signal, begin: end, score, expected, seen, peak: end };
             found.push((end, What::Anomaly(Phase::Begin, anomaly)));
@@ -134,7 +145,7 @@ struct Windows {
 }
 
 impl Windows {
-    fn take(&mut self, sample: &Sample<'_>, buckets: usize) -> SmallVec<[Notice; 2]> {
+    fn take(&mut self, number: u64, sample: &Sample<'_>, buckets: u64) -> SmallVec<[Notice; 2]> {
         let (calls, requests) = (f64::from(sample.calls), f64::from(sample.calls) + f64::from(sample.rejections));
         let share = |hits: u32, all: f64| (all > 0.0).then(|| f64::from(hits) / all);
         let values = [
@@ -146,7 +157,7 @@ impl Windows {
         ];
         let mut standings = [None; 5];
         for ((window, value), standing) in self.all.iter_mut().zip(values).zip(&mut standings) {
-            *standing = value.and_then(|value| Some((window.take(value, buckets)?, value)));
+            *standing = value.and_then(|value| Some((window.take(number, value, buckets)?, value)));
         }
         let [duration, tail, errors, rejections, rate] = standings;
         let mut notices = SmallVec::new();
@@ -181,10 +192,10 @@ mod tests {
         let (mut anomalies, mut found, mut now) = (Anomalies::new(config), Vec::new(), 0);
         for (calls, failures) in seconds {
             now += SECOND;
-            anomalies.take(now, &sample(calls, failures), 60, &mut found);
+            anomalies.take((now / SECOND, now), &sample(calls, failures), 60, &mut found);
             anomalies.pass(now, &mut found);
         }
-        anomalies.end(now, &mut found);
+        anomalies.stop(None, now, &mut found);
         assert!(anomalies.open().next().is_none() && anomalies.deadline().is_none());
         found
             .into_iter()
@@ -201,6 +212,12 @@ mod tests {
         let found = found(&AnomalyConfig::default(), (0..1_400).map(second));
         let [(begin, Phase::Begin, Signal::Errors), (end, Phase::End, Signal::Errors)] = found[..] else { panic!("{found:?}") };
         assert!((1_001..1_005).contains(&begin) && (1_070..1_090).contains(&end), "{begin} to {end}");
+    }
+
+    #[test]
+    fn what_nobody_looks_at_any_more_is_told_to_be_stopped() {
+        let found = found(&AnomalyConfig::default(), (0..1_010).map(|at: u64| (50, if at >= 1_000 { 20 } else { 0 })));
+        assert!(matches!(found[..], [(_, Phase::Begin, Signal::Errors), (1_010, Phase::Stopped, Signal::Errors)]), "{found:?}");
     }
 
     #[test]

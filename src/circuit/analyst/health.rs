@@ -37,6 +37,8 @@ pub(super) struct Health {
     held: u64,
     /// Looks in a row that found it worse.
     looks: u8,
+    /// Whether something was wrong at the last look.
+    has_cause: bool,
     last_call: u64,
     shares: Shares,
 }
@@ -74,7 +76,7 @@ impl Health {
     /// Of a circuit that is looked at since then.
     pub(super) fn new(config: HealthConfig, since: u64) -> Self {
         let (status, reasons) = (Status::Unknown, [None; REASONS_MAX]);
-        Self { config, since, status, reasons, changed: 0, held: since, looks: 0, last_call: 0, shares: Shares::default() }
+        Self { config, since, status, reasons, changed: 0, held: since, looks: 0, has_cause: false, last_call: 0, shares: Shares::default() }
     }
 
     /// What it is now.
@@ -107,6 +109,7 @@ impl Health {
     /// Judges by what is known now.
     pub(super) fn judge(&mut self, now: u64, facts: &Facts<'_>, found: &mut Vec<(u64, What)>) {
         let (target, reasons) = self.target(now, facts);
+        self.has_cause = target >= Status::Degraded;
         if target == self.status {
             (self.held, self.looks, self.reasons) = (now, 0, reasons);
             return;
@@ -129,6 +132,10 @@ impl Health {
 
     /// When it will change if nothing happens.
     pub(super) fn deadline(&self) -> Option<u64> {
+        // A cause that goes on is not gone by itself.
+        if self.has_cause {
+            return None;
+        }
         let quiet = self.last_call.saturating_add(KNOWN);
         let better = match self.status {
             Status::Unknown | Status::Healthy => None,

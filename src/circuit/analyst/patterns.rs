@@ -23,11 +23,14 @@ const BURST_TRIPS: usize = 3;
 const BURST_WITHIN: u64 = 600 * SECOND;
 const BURST_CHANCE: f64 = 1e-4;
 
-/// What a circuit's usual number of trips is taken from: a week; before an hour of it went by nothing is unusual. Less than
-/// one a day is told as one.
+/// What a circuit's usual number of trips is taken from: a week; before an hour of it went by nothing is unusual. Fewer than
+/// one a day count as one.
 const USUAL_MEMORY: f64 = 7.0 * 86_400.0;
-const USUAL_FROM: u64 = 3_600 * SECOND;
+const USUAL_FROM: f64 = 3_600.0;
 const USUAL_MIN: f64 = 1.0 / 86_400.0;
+
+/// A burst that goes on for so long is the usual from then on.
+const BURST_ACCEPTED: u64 = 1_800 * SECOND;
 
 /// At most how likely chance alone shows a verdict.
 const POSSIBLE: f64 = 0.01;
@@ -37,17 +40,29 @@ const CERTAIN: f64 = 0.002;
 #[derive(Clone, Debug)]
 pub(super) struct Patterns {
     sensitivity: Sensitivity,
-    /// The first trips of incidents, the newest ones, ascending.
-    trips: VecDeque<u64>,
-    /// The last incident: its beginning, and its end.
-    incident: Option<(u64, Option<u64>)>,
-    /// The shortest incident: no sooner does a breaker trip again.
-    shortest: Option<u64>,
+    /// The newest incidents, by their first trips ascending.
+    incidents: VecDeque<Incident>,
     flapping: Flapping,
     usual: Usual,
     /// Whether the look at the last trip found them regular.
     seen_before: bool,
+    burst_since: u64,
     told: [Option<Pattern>; PatternKind::ALL.len()],
+}
+
+/// From the first trip until a breaker is closed again in every instance.
+#[derive(Clone, Copy, Debug)]
+struct Incident {
+    began: u64,
+    ended: Option<u64>,
+}
+
+impl Incident {
+    /// When no trip belongs to it any more; `None` while it goes on.
+    fn over(self) -> Option<u64> {
+        let ended = self.ended?;
+        Some(ended.saturating_add(ended.saturating_sub(self.began).min(SAME_INCIDENT)))
+    }
 }
 
 /// How often a circuit usually trips.
@@ -63,39 +78,29 @@ impl Patterns {
     /// Of a circuit that is looked at since then.
     pub(super) fn new(config: PatternConfig, since: u64) -> Self {
         let usual = Usual { since, rate: 0.0, last: since };
-        let (trips, flapping) = (VecDeque::new(), Flapping::default());
-        Self {
-            sensitivity: config.sensitivity,
-            trips,
-            incident: None,
-            shortest: None,
-            flapping,
-            usual,
-            seen_before: false,
-            told: [None; PatternKind::ALL.len()],
-        }
+        let (incidents, flapping) = (VecDeque::new(), Flapping::default());
+        let (seen_before, burst_since, told) = (false, 0, [None; PatternKind::ALL.len()]);
+        Self { sensitivity: config.sensitivity, incidents, flapping, usual, seen_before, burst_since, told }
     }
 
     /// An incident began with a trip.
     pub(super) fn begin(&mut self, at: u64, found: &mut Vec<(u64, What)>) {
         self.change(at, found);
-        if let Some((began, ended)) = self.incident {
-            let open = ended.map_or(0, |ended| ended.saturating_sub(began).min(SAME_INCIDENT));
-            if ended.is_none_or(|ended| at < ended.saturating_add(open)) {
-                self.incident = Some((began, None));
+        if let Some(last) = self.incidents.back_mut() {
+            if last.over().is_none_or(|over| at < over) {
+                last.ended = None;
+                return;
+            }
+            // Dated back before one that was told: the order of both is unknown to all that follows.
+            if last.began >= at {
                 return;
             }
         }
-        // Dated back before one that was told: the order of both is unknown to all that follows.
-        if self.trips.back().is_some_and(|last| *last >= at) {
-            return;
+        if self.incidents.len() >= TRIPS_MAX {
+            self.incidents.pop_front();
         }
-        self.incident = Some((at, None));
+        self.incidents.push_back(Incident { began: at, ended: None });
         self.look_for_burst(at, found);
-        if self.trips.len() >= TRIPS_MAX {
-            self.trips.pop_front();
-        }
-        self.trips.push_back(at);
         self.look_for_regularity(at, found);
         self.look_for_alignment(at, found);
     }
@@ -103,10 +108,8 @@ impl Patterns {
     /// The incident that went on ended.
     pub(super) fn end(&mut self, at: u64, found: &mut Vec<(u64, What)>) {
         self.change(at, found);
-        if let Some((began, ended @ None)) = &mut self.incident {
+        if let Some(Incident { ended: ended @ None, .. }) = self.incidents.back_mut() {
             *ended = Some(at);
-            let length = at.saturating_sub(*began);
-            self.shortest = Some(self.shortest.map_or(length, |shortest| shortest.min(length)));
         }
     }
 
@@ -118,6 +121,12 @@ impl Patterns {
         for kind in [PatternKind::Regular, PatternKind::Aligned, PatternKind::Burst] {
             if let Some(over) = self.over(kind).filter(|over| *over <= now) {
                 self.tell(kind, None, over, found);
+            }
+        }
+        // One that was missed is not expected any more.
+        for Pattern { next, period, .. } in self.told.iter_mut().flatten() {
+            if let (Some(next), Some(period)) = (next, period.map(nanos).filter(|period| *period > 0)) {
+                *next += now.saturating_sub(*next).div_ceil(period) * period;
             }
         }
     }
@@ -136,19 +145,20 @@ impl Patterns {
 
     /// Ends everything: nobody looks any more.
     pub(super) fn stop(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
-        PatternKind::ALL.into_iter().for_each(|kind| self.tell(kind, None, now, found));
+        let told = self.told.iter_mut().filter_map(Option::take);
+        found.extend(told.map(|pattern| (now, What::Pattern(Phase::Stopped, pattern))));
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.trips.capacity() * size_of::<u64>()
+        self.incidents.capacity() * size_of::<Incident>()
     }
 
     /// When a pattern is over without another trip.
     fn over(&self, kind: PatternKind) -> Option<u64> {
         let pattern = self.told.get(kind as usize)?.as_ref()?;
-        let last = *self.trips.back()?;
+        let last = self.incidents.back()?.began;
         match kind {
-            PatternKind::Regular | PatternKind::Aligned => Some(last.saturating_add(nanos(pattern.period * MISSED_MAX))),
+            PatternKind::Regular | PatternKind::Aligned => Some(last.saturating_add(nanos(pattern.period? * MISSED_MAX))),
             PatternKind::Burst => Some(last.saturating_add(BURST_WITHIN)),
             PatternKind::Flapping => None,
         }
@@ -156,28 +166,23 @@ impl Patterns {
 
     fn change(&mut self, at: u64, found: &mut Vec<(u64, What)>) {
         if self.flapping.change(at) {
-            let flaps = self.flapping.flaps().then(|| {
-                let (count, period) = self.lately(at, BURST_WITHIN);
-                Pattern {
-                    kind: PatternKind::Flapping,
-                    certainty: Certainty::Certain,
-                    count,
-                    period,
-                    jitter: None,
-                    p_value: None,
-                    next: None,
-                    phase: None,
-                }
-            });
+            let count = self.flapping.changes();
+            let flaps = self.flapping.flaps().then(|| Pattern { count, ..pattern(PatternKind::Flapping) });
             self.tell(PatternKind::Flapping, flaps, at, found);
         }
     }
 
+    fn began(&self) -> impl Iterator<Item = u64> {
+        self.incidents.iter().map(|incident| incident.began)
+    }
+
     fn look_for_regularity(&mut self, at: u64, found: &mut Vec<(u64, What)>) {
-        let first = self.trips.front().copied().unwrap_or_default();
-        let since_first: Vec<f64> = self.trips.iter().map(|trip| (trip - first) as f64 / 1e9).collect();
-        let dead_time = self.shortest.unwrap_or_default() as f64 / 1e9;
-        let pattern = regularity(&since_first, dead_time).and_then(|found| self.regular(at, &found));
+        let first = self.began().next().unwrap_or_default();
+        let since_first: Vec<f64> = self.began().map(|began| (began - first) as f64 / 1e9).collect();
+        // No sooner is a trip one of another incident: the breaker waits in open, and what comes soon after belongs to it.
+        let dead_times = self.incidents.iter().filter_map(|incident| Some(incident.over()?.saturating_sub(incident.began)));
+        let dead_time = dead_times.min().unwrap_or_default();
+        let pattern = regularity(&since_first, dead_time as f64 / 1e9).and_then(|found| self.regular(at, &found));
         self.seen_before = pattern.is_some();
         self.tell(PatternKind::Regular, pattern, at, found);
     }
@@ -193,8 +198,8 @@ impl Patterns {
         Some(Pattern {
             kind: PatternKind::Regular,
             certainty,
-            count: u32::try_from(self.trips.len()).unwrap_or(u32::MAX),
-            period,
+            count: u32::try_from(self.incidents.len()).unwrap_or(u32::MAX),
+            period: Some(period),
             jitter: Some(found.jitter * period),
             p_value: Some(if found.verdict == Verdict::Regular { CERTAIN } else { POSSIBLE }),
             next: found.certain_period().map(|period| at.saturating_add(nanos(period))),
@@ -203,20 +208,17 @@ impl Patterns {
     }
 
     fn look_for_alignment(&mut self, at: u64, found: &mut Vec<(u64, What)>) {
-        let times: Vec<f64> = self.trips.iter().map(|trip| *trip as f64 / 1e9).collect();
+        let times: Vec<f64> = self.began().map(|began| began as f64 / 1e9).collect();
         let pattern = alignment(&times).map(|aligned| {
             let period = f64::from(aligned.period);
             let next = (at as f64 / 1e9 - aligned.phase + period / 2.0).div_euclid(period) * period + aligned.phase + period;
             Pattern {
-                kind: PatternKind::Aligned,
-                // By chance less often than that, over all clocks together.
-                certainty: Certainty::Certain,
                 count: u32::try_from(times.len()).unwrap_or(u32::MAX),
-                period,
-                jitter: None,
+                period: Some(period),
                 p_value: Some(aligned.p_value),
                 next: Some(nanos(next)),
                 phase: Some(aligned.phase),
+                ..pattern(PatternKind::Aligned)
             }
         });
         self.tell(PatternKind::Aligned, pattern, at, found);
@@ -224,36 +226,25 @@ impl Patterns {
 
     /// Whether this trip is one of many in a short time, more than chance has there by what is usual.
     fn look_for_burst(&mut self, at: u64, found: &mut Vec<(u64, What)>) {
-        let recent = 1 + self.trips.iter().filter(|trip| trip.saturating_add(BURST_WITHIN) > at).count();
+        let recent: Vec<u64> = self.began().filter(|began| began.saturating_add(BURST_WITHIN) > at).collect();
         let usual = self.usual.rate_at(at) * (BURST_WITHIN as f64 / 1e9);
-        let known = at.saturating_sub(self.usual.since) >= USUAL_FROM;
-        let chance = at_least(recent, usual);
-        if known && recent >= BURST_TRIPS && chance < BURST_CHANCE {
-            let (_, period) = self.lately(at, BURST_WITHIN);
-            let count = u32::try_from(recent).unwrap_or(u32::MAX);
-            let pattern = Pattern {
-                kind: PatternKind::Burst,
-                certainty: Certainty::Certain,
-                count,
-                period,
-                jitter: None,
-                p_value: Some(chance),
-                next: None,
-                phase: None,
-            };
-            self.tell(PatternKind::Burst, Some(pattern), at, found);
+        let chance = at_least(recent.len(), usual);
+        let holds = self.told.get(PatternKind::Burst as usize).is_some_and(Option::is_some);
+        if self.usual.is_known(at) && recent.len() >= BURST_TRIPS && chance < BURST_CHANCE {
+            self.burst_since = if holds { self.burst_since } else { at };
+            let span = recent.last().zip(recent.first()).map_or(0, |(last, first)| last - first) as f64 / 1e9;
+            let count = u32::try_from(recent.len()).unwrap_or(u32::MAX);
+            let period = Some(span / (recent.len() - 1) as f64);
+            let burst = Pattern { count, period, p_value: Some(chance), ..pattern(PatternKind::Burst) };
+            self.tell(PatternKind::Burst, Some(burst), at, found);
         }
-        // Those of a burst are not what is usual.
+        // Those of a burst are not what is usual, unless it goes on for long: then nothing else is.
         if self.told.get(PatternKind::Burst as usize).is_none_or(Option::is_none) {
             self.usual.learn(at);
+        } else if at.saturating_sub(self.burst_since) >= BURST_ACCEPTED {
+            self.tell(PatternKind::Burst, None, at, found);
+            self.usual = Usual { since: self.burst_since, rate: recent.len() as f64 / (BURST_WITHIN as f64 / 1e9), last: at };
         }
-    }
-
-    /// Incidents that began lately, and the mean number of seconds between them.
-    fn lately(&self, at: u64, within: u64) -> (u32, f64) {
-        let recent: Vec<u64> = self.trips.iter().copied().filter(|trip| trip.saturating_add(within) > at).collect();
-        let span = recent.last().zip(recent.first()).map_or(0, |(last, first)| last - first) as f64 / 1e9;
-        (u32::try_from(recent.len()).unwrap_or(u32::MAX), span / (recent.len().saturating_sub(1).max(1)) as f64)
     }
 
     fn tell(&mut self, kind: PatternKind, now: Option<Pattern>, at: u64, found: &mut Vec<(u64, What)>) {
@@ -270,18 +261,33 @@ impl Patterns {
     }
 }
 
+/// One of this kind, of which nothing more is known.
+const fn pattern(kind: PatternKind) -> Pattern {
+    Pattern { kind, certainty: Certainty::Certain, count: 0, period: None, jitter: None, p_value: None, next: None, phase: None }
+}
+
 impl Usual {
-    fn rate_at(&self, at: u64) -> f64 {
-        let passed = at.saturating_sub(self.last) as f64 / 1e9;
-        (self.rate * (-passed / USUAL_MEMORY).exp()).max(USUAL_MIN)
+    fn is_known(&self, at: u64) -> bool {
+        at.saturating_sub(self.since) as f64 / 1e9 >= USUAL_FROM
     }
 
-    /// Each trip weighs one over the memory; of a shorter past, one over that.
-    fn learn(&mut self, at: u64) {
+    /// Trips over seconds, of the time that is remembered.
+    fn memory(&self, at: u64) -> f64 {
+        (at.saturating_sub(self.since) as f64 / 1e9).clamp(1.0, USUAL_MEMORY)
+    }
+
+    fn kept(&self, at: u64) -> f64 {
         let passed = at.saturating_sub(self.last) as f64 / 1e9;
-        let known = at.saturating_sub(self.since) as f64 / 1e9;
-        let memory = known.clamp(86_400.0, USUAL_MEMORY);
-        self.rate = self.rate * (-passed / memory).exp() + 1.0 / memory;
+        self.rate * (1.0 - passed / self.memory(at)).max(0.0)
+    }
+
+    fn rate_at(&self, at: u64) -> f64 {
+        self.kept(at).max(USUAL_MIN)
+    }
+
+    /// Of a past shorter than is remembered it is all trips over all of it.
+    fn learn(&mut self, at: u64) {
+        self.rate = self.kept(at) + 1.0 / self.memory(at);
         self.last = self.last.max(at);
     }
 }
@@ -338,10 +344,10 @@ mod tests {
         let found = of(&found(&trips, 20.0, 20_000.0), PatternKind::Regular);
         assert!(found.len() >= 2, "{found:?}");
         let (begin, Phase::Begin, first) = found[0] else { panic!("{found:?}") };
-        assert!((2_405.0..=4_203.0).contains(&begin) && (first.period - 600.0).abs() < 15.0, "{found:?}");
+        assert!((2_405.0..=4_203.0).contains(&begin) && (first.period.unwrap() - 600.0).abs() < 15.0, "{found:?}");
         let (end, Phase::End, last) = found[found.len() - 1] else { panic!("{found:?}") };
         assert_eq!(last.certainty, Certainty::Certain);
-        assert!((end - (4_798.0 + MISSED_MAX * last.period)).abs() < 1.0, "{end}");
+        assert!((end - (4_798.0 + MISSED_MAX * last.period.unwrap())).abs() < 1.0, "{end}");
         let next = last.next.map(|next| (next - START) as f64 / 1e9).unwrap();
         assert!((next - 5_398.0).abs() < 15.0, "{next}");
     }
@@ -353,7 +359,7 @@ mod tests {
         (0..9).for_each(|round| trips.extend([f64::from(round) * 300.0, f64::from(round) * 300.0 + 9.0]));
         let found = of(&found(&trips, 5.0, 4_000.0), PatternKind::Regular);
         let (.., pattern) = found[0];
-        assert!((pattern.period - 300.0).abs() < 1.0, "{found:?}");
+        assert!((pattern.period.unwrap() - 300.0).abs() < 1.0, "{found:?}");
     }
 
     #[test]
@@ -361,7 +367,7 @@ mod tests {
         let hourly: Vec<f64> = (0..9).map(|hour| f64::from(hour) * 3_600.0 + f64::from(hour % 3)).collect();
         let aligned = of(&found(&hourly, 20.0, 1e6), PatternKind::Aligned);
         let (_, Phase::Begin, pattern) = aligned[0] else { panic!("{aligned:?}") };
-        assert_eq!((pattern.period, aligned.len()), (3_600.0, 2), "{aligned:?}");
+        assert_eq!((pattern.period, aligned.len()), (Some(3_600.0), 2), "{aligned:?}");
         let random = [10.0, 4_000.0, 4_900.0, 21_000.0, 22_500.0, 61_000.0, 90_000.0, 93_000.0];
         assert_eq!(found(&random, 20.0, 1e6), []);
     }
@@ -371,15 +377,39 @@ mod tests {
         let quiet_then_many = [100.0, 40_000.0, 40_100.0, 40_250.0, 40_300.0];
         let burst = of(&found(&quiet_then_many, 10.0, 1e5), PatternKind::Burst);
         let [(begin, Phase::Begin, pattern), (end, Phase::End, _)] = burst[..] else { panic!("{burst:?}") };
-        assert_eq!((begin, end, pattern.count), (40_250.0, 40_300.0 + 600.0, 3));
+        assert_eq!((begin, end, pattern.count, pattern.period), (40_250.0, 40_300.0 + 600.0, 3, Some(125.0)));
         assert!(of(&found(&[100.0, 200.0, 300.0, 400.0], 10.0, 1e5), PatternKind::Burst).is_empty(), "nothing is usual yet");
+    }
+
+    #[test]
+    fn steady_trips_are_no_burst_and_one_that_goes_on_is_the_usual_in_the_end() {
+        for every in [60.0, 120.0, 199.0] {
+            let trips: Vec<f64> = (0..200).map(|number| 100.0 + f64::from(number) * every + f64::from(number * number % 13)).collect();
+            assert_eq!(of(&found(&trips, 10.0, 1e5), PatternKind::Burst), [], "{every}");
+        }
+        let rare = [100.0, 20_000.0, 40_000.0];
+        let many: Vec<f64> = (0..600).map(|number| 60_000.0 + f64::from(number) * 100.0 + f64::from(number * number % 13)).collect();
+        let burst = of(&found(&[&rare[..], &many].concat(), 10.0, 1e6), PatternKind::Burst);
+        let [(begin, Phase::Begin, _), (end, Phase::End, _)] = burst[..] else { panic!("{burst:?}") };
+        assert!((60_100.0..60_700.0).contains(&begin) && (61_900.0..62_700.0).contains(&end), "{begin} {end}");
+    }
+
+    #[test]
+    fn a_trip_that_says_it_is_far_in_the_future_hides_no_others() {
+        let mut patterns = Patterns::new(PatternConfig::default(), START);
+        let mut found = Vec::new();
+        patterns.begin(u64::MAX, &mut found);
+        patterns.end(START, &mut found);
+        patterns.pass(u64::MAX, &mut found);
+        assert!(patterns.deadline().is_none_or(|deadline| deadline > 0));
     }
 
     #[test]
     fn what_opens_and_closes_all_the_time_flaps() {
         let trips: Vec<f64> = (0..10).map(|round| f64::from(round) * 47.0 + f64::from(round * round % 7)).collect();
         let flapping = of(&found(&trips, 20.0, 1e4), PatternKind::Flapping);
-        let [(begin, Phase::Begin, _), (end, Phase::End, _)] = flapping[..] else { panic!("{flapping:?}") };
+        let [(begin, Phase::Begin, pattern), (end, Phase::End, _)] = flapping[..] else { panic!("{flapping:?}") };
+        assert!((6..=20).contains(&pattern.count) && pattern.period.is_none(), "{pattern:?}");
         assert!((100.0..400.0).contains(&begin) && (500.0..1_200.0).contains(&end), "{begin} {end}");
     }
 

@@ -91,11 +91,11 @@ impl Trends {
         *duration += sample.duration_sum;
     }
 
-    /// Ends everything: nobody looks any more, or what comes next does not belong to what was.
+    /// Nobody looks any more, or what comes next does not belong to what was.
     pub(super) fn begin_anew(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
         self.sums = Sums::default();
         for series in &mut self.series {
-            found.extend(series.told.take().map(|trend| (now, What::Trend(Phase::End, trend))));
+            found.extend(series.told.take().map(|trend| (now, What::Trend(Phase::Stopped, trend))));
             series.values = VecDeque::new();
         }
     }
@@ -129,7 +129,7 @@ impl Trends {
                 Some(value) => series.take(signal, value, block, most, &self.config, end, found),
                 // Too few calls to see a trend in.
                 None => {
-                    found.extend(series.told.take().map(|trend| (end, What::Trend(Phase::End, trend))));
+                    found.extend(series.told.take().map(|trend| (end, What::Trend(Phase::Stopped, trend))));
                     series.values = VecDeque::new();
                 }
             }
@@ -154,9 +154,13 @@ impl Series {
             return;
         }
         let values: Vec<f64> = self.values.iter().map(|value| f64::from(*value)).collect();
-        let Some((test, steps)) = trend(&values).zip(slope(&values)) else { return };
-        let now = level(&values, steps).map(|at| self.trend(signal, test.z, at, &values, block, config));
-        let begins = test.z.abs() >= BEGINS && self.is_worth_telling(signal, steps * most, &values);
+        let Some(test) = trend(&values) else { return };
+        if self.told.is_none() && test.z.abs() < BEGINS {
+            return;
+        }
+        let Some(steps) = slope(&values) else { return };
+        let begins = self.is_worth_telling(signal, steps * most, &values);
+        let now = level(&values, steps).map(|at| describe(signal, test.z, (at, steps), &values, block, config));
         match (&mut self.told, now) {
             (None, _) if !begins => {}
             (told @ None, Some(now)) => {
@@ -181,33 +185,32 @@ impl Series {
         let spread = self.usual.map_or(0.0, |(_, deviation)| 1.2533 * deviation);
         change.abs() >= least.max(spread)
     }
+}
 
-    /// In seconds, shares, or calls a second, and by the minute.
-    fn trend(&self, signal: Signal, score: f64, at: f64, values: &[f64], block: f64, config: &TrendConfig) -> Trend {
-        let newest = values.get(values.len().saturating_sub(NEWEST)..).unwrap_or_default();
-        let steps = slope(newest).unwrap_or_default();
-        let (limit, real): (Option<f64>, fn(f64) -> f64) = match signal {
-            Signal::LatencyBody | Signal::LatencyTail => (config.duration_limit, f64::exp),
-            Signal::Errors | Signal::Rejections => (config.error_ratio_limit, |share| share.clamp(0.0, 1.0)),
-            Signal::RateUp | Signal::RateDown => (config.request_rate_limit, |root| root.max(0.0).powi(2)),
-        };
-        let whole = slope(values).unwrap_or_default();
-        let level = real(at);
-        let minute = real(at + whole * 60.0 / block) - level;
-        let scaled = |limit: f64| match signal {
-            Signal::LatencyBody | Signal::LatencyTail => limit.ln(),
-            Signal::Errors | Signal::Rejections => limit,
-            Signal::RateUp | Signal::RateDown => limit.sqrt(),
-        };
-        let left = limit.map(|limit| ((scaled(limit) - at) / steps * block).max(0.0));
-        Trend {
-            signal,
-            slope: minute,
-            relative: (level > 0.0).then(|| minute / level),
-            score,
-            level,
-            to_limit: left.filter(|left| steps > 0.0 && *left <= TO_LIMIT_MAX),
-        }
+/// A trend in seconds, shares, or calls a second, and by the minute; from where a series stands, and its slope.
+fn describe(signal: Signal, score: f64, (at, whole): (f64, f64), values: &[f64], block: f64, config: &TrendConfig) -> Trend {
+    let newest = values.get(values.len().saturating_sub(NEWEST)..).unwrap_or_default();
+    let steps = slope(newest).unwrap_or_default();
+    let (limit, real): (Option<f64>, fn(f64) -> f64) = match signal {
+        Signal::LatencyBody | Signal::LatencyTail => (config.duration_limit, f64::exp),
+        Signal::Errors | Signal::Rejections => (config.error_ratio_limit, |share| share.clamp(0.0, 1.0)),
+        Signal::RateUp | Signal::RateDown => (config.request_rate_limit, |root| root.max(0.0).powi(2)),
+    };
+    let level = real(at);
+    let minute = real(at + whole * 60.0 / block) - level;
+    let scaled = |limit: f64| match signal {
+        Signal::LatencyBody | Signal::LatencyTail => limit.ln(),
+        Signal::Errors | Signal::Rejections => limit,
+        Signal::RateUp | Signal::RateDown => limit.sqrt(),
+    };
+    let left = limit.map(|limit| ((scaled(limit) - at) / steps * block).max(0.0));
+    Trend {
+        signal,
+        slope: minute,
+        relative: (level > 0.0).then(|| minute / level),
+        score,
+        level,
+        to_limit: left.filter(|left| steps > 0.0 && *left <= TO_LIMIT_MAX),
     }
 }
 

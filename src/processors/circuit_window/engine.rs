@@ -9,15 +9,14 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use foldhash::quality::FixedState;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::{logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::{
     config::Checked,
     counts::Counts,
-    findings,
-    logs::{self, Record},
+    logs::{self, Told},
     metrics::{Page, Settings, is_whole_due},
     seen::Seen,
 };
@@ -78,12 +77,26 @@ pub(super) struct News {
     pub(super) findings: Vec<Finding>,
 }
 
+impl News {
+    /// All of it in order of time. Of one moment first what breakers did, then what was found in that; at the end what
+    /// ended an incident, so that findings still belong to it.
+    pub(super) fn in_order(self) -> Vec<Told> {
+        let mut all: Vec<Told> = self.events.into_iter().map(Told::Event).chain(self.findings.into_iter().map(Told::Finding)).collect();
+        let rank = |told: &Told| match told {
+            Told::Event(event) => u8::from(event.ends_incident) * 2,
+            Told::Finding(_) => 1,
+        };
+        all.sort_by_key(|told| (told.at(), rank(told)));
+        all
+    }
+}
+
 /// Metrics for one request, and what they tell, to be noted once they are on their way.
 pub(super) struct Report {
     pub(super) request: ExportMetricsServiceRequest,
     pub(super) points: usize,
     place: Place,
-    told: Vec<Told>,
+    told: Vec<Reported>,
     ended: Vec<Circuit>,
 }
 
@@ -95,7 +108,7 @@ pub(super) struct Due {
 }
 
 /// What a report tells of one circuit.
-struct Told {
+struct Reported {
     number: usize,
     key: Arc<CircuitKey>,
     epoch: u32,
@@ -318,7 +331,7 @@ impl Engine {
         let mut shard = self.shard(place).lock();
         for number in numbers {
             if let Some(circuit) = shard.circuit_mut(number) {
-                told.push(Told { number, key: Arc::clone(circuit.key()), epoch: circuit.epoch(), sent: page.circuit(circuit) });
+                told.push(Reported { number, key: Arc::clone(circuit.key()), epoch: circuit.epoch(), sent: page.circuit(circuit) });
                 circuit.changed = false;
             }
         }
@@ -361,7 +374,7 @@ impl Engine {
     pub(super) fn settle(&self, report: Report, taken: bool) -> Vec<Circuit> {
         let Report { place, told, ended, .. } = report;
         let mut shard = self.shard(place).lock();
-        for Told { number, key, epoch, sent } in told {
+        for Reported { number, key, epoch, sent } in told {
             // Its number may be another circuit's by now.
             let Some(circuit) = shard.circuit_mut(number).filter(|circuit| Arc::ptr_eq(circuit.key(), &key)) else { continue };
             if taken {
@@ -388,15 +401,9 @@ impl Engine {
         Ok(Part::charged(bytes.into(), items, charge))
     }
 
-    /// Events and findings as log records, in order of time.
-    pub(super) fn records(&self, News { events, findings }: &News) -> Vec<Record> {
-        let now = self.clock.now();
-        let told = events.iter().filter(|event| event.change != Change::InstanceGone);
-        let events = told.map(|event| (Arc::clone(&event.circuit), logs::record(event, now)));
-        let findings = findings.iter().map(|finding| (Arc::clone(&finding.circuit), findings::record(finding, now)));
-        let mut records: Vec<Record> = events.chain(findings).collect();
-        records.sort_by_key(|(_, record)| record.time_unix_nano);
-        records
+    /// What is told as one request of log records.
+    pub(super) fn logs(&self, all: &[Told]) -> ExportLogsServiceRequest {
+        logs::request(all, self.clock.now())
     }
 
     pub(super) const fn counts(&self) -> &Counts {

@@ -68,7 +68,7 @@ pub(super) fn attributes(what: &What) -> Vec<KeyValue> {
                 text("circuit_breaker.signal", trend.signal.name()),
                 text("circuit_breaker.direction", trend.direction()),
                 float("circuit_breaker.trend.slope", trend.slope),
-                float("circuit_breaker.trend.score", trend.score),
+                float("circuit_breaker.trend.p_value", trend.p_value()),
                 float("circuit_breaker.trend.level", trend.level),
             ];
             all.extend(trend.relative.map(|share| float("circuit_breaker.trend.relative", share)));
@@ -90,24 +90,34 @@ fn of_pattern(phase: Phase, pattern: &Pattern) -> Vec<KeyValue> {
         text("circuit_breaker.pattern.phase", phase.name()),
         text("circuit_breaker.pattern.certainty", certainty.name()),
         number("circuit_breaker.pattern.count", (*count).into()),
-        float("circuit_breaker.pattern.period", *period),
     ];
+    all.extend(period.map(|period| float("circuit_breaker.pattern.period", period)));
     all.extend(jitter.map(|jitter| float("circuit_breaker.pattern.jitter", jitter)));
     all.extend(p_value.map(|p_value| float("circuit_breaker.pattern.p_value", p_value)));
     all.extend(by_clock.map(|seconds| float("circuit_breaker.pattern.clock_phase", seconds)));
-    all.extend(next.map(|next| number("circuit_breaker.pattern.next_trip", next)));
+    // In Unix seconds, as the metric is.
+    all.extend(next.map(|next| float("circuit_breaker.pattern.next_trip", next as f64 / 1e9)));
     all
 }
 
 /// One sentence for people.
 fn sentence(finding: &Finding) -> String {
     let circuit = &finding.circuit;
+    if finding.what.phase() == Phase::Stopped {
+        let what = match finding.what {
+            What::Anomaly(_, anomaly) => name(anomaly.signal),
+            What::Pattern(_, pattern) => pattern.kind.name(),
+            What::Trend(_, trend) => name(trend.signal),
+            What::Health(_) => "health",
+        };
+        return format!("{circuit}: {what} is not looked at any more: no calls for long, or other settings");
+    }
     match finding.what {
         What::Anomaly(phase, anomaly) => format!("{circuit}: {}", of_anomaly(finding.at, phase, &anomaly)),
         What::Pattern(Phase::End, pattern) => match pattern.kind {
             PatternKind::Flapping => format!("{circuit} no longer opens and closes in turn"),
             PatternKind::Burst => format!("{circuit} no longer trips more often than usual"),
-            PatternKind::Regular | PatternKind::Aligned => format!("{circuit} no longer trips every {:.1} s", pattern.period),
+            PatternKind::Regular | PatternKind::Aligned => format!("{circuit} no longer trips every {:.1} s", pattern.period.unwrap_or_default()),
         },
         What::Pattern(_, pattern) => format!("{circuit} {}", of_trips(&pattern)),
         What::Trend(Phase::End, trend) => {
@@ -151,7 +161,7 @@ fn of_anomaly(at: u64, phase: Phase, anomaly: &Anomaly) -> String {
             let seconds = at.saturating_sub(anomaly.begin) as f64 / 1e9;
             format!("{name} is as usual again after {seconds:.0} s; it was {score:.1} deviations off at the most")
         }
-        Phase::Begin | Phase::Change => {
+        Phase::Begin | Phase::Change | Phase::Stopped => {
             let side = if anomaly.signal.direction() == "down" { "below" } else { "above" };
             format!("{name} is {score:.1} deviations {side} what is usual{saw}")
         }
@@ -159,7 +169,8 @@ fn of_anomaly(at: u64, phase: Phase, anomaly: &Anomaly) -> String {
 }
 
 fn of_trips(pattern: &Pattern) -> String {
-    let Pattern { kind, count, period, .. } = pattern;
+    let Pattern { kind, count, .. } = pattern;
+    let period = pattern.period.unwrap_or_default();
     match kind {
         PatternKind::Regular => {
             let jitter = pattern.jitter.map(|jitter| format!(" ± {jitter:.1} s")).unwrap_or_default();
@@ -171,6 +182,6 @@ fn of_trips(pattern: &Pattern) -> String {
             format!("trips by the clock, {count} times: {phase:.0} s into every {period:.0} s")
         }
         PatternKind::Burst => format!("tripped {count} times within ten minutes, more often than usual"),
-        PatternKind::Flapping => format!("opens and closes in turn, {count} times within ten minutes"),
+        PatternKind::Flapping => format!("opens and closes in turn: {count} half minutes of the last ten minutes saw a change"),
     }
 }

@@ -16,6 +16,7 @@ use opentelemetry_proto::tonic::{
 use super::{
     attributes::{resource, scope, text},
     findings,
+    logs::Told,
 };
 use crate::circuit::{
     event::{CircuitEvent, IncidentId},
@@ -26,7 +27,7 @@ use crate::circuit::{
 
 /// Incidents that are followed at one time: the oldest is forgotten first, and has no span.
 const INCIDENTS_MAX: usize = 2_000;
-/// Transitions that are kept of one; later ones are counted as dropped.
+/// Transitions and findings that are kept of one; later ones are counted as dropped.
 const EVENTS_MAX: usize = 64;
 /// Spans that one is linked to.
 const LINKS_MAX: usize = 16;
@@ -61,8 +62,26 @@ impl Incidents {
         self.going_on.clear();
     }
 
-    /// Follows an event; gives the spans it makes complete.
-    pub(super) fn follow(&mut self, event: &CircuitEvent) -> Vec<(Arc<CircuitKey>, Span)> {
+    /// Follows what is told; gives the spans it makes complete.
+    pub(super) fn follow(&mut self, told: &Told) -> Vec<(Arc<CircuitKey>, Span)> {
+        match told {
+            Told::Event(event) => self.follow_event(event),
+            Told::Finding(finding) => {
+                self.note_finding(finding);
+                Vec::new()
+            }
+        }
+    }
+
+    /// What analyzers found while an incident went on.
+    fn note_finding(&mut self, finding: &Finding) {
+        if let Some(incident) = finding.incident.and_then(|id| self.going_on.get_mut(&id)) {
+            let attributes = findings::attributes(&finding.what);
+            incident.keep(Event { time_unix_nano: finding.at, name: finding.what.event_name().to_owned(), attributes, ..Event::default() });
+        }
+    }
+
+    fn follow_event(&mut self, event: &CircuitEvent) -> Vec<(Arc<CircuitKey>, Span)> {
         let Some(id) = event.incident else { return Vec::new() };
         let mut complete = Vec::new();
         if event.change == Change::Trip && !self.going_on.contains_key(&id) {
@@ -83,16 +102,6 @@ impl Incidents {
             complete.push((Arc::clone(&incident.circuit), incident.span(id, end)));
         }
         complete
-    }
-}
-
-impl Incidents {
-    /// Notes what analyzers found while an incident went on.
-    pub(super) fn note_finding(&mut self, finding: &Finding) {
-        if let Some(incident) = finding.incident.and_then(|id| self.going_on.get_mut(&id)) {
-            let attributes = findings::attributes(&finding.what);
-            incident.keep(Event { time_unix_nano: finding.at, name: finding.what.event_name().to_owned(), attributes, ..Event::default() });
-        }
     }
 }
 
@@ -204,11 +213,15 @@ pub(super) fn request(spans: &[(Arc<CircuitKey>, Span)]) -> ExportTraceServiceRe
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::engine::News, *};
+    use crate::circuit::{
+        analysis::anomaly::Signal,
+        finding::{Anomaly, Phase, What},
+    };
 
-    fn event(change: Change, at: u64, incident_duration: Option<u64>) -> CircuitEvent {
+    fn event(change: Change, at: u64, incident_duration: Option<u64>) -> Told {
         let caller = Arc::new(Caller { service: "shop".into(), ..Caller::default() });
-        CircuitEvent {
+        Told::Event(CircuitEvent {
             at,
             circuit: Arc::new(CircuitKey { caller, text: "pay".into(), ..CircuitKey::default() }),
             instance: "a".into(),
@@ -222,7 +235,7 @@ mod tests {
             incident: Some(IncidentId(42)),
             incident_duration,
             ends_incident: incident_duration.is_some() || change == Change::InstanceGone,
-        }
+        })
     }
 
     #[test]
@@ -240,6 +253,22 @@ mod tests {
         assert!(span.trace_id.len() == 16 && span.span_id.len() == 8 && marker.span_id != span.span_id);
         assert!(incidents.going_on.is_empty());
         assert_eq!(request(&whole).resource_spans.len(), 1);
+    }
+
+    #[test]
+    fn what_was_found_at_the_trip_and_at_the_end_stands_on_the_span() {
+        let Told::Event(trip) = event(Change::Trip, 10, None) else { panic!() };
+        let Told::Event(recovery) = event(Change::Recovery, 30, Some(20)) else { panic!() };
+        let anomaly = Anomaly { signal: Signal::Errors, begin: 10, score: 4.0, expected: 0.01, seen: 0.5, peak: 10 };
+        let found =
+            |at: u64, phase: Phase| Finding { at, circuit: Arc::clone(&trip.circuit), incident: trip.incident, what: What::Anomaly(phase, anomaly) };
+        let findings = vec![found(10, Phase::Begin), found(30, Phase::End)];
+        let all = News { events: vec![trip.clone(), recovery], findings }.in_order();
+        let mut incidents = Incidents::default();
+        let spans: Vec<Span> = all.iter().flat_map(|told| incidents.follow(told)).map(|(_, span)| span).collect();
+        let names: Vec<&str> = spans[1].events.iter().map(|event| event.name.as_str()).collect();
+        assert_eq!(names, ["circuit_breaker.trip", "circuit_breaker.anomaly", "circuit_breaker.anomaly", "circuit_breaker.recovery"]);
+        assert!(spans[1].events[1].attributes.contains(&text("circuit_breaker.anomaly.phase", "begin")));
     }
 
     #[test]

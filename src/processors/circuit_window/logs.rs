@@ -11,21 +11,50 @@ use opentelemetry_proto::tonic::{
     logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber},
 };
 
-use super::attributes::{float, number, resource, scope, text};
+use super::{
+    attributes::{float, number, resource, scope, text},
+    findings,
+};
 use crate::circuit::{
     event::CircuitEvent,
+    finding::Finding,
     key::{Caller, CircuitKey, authority},
     state::Change,
 };
 
-/// A log record, and the circuit that it is about.
-pub(super) type Record = (Arc<CircuitKey>, LogRecord);
+/// Something that a log record tells of.
+#[derive(Clone, Debug)]
+pub(super) enum Told {
+    Event(CircuitEvent),
+    Finding(Finding),
+}
 
-/// Log records as one request.
-pub(super) fn request(records: &[Record]) -> ExportLogsServiceRequest {
+impl Told {
+    /// When it happened, in Unix nanoseconds.
+    pub(super) const fn at(&self) -> u64 {
+        match self {
+            Self::Event(event) => event.at,
+            Self::Finding(finding) => finding.at,
+        }
+    }
+
+    const fn circuit(&self) -> &Arc<CircuitKey> {
+        match self {
+            Self::Event(event) => &event.circuit,
+            Self::Finding(finding) => &finding.circuit,
+        }
+    }
+}
+
+/// Log records, one each, as one request.
+pub(super) fn request(all: &[Told], now: u64) -> ExportLogsServiceRequest {
     let mut callers: BTreeMap<&Caller, Vec<LogRecord>> = BTreeMap::new();
-    for (circuit, record) in records {
-        callers.entry(&circuit.caller).or_default().push(record.clone());
+    for told in all {
+        let record = match told {
+            Told::Event(event) => record(event, now),
+            Told::Finding(finding) => findings::record(finding, now),
+        };
+        callers.entry(&told.circuit().caller).or_default().push(record);
     }
     let resource_logs = callers.into_iter().map(|(caller, log_records)| ResourceLogs {
         resource: Some(resource(caller)),
@@ -36,7 +65,7 @@ pub(super) fn request(records: &[Record]) -> ExportLogsServiceRequest {
 }
 
 /// What a breaker did, as a log record.
-pub(super) fn record(event: &CircuitEvent, now: u64) -> LogRecord {
+fn record(event: &CircuitEvent, now: u64) -> LogRecord {
     let severity = match event.change {
         Change::Trip | Change::RecoveryAttemptFailed => SeverityNumber::Warn,
         _ => SeverityNumber::Info,

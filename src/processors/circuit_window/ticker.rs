@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     engine::{Engine, News, Report},
     incidents::{self, Incidents},
-    logs::{self, Record},
+    logs::Told,
     replay::seconds_since,
 };
 use crate::{
-    circuit::key::CircuitKey,
+    circuit::{key::CircuitKey, state::Change},
     otlp::Signal,
     pipeline::{Outlet, Outlets, OverLimit, Part, Payload},
 };
@@ -44,7 +44,7 @@ pub(super) struct Ticker {
     engine: Arc<Engine>,
     outlets: Outlets,
     /// Told to nobody yet.
-    waiting: Mutex<Vec<Record>>,
+    waiting: Mutex<Vec<Told>>,
     incidents: Mutex<Incidents>,
     /// Spans of incidents that were told to nobody yet.
     waiting_spans: Mutex<Vec<(Arc<CircuitKey>, Span)>>,
@@ -102,16 +102,17 @@ impl Ticker {
     /// Keeps events until they are told, and the spans of incidents that they complete.
     fn keep(&self, news: News) {
         let mut dropped = 0;
+        let all = news.in_order();
         if self.outlets.traces.is_connected() {
             let mut incidents = self.incidents.lock();
-            news.findings.iter().for_each(|finding| incidents.note_finding(finding));
-            let spans = news.events.iter().flat_map(|event| incidents.follow(event)).collect();
+            let spans = all.iter().flat_map(|told| incidents.follow(told)).collect();
             dropped += keep_some(&mut self.waiting_spans.lock(), spans);
         } else {
             self.incidents.lock().clear();
         }
         if self.outlets.logs.is_connected() {
-            dropped += keep_some(&mut self.waiting.lock(), self.engine.records(&news));
+            let is_told = |told: &Told| !matches!(told, Told::Event(event) if event.change == Change::InstanceGone);
+            dropped += keep_some(&mut self.waiting.lock(), all.into_iter().filter(is_told).collect());
         }
         if dropped > 0 {
             self.engine.counts().events_dropped(dropped as u64);
@@ -158,7 +159,7 @@ impl Ticker {
 
     /// Sends the events that wait, in order, and the spans of incidents. `false` if some still wait.
     async fn tell(&self) -> bool {
-        let logs = |records: &[Record]| self.engine.charged(logs::request(records).encode_to_vec(), records.len());
+        let logs = |all: &[Told]| self.engine.charged(self.engine.logs(all).encode_to_vec(), all.len());
         let spans = |spans: &[(Arc<CircuitKey>, Span)]| self.engine.charged(incidents::request(spans).encode_to_vec(), spans.len());
         self.tell_all(&self.waiting, EVENTS_A_REQUEST, Signal::Logs, &self.outlets.logs, logs).await
             & self.tell_all(&self.waiting_spans, INCIDENTS_A_REQUEST, Signal::Traces, &self.outlets.traces, spans).await

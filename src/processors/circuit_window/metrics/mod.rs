@@ -34,7 +34,7 @@ const METRICS: [(&str, &str, &str); 22] = [
     ("circuit_breaker.window.error_ratio", "1", "Share of the sent calls in the window that failed."),
     ("circuit_breaker.window.rejection_ratio", "1", "Share of the calls in the window that were refused."),
     ("circuit_breaker.window.duration", "s", "Latency percentiles of the window."),
-    ("circuit_breaker.anomaly.score", "1", "Of a signal that is unusual: how far off, in standard deviations."),
+    ("circuit_breaker.anomaly.score", "1", "Of a signal that is unusual: how far off it was at the most, in standard deviations."),
     ("circuit_breaker.anomalies", "{anomaly}", "How often a signal became unusual."),
     ("circuit_breaker.pattern.period", "s", "From one trip to the next, where trips follow a pattern."),
     ("circuit_breaker.pattern.jitter", "s", "Standard deviation of that period."),

@@ -235,7 +235,7 @@ impl<'a, 'b> Series<'a, 'b> {
         self.sent.incidents = count(incidents);
         if self.page.settings.circuit.delta {
             let of = |histogram: Option<&totals::Histogram>| histogram.cloned().unwrap_or_default();
-            self.sent.rarely().histograms = Some([totals.success_duration.clone(), of(failed), of(incidents)]);
+            self.sent.rarely().histograms = Some(Box::new([totals.success_duration.clone(), of(failed), of(incidents)]));
         }
     }
 
@@ -304,10 +304,10 @@ impl<'a, 'b> Series<'a, 'b> {
     }
 
     fn instances(&mut self) {
-        let before = self.circuit.sent.instances;
+        let before = self.circuit.sent.instances();
         // Where a state was known once, all zeroes are news too.
         let Some(counts) = self.circuit.instances().or_else(|| before.map(|_| [0; State::ALL.len()])) else { return };
-        self.sent.instances = Some(counts);
+        self.sent.rarely().instances = Some(counts);
         let ends = self.extent == Extent::End;
         if before == Some(counts) && self.extent == Extent::Changed || ends && before.is_none() {
             return;
@@ -390,7 +390,7 @@ impl<'a, 'b> Series<'a, 'b> {
         for kind in PatternKind::ALL {
             let found = circuit.patterns().find(|pattern| pattern.kind == kind);
             let values = [
-                ("circuit_breaker.pattern.period", found.map(|pattern| pattern.period)),
+                ("circuit_breaker.pattern.period", found.and_then(|pattern| pattern.period)),
                 ("circuit_breaker.pattern.jitter", found.and_then(|pattern| pattern.jitter)),
                 ("circuit_breaker.pattern.next_trip", found.and_then(|pattern| pattern.next).map(|next| next as f64 / 1e9)),
             ];
