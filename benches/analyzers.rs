@@ -10,7 +10,7 @@ use std::{
 };
 
 use fuseboard::circuit::{
-    analysis::config::{AnalysisConfig, AnomalyConfig, HealthConfig, PatternConfig, TrendConfig},
+    analysis::config::{AnalysisConfig, AnomalyConfig, HealthConfig, PatternConfig, ResourceConfig, TrendConfig},
     collector::CircuitBreakerMetricsCollector,
     config::CircuitMetricsConfig,
     inspect::{Rules, inspect},
@@ -99,6 +99,7 @@ fn main() {
         anomaly: Some(AnomalyConfig::default()),
         pattern: Some(PatternConfig::default()),
         trend: Some(TrendConfig::default()),
+        resource: Some(ResourceConfig::default()),
         health: Some(HealthConfig::default()),
     };
     let rules = Rules::default();

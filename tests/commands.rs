@@ -53,7 +53,7 @@ fn mistakes() -> Vec<(&'static str, &'static str, &'static str)> {
         (
             "receivers: [circuit_window]",
             "receivers: [otlp], processors: [circuit_window]",
-            "`circuit_window` under `processors` works in pipelines of traces only, not of metrics",
+            "f.yaml:7: warning: service::pipelines::metrics::processors: `circuit_window` looks at no metrics: list the analyzer `resource` where it is a processor of traces",
         ),
         ("debug: {}", "debug: {}, debug/unused: {}", "f.yaml:3: warning: exporters::debug/unused: is defined but stands in no pipeline"),
         ("exporters: { debug: {} }", "exporters: { debug: { verbosity: '${env:NOT_SET_ANYWHERE}' } }", "NOT_SET_ANYWHERE"),

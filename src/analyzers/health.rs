@@ -50,6 +50,8 @@ struct Degraded {
     half_open: bool,
     /// Its breaker opens and closes in turn (`pattern`).
     flapping: bool,
+    /// Calls under way are at their limit (`resource`).
+    concurrency: bool,
     /// A limit will be reached sooner than this (`trend`).
     time_to_limit: Span,
 }
@@ -95,7 +97,13 @@ impl Default for Degraded {
     fn default() -> Self {
         let signals = vec![SignalName::Duration, SignalName::DurationTail, SignalName::ErrorRatio, SignalName::RejectionRatio];
         let rules = HealthConfig::default();
-        Self { signals, half_open: rules.degraded_half_open, flapping: rules.degraded_flapping, time_to_limit: Span::secs(300) }
+        Self {
+            signals,
+            half_open: rules.degraded_half_open,
+            flapping: rules.degraded_flapping,
+            concurrency: rules.degraded_concurrency,
+            time_to_limit: Span::secs(300),
+        }
     }
 }
 
@@ -134,6 +142,7 @@ fn parse(value: Value) -> Result<Parsed, Faults> {
         unhealthy_silence: silence,
         degraded_half_open: config.degraded.half_open,
         degraded_flapping: config.degraded.flapping,
+        degraded_concurrency: config.degraded.concurrency,
         degraded_time_to_limit: config.degraded.time_to_limit.nanos(),
         unhealthy_for: config.recovery.unhealthy.nanos(),
         degraded_for: config.recovery.degraded.nanos(),

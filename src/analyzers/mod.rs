@@ -3,4 +3,5 @@
 pub mod anomaly;
 pub mod health;
 pub mod pattern;
+pub mod resource;
 pub mod trend;

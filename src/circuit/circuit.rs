@@ -7,7 +7,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::{
-    analysis::{anomaly::Signal, config::AnalysisConfig},
+    analysis::{anomaly::Signal, config::AnalysisConfig, pressure::Usage},
     analyst::{Analyst, States},
     bucket::{MetricsBucket, Outcome},
     config::CircuitMetricsConfig,
@@ -486,7 +486,8 @@ impl Circuit {
             }
         });
         if let Some(mut analyst) = analyst {
-            analyst.closed_to(number, teaches, self.states(), config);
+            let window = self.window.get();
+            analyst.closed_to(number, teaches, self.states(), |number| window.busy(number), config);
             analyst.stamp(self.incident().map(|(id, _)| id));
             self.analyst = Some(analyst);
         }
@@ -530,7 +531,10 @@ impl Circuit {
         let born = self.born();
         let found = self.analyst.as_mut().map(|analyst| analyst.take_found(born)).unwrap_or_default();
         self.changed |= !found.is_empty();
-        found.into_iter().map(|(at, what, incident)| Finding { at, circuit: Arc::clone(&self.key), incident, what }).collect()
+        found
+            .into_iter()
+            .map(|(at, what, incident)| Finding { at, circuit: Arc::clone(&self.key), instance: Arc::default(), incident, what })
+            .collect()
     }
 
     /// Nobody looks any more.
@@ -547,7 +551,7 @@ impl Circuit {
     fn holding(&self, phase: Phase, at: u64) -> Vec<Finding> {
         let incident = self.incident().map(|(id, _)| id);
         let holding = self.analyst.as_ref().map(|analyst| analyst.holding(phase)).unwrap_or_default();
-        holding.into_iter().map(|what| Finding { at, circuit: Arc::clone(&self.key), incident, what }).collect()
+        holding.into_iter().map(|what| Finding { at, circuit: Arc::clone(&self.key), instance: Arc::default(), incident, what }).collect()
     }
 
     /// What is unusual now.
@@ -564,6 +568,11 @@ impl Circuit {
     /// Patterns of trips that hold now.
     pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
         self.analyst.iter().flat_map(|analyst| analyst.patterns())
+    }
+
+    /// How many of its calls are under way at a time, against limit or baseline.
+    pub fn usage(&self) -> Option<&Usage> {
+        self.analyst.as_ref().and_then(|analyst| analyst.usage())
     }
 
     /// How it is, where that is judged, and why.

@@ -145,6 +145,9 @@ impl CircuitBreakerMetricsCollector {
             circuit.reconfigure(reshape);
             self.findings.extend(circuit.take_findings());
         }
+        if old.analysis.resource != config.analysis.resource {
+            (0..self.processes.capacity()).for_each(|index| self.forget_usages(index, true, now));
+        }
         self.config = Arc::clone(config);
         self.selection = Arc::clone(selection);
         let left_out: Vec<usize> = self.circuits.iter().filter(|(_, circuit)| is_left_out(circuit, selection)).map(|(number, _)| number).collect();

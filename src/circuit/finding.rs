@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{analysis::anomaly::Signal, event::IncidentId, key::CircuitKey};
+use super::{
+    analysis::{anomaly::Signal, pressure::Usage},
+    event::IncidentId,
+    key::CircuitKey,
+};
 
 /// Something that an analyzer found out about a circuit.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +15,8 @@ pub struct Finding {
     pub at: u64,
     /// The circuit.
     pub circuit: Arc<CircuitKey>,
+    /// The instance, where it is of one; else empty.
+    pub instance: Arc<str>,
     /// The incident that went on when it was found.
     pub incident: Option<IncidentId>,
     /// What.
@@ -26,8 +32,83 @@ pub enum What {
     Pattern(Phase, Pattern),
     /// A signal rises or falls.
     Trend(Phase, Trend),
+    /// A resource is under pressure.
+    Pressure(Phase, Resource, Usage),
     /// How a circuit is.
     Health(HealthChange),
+}
+
+/// What callers use up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Resource {
+    /// Calls of a circuit that are under way at a time.
+    Concurrency,
+    /// `process.cpu.utilization`, a share.
+    ProcessCpu,
+    /// `process.memory.usage`, in bytes.
+    ProcessMemory,
+    /// `system.cpu.utilization`, a share: all but what is idle.
+    SystemCpu,
+    /// `system.memory.utilization`, a share: what is used.
+    SystemMemory,
+    /// `jvm.cpu.recent_utilization`, a share.
+    JvmCpu,
+    /// `jvm.memory.used`, in bytes, of `jvm.memory.limit`: of all pools of the heap.
+    JvmMemory,
+    /// `jvm.thread.count`.
+    JvmThreads,
+    /// `go.memory.used`, in bytes, of `go.memory.limit`.
+    GoMemory,
+    /// `go.goroutine.count`.
+    GoRoutines,
+}
+
+impl Resource {
+    /// Those that processes tell of themselves.
+    pub const OF_PROCESSES: [Self; 9] = [
+        Self::ProcessCpu,
+        Self::ProcessMemory,
+        Self::SystemCpu,
+        Self::SystemMemory,
+        Self::JvmCpu,
+        Self::JvmMemory,
+        Self::JvmThreads,
+        Self::GoMemory,
+        Self::GoRoutines,
+    ];
+
+    /// `circuit_breaker.signal`: the metric's name, where it is one.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Concurrency => "concurrency",
+            Self::ProcessCpu => "process.cpu.utilization",
+            Self::ProcessMemory => "process.memory.usage",
+            Self::SystemCpu => "system.cpu.utilization",
+            Self::SystemMemory => "system.memory.utilization",
+            Self::JvmCpu => "jvm.cpu.recent_utilization",
+            Self::JvmMemory => "jvm.memory.used",
+            Self::JvmThreads => "jvm.thread.count",
+            Self::GoMemory => "go.memory.used",
+            Self::GoRoutines => "go.goroutine.count",
+        }
+    }
+
+    /// The metric that is its limit, where there is one.
+    pub const fn limit_name(self) -> Option<&'static str> {
+        match self {
+            Self::JvmMemory => Some("jvm.memory.limit"),
+            Self::GoMemory => Some("go.memory.limit"),
+            _ => None,
+        }
+    }
+
+    /// Its limit by its nature: shares end at 1.
+    pub const fn own_limit(self) -> Option<f64> {
+        match self {
+            Self::ProcessCpu | Self::SystemCpu | Self::SystemMemory | Self::JvmCpu => Some(1.0),
+            _ => None,
+        }
+    }
 }
 
 /// Whether something begins to hold or no longer does.
@@ -177,6 +258,11 @@ pub enum Reason {
     },
     /// Its breaker opens and closes in turn.
     Flapping,
+    /// Calls under way are at their limit.
+    Full {
+        /// Their share of it.
+        usage: f64,
+    },
     /// A signal will reach its limit.
     Limit {
         /// Which.
@@ -210,6 +296,7 @@ impl std::fmt::Display for Reason {
             Self::Unusual { signal, share: Some(share) } => write!(f, "{} unusual: {:.0} %", signal.name(), share * 100.0),
             Self::Unusual { signal, share: None } => write!(f, "{} unusual", signal.name()),
             Self::Flapping => f.write_str("flapping"),
+            Self::Full { usage } => write!(f, "concurrency at {:.0} % of its limit", usage * 100.0),
             Self::Limit { signal, seconds } => write!(f, "{} at its limit in {seconds:.0} s", signal.name()),
         }
     }
@@ -273,6 +360,7 @@ impl What {
             Self::Anomaly(..) => "circuit_breaker.anomaly",
             Self::Pattern(..) => "circuit_breaker.pattern",
             Self::Trend(..) => "circuit_breaker.trend",
+            Self::Pressure(..) => "circuit_breaker.resource_pressure",
             Self::Health(_) => "circuit_breaker.health",
         }
     }
@@ -280,7 +368,7 @@ impl What {
     /// Whether it begins, changes or ends.
     pub const fn phase(&self) -> Phase {
         match self {
-            Self::Anomaly(phase, _) | Self::Pattern(phase, _) | Self::Trend(phase, _) => *phase,
+            Self::Anomaly(phase, _) | Self::Pattern(phase, _) | Self::Trend(phase, _) | Self::Pressure(phase, ..) => *phase,
             Self::Health(_) => Phase::Change,
         }
     }

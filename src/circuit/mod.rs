@@ -34,5 +34,6 @@ pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod totals;
+pub mod usages;
 mod usual;
 pub mod window;

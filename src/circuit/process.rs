@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use super::{detect::watch::Watch, key::Caller};
+use super::{detect::watch::Watch, key::Caller, usages::Usages};
 
 /// A process that sends spans: one instance of every circuit it calls through.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(super) struct Process {
     pub(super) heard_since: u64,
     /// When it was heard of last, by the clock.
     pub(super) last_seen: u64,
+    /// What it told of the resources it uses up.
+    pub(super) usages: Usages,
     pub(super) seats: HashTable<Seat>,
     /// The seat used last: calls often go to one callee several times in a row.
     pub(super) last: Option<Seat>,
@@ -108,6 +110,7 @@ impl Process {
             + self.texts().map(<[u8]>::len).iter().sum::<usize>()
             + size_of::<Caller>()
             + self.seats.capacity() * (size_of::<Seat>() + 1)
+            + self.usage_bytes()
             + self.watch.as_ref().map_or(0, |watch| size_of::<Watch>() + watch.heap_bytes())
     }
 }

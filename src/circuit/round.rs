@@ -132,8 +132,12 @@ impl CircuitBreakerMetricsCollector {
     fn look_at_process(&mut self, index: usize, sweeping: bool, round: &mut Round, now: u64) {
         let Some(process) = self.processes.get(index) else { return };
         if sweeping && is_gone(process.last_seen, self.config.instance_ttl, now) {
-            return self.remove_process(index);
+            return self.remove_process(index, now);
         }
+        if sweeping {
+            self.forget_usages(index, false, now);
+        }
+        let Some(process) = self.processes.get(index) else { return };
         round.bytes += process.bytes();
         if process.watch.is_some() {
             let oldest = now.saturating_sub(self.config.allowed_lateness);
@@ -147,13 +151,17 @@ impl CircuitBreakerMetricsCollector {
         for index in 0..self.processes.capacity() {
             self.detect(index, u64::MAX, now);
         }
+        for index in 0..self.processes.capacity() {
+            self.forget_usages(index, true, now);
+        }
         for (_, circuit) in &mut self.circuits {
             circuit.settle(now / self.config.bucket_size() + 1, &heard(circuit, &self.processes, &self.config), &self.config, events);
             self.findings.extend(circuit.end_findings(now));
         }
     }
 
-    fn remove_process(&mut self, index: usize) {
+    fn remove_process(&mut self, index: usize, now: u64) {
+        self.forget_usages(index, true, now);
         let Some(process) = self.processes.try_remove(index) else { return };
         self.leave_habits(process.habits);
         if let Ok(entry) = self.by_resource.find_entry(self.hasher.hash_one(process.texts()), |other| *other as usize == index) {

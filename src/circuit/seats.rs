@@ -16,6 +16,7 @@ use super::{
     key::{Caller, CircuitKey, Target},
     member::Member,
     process::{Hashed, Process, Seat},
+    usages::Usages,
 };
 
 /// Processes that a shard tells apart at most. Those beyond it share one instance of no name per caller, for as many
@@ -87,6 +88,7 @@ impl CircuitBreakerMetricsCollector {
             broke_off: [(0, 0); 2],
             newest_end: 0,
             heard_since: 0,
+            usages: Usages::new(),
             last_seen: now,
             seats: HashTable::new(),
             last: None,

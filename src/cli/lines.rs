@@ -114,12 +114,14 @@ fn without_port(name: &str) -> &str {
 #[derive(Debug, Serialize)]
 pub(super) struct FindingLine {
     kind: &'static str,
-    /// `anomaly`, `pattern`, `trend` or `health`.
+    /// `anomaly`, `pattern`, `trend`, `resource_pressure` or `health`.
     finding: &'static str,
     /// `begin`, `change`, `end` or `stopped`.
     phase: &'static str,
     time_unix_nano: u64,
     circuit: CircuitName,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    instance: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     incident: Option<String>,
     #[serde(flatten)]
@@ -165,6 +167,15 @@ enum FoundLine {
         #[serde(skip_serializing_if = "Option::is_none")]
         time_to_limit: Option<f64>,
     },
+    Pressure {
+        signal: &'static str,
+        reference: &'static str,
+        usage: f64,
+        seen: f64,
+        threshold: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        baseline: Option<f64>,
+    },
     Health {
         status: &'static str,
         before: &'static str,
@@ -181,6 +192,7 @@ impl FindingLine {
             phase: finding.what.phase().name(),
             time_unix_nano: finding.at,
             circuit: CircuitName::of(&finding.circuit),
+            instance: finding.instance.to_string(),
             incident: finding.incident.map(|incident| incident.to_string()),
             what: FoundLine::of(&finding.what),
         }
@@ -197,6 +209,7 @@ impl FindingLine {
                 let by = relative.map(|share| format!(", {:+.1} % a minute", share * 100.0)).unwrap_or_default();
                 format!("{signal} {direction}{by}")
             }
+            FoundLine::Pressure { signal, reference, usage, .. } => format!("{signal} at {usage:.2} of its {reference}"),
             FoundLine::Health { status, reasons, .. } => [vec![(*status).to_owned()], reasons.clone()].concat().join(", "),
         }
     }
@@ -227,6 +240,14 @@ impl FoundLine {
                 level: trend.level,
                 relative: trend.relative,
                 time_to_limit: trend.to_limit,
+            },
+            What::Pressure(_, resource, usage) => Self::Pressure {
+                signal: resource.name(),
+                reference: usage.reference.name(),
+                usage: usage.usage,
+                seen: usage.seen,
+                threshold: usage.threshold,
+                baseline: usage.baseline,
             },
             What::Health(HealthChange { before, after, reasons }) => {
                 Self::Health { status: after.name(), before: before.name(), reasons: reasons.iter().flatten().map(ToString::to_string).collect() }

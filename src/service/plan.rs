@@ -344,7 +344,7 @@ impl Planner<'_> {
         for id in ids {
             let key = (Section::Processors, id.clone());
             let at = Path::root("processors").key(&id);
-            let feeds = pipelines.iter().any(|pipeline| pipeline.processors.contains(&key));
+            let feeds = pipelines.iter().any(|pipeline| pipeline.signal == Signal::Traces && pipeline.processors.contains(&key));
             let read = pipelines.iter().any(|pipeline| pipeline.receivers.contains(&key));
             if read && !feeds {
                 self.error(&at, format!("`{id}` is a receiver but a processor of no traces pipeline: nothing would come out of it"));
@@ -365,7 +365,8 @@ impl Planner<'_> {
         let owners: BTreeSet<String> = registry_connectors(&self.defined).collect();
         let mut analyses = BTreeMap::new();
         let mut first: BTreeMap<String, (String, Vec<String>)> = BTreeMap::new();
-        for pipeline in pipelines {
+        // In others it takes what processes use up, and no analyzers stand beside it.
+        for pipeline in pipelines.iter().filter(|pipeline| pipeline.signal == Signal::Traces) {
             let at = Path::root("service").key("pipelines").key(&pipeline.id).key("analyzers");
             let here: Vec<&String> = pipeline.processors.iter().map(|(_, id)| id).filter(|id| owners.contains(*id)).collect();
             let ids: Vec<String> = pipeline.analyzers.iter().map(|(_, id)| id.clone()).collect();
@@ -383,6 +384,14 @@ impl Planner<'_> {
                     self.error(&at, message);
                 }
                 analyses.insert(owner.clone(), analysis.clone());
+            }
+        }
+        for pipeline in pipelines.iter().filter(|pipeline| pipeline.signal == Signal::Metrics) {
+            let blind = |id: &&String| analyses.get(*id).is_none_or(|analysis: &AnalysisConfig| analysis.resource.is_none());
+            let owner = pipeline.processors.iter().map(|(_, id)| id).find(|id| owners.contains(*id) && blind(id)).cloned();
+            if let Some(owner) = owner {
+                let at = Path::root("service").key("pipelines").key(&pipeline.id).key("processors");
+                self.warning(&at, format!("`{owner}` looks at no metrics: list the analyzer `resource` where it is a processor of traces"));
             }
         }
         analyses

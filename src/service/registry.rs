@@ -1,5 +1,5 @@
 use crate::{
-    analyzers::{anomaly, health, pattern, trend},
+    analyzers::{anomaly, health, pattern, resource, trend},
     exporters::{debug, file, otlp_grpc, otlp_http},
     pipeline::{Factory, Section},
     processors::{batch, circuit_window, memory_limiter},
@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Every component there is: the one table that names them.
-pub static FACTORIES: [&Factory; 13] = [
+pub static FACTORIES: [&Factory; 14] = [
     &otlp::FACTORY,
     &otlp_file::FACTORY,
     &memory_limiter::FACTORY,
@@ -16,6 +16,7 @@ pub static FACTORIES: [&Factory; 13] = [
     &anomaly::FACTORY,
     &pattern::FACTORY,
     &trend::FACTORY,
+    &resource::FACTORY,
     &health::FACTORY,
     &otlp_grpc::FACTORY,
     &otlp_http::FACTORY,

@@ -1,6 +1,6 @@
 //! The checked settings of what is looked for.
 
-use super::anomaly::Signal;
+use super::{anomaly::Signal, pressure::Marks};
 
 /// What is looked for in closed buckets and in trips; nothing by whom there is no analyzer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -11,8 +11,25 @@ pub struct AnalysisConfig {
     pub pattern: Option<PatternConfig>,
     /// Signals that rise or fall.
     pub trend: Option<TrendConfig>,
+    /// What callers use up.
+    pub resource: Option<ResourceConfig>,
     /// How circuits are.
     pub health: Option<HealthConfig>,
+}
+
+/// How pressure on resources is looked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ResourceConfig {
+    /// Calls of one circuit that may be under way at a time, as far as is known.
+    pub concurrency_limit: Option<f64>,
+    /// When there is pressure.
+    pub marks: Marks,
+}
+
+impl Default for ResourceConfig {
+    fn default() -> Self {
+        Self { concurrency_limit: None, marks: Marks { threshold: 2.0, high: 0.8, low: 0.7 } }
+    }
 }
 
 /// By which rules a circuit is healthy, degraded or unhealthy. Times are in nanoseconds.
@@ -32,6 +49,8 @@ pub struct HealthConfig {
     pub degraded_half_open: bool,
     /// Whether a breaker that opens and closes in turn does.
     pub degraded_flapping: bool,
+    /// Whether calls under way that are at their limit do.
+    pub degraded_concurrency: bool,
     /// Whether a limit that is reached sooner than this does.
     pub degraded_time_to_limit: u64,
     /// How long nothing must make it unhealthy before it is told to be better.
@@ -124,6 +143,7 @@ impl Default for HealthConfig {
             degraded_signals: 0,
             degraded_half_open: true,
             degraded_flapping: true,
+            degraded_concurrency: true,
             degraded_time_to_limit: 300 * SECOND,
             unhealthy_for: 60 * SECOND,
             degraded_for: 30 * SECOND,
@@ -168,17 +188,19 @@ impl AnalysisConfig {
         let clash = self.anomaly.is_some() && other.anomaly.is_some()
             || self.pattern.is_some() && other.pattern.is_some()
             || self.trend.is_some() && other.trend.is_some()
+            || self.resource.is_some() && other.resource.is_some()
             || self.health.is_some() && other.health.is_some();
         self.anomaly = self.anomaly.or(other.anomaly);
         self.pattern = self.pattern.or(other.pattern);
         self.trend = self.trend.or(other.trend);
+        self.resource = self.resource.or(other.resource);
         self.health = self.health.or(other.health);
         !clash
     }
 
     /// Whether closed buckets are looked at.
     pub const fn looks_at_buckets(&self) -> bool {
-        self.anomaly.is_some() || self.trend.is_some() || self.health.is_some()
+        self.anomaly.is_some() || self.trend.is_some() || self.resource.is_some() || self.health.is_some()
     }
 }
 

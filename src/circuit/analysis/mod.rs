@@ -7,6 +7,7 @@ pub mod config;
 pub mod evidence;
 pub mod flapping;
 pub mod gauge;
+pub mod pressure;
 pub mod regularity;
 pub mod trend;
 pub mod zscore;

@@ -58,6 +58,8 @@ pub(super) struct Facts<'a> {
     /// What is unusual, a bit for each signal.
     pub(super) unusual: u8,
     pub(super) flaps: bool,
+    /// Of their limit the share of calls that are under way, where that is much.
+    pub(super) full: Option<f64>,
     /// The trend that reaches its limit first.
     pub(super) to_limit: Option<&'a Trend>,
     /// Whether nobody calls, where it is unusual that few do.
@@ -189,6 +191,9 @@ impl Health {
         }
         if facts.flaps && rules.degraded_flapping {
             degraded.add(Reason::Flapping);
+        }
+        if let Some(usage) = facts.full.filter(|_| rules.degraded_concurrency) {
+            degraded.add(Reason::Full { usage });
         }
         if let Some((signal, seconds)) = facts.to_limit.and_then(|trend| Some((trend.signal, trend.to_limit?)))
             && seconds < rules.degraded_time_to_limit as f64 / 1e9

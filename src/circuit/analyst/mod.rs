@@ -1,6 +1,7 @@
 //! Looks at what one circuit does, for the analyzers: at its closed buckets and at its trips.
 
 mod anomalies;
+mod concurrency;
 mod health;
 mod patterns;
 mod trends;
@@ -10,6 +11,7 @@ use std::ops::Range;
 pub(super) use self::health::States;
 use self::{
     anomalies::Anomalies,
+    concurrency::Concurrency,
     health::{Facts, Health},
     patterns::Patterns,
     trends::Trends,
@@ -18,11 +20,12 @@ use super::{
     analysis::{
         anomaly::{Sample, Signal},
         config::AnalysisConfig,
+        pressure::{Reference, Usage},
     },
     bucket::MetricsBucket,
     config::CircuitMetricsConfig,
     event::IncidentId,
-    finding::{Anomaly, Pattern, PatternKind, Phase, Reason, Status, Trend, What},
+    finding::{Anomaly, Pattern, PatternKind, Phase, Reason, Resource, Status, Trend, What},
 };
 
 /// Empty buckets in a row that say anything: so many nanoseconds. Longer gaps are taken for what nobody was there to see.
@@ -42,6 +45,7 @@ pub(super) struct Analyst {
     pub(super) heard: Range<u64>,
     anomalies: Option<Anomalies>,
     trends: Option<Trends>,
+    concurrency: Option<Concurrency>,
     patterns: Option<Patterns>,
     health: Option<Health>,
     /// Anomalies that began, and when it was last known that there was none.
@@ -66,6 +70,7 @@ impl Analyst {
             heard: 0..0,
             anomalies: None,
             trends: None,
+            concurrency: None,
             patterns: None,
             health: None,
             counts: Counts::default(),
@@ -87,6 +92,10 @@ impl Analyst {
             self.trends.iter_mut().for_each(|trends| trends.begin_anew(now, &mut self.found));
             self.trends = new.trend.map(Trends::new);
         }
+        if windows || old.resource != new.resource {
+            self.concurrency.iter_mut().for_each(|concurrency| concurrency.stop(now, &mut self.found));
+            self.concurrency = new.resource.as_ref().map(|config| Concurrency::new(config, self.seen_to));
+        }
         if old.pattern != new.pattern {
             self.patterns.iter_mut().for_each(|patterns| patterns.stop(now, &mut self.found));
             self.patterns = new.pattern.map(|config| Patterns::new(config, now));
@@ -106,6 +115,8 @@ impl Analyst {
         self.anomalies = config.anomaly.as_ref().map(Anomalies::new);
         self.trends.iter_mut().for_each(|trends| trends.begin_anew(now, &mut self.found));
         self.trends = config.trend.map(Trends::new);
+        self.concurrency.iter_mut().for_each(|concurrency| concurrency.stop(now, &mut self.found));
+        self.concurrency = config.resource.as_ref().map(|config| Concurrency::new(config, self.seen_to));
     }
 
     /// Takes in a bucket that closes. `teaches`: whether it shows what is usual.
@@ -121,10 +132,17 @@ impl Analyst {
         let seconds = config.bucket_size() as f64 / 1e9;
         self.take(number, &Sample { calls, failures, rejections, latencies: bucket.latencies(), duration_sum, seconds, teaches }, config);
         self.called_to = number + 1;
+        let longest = bucket.duration_max as f64 / 1e9;
+        self.concurrency.iter_mut().for_each(|concurrency| concurrency.see(longest, seconds));
     }
 
-    /// Every bucket before this one is closed.
-    pub(super) fn closed_to(&mut self, number: u64, teaches: bool, states: States, config: &CircuitMetricsConfig) {
+    /// Every bucket before this one is closed. `busy` is the time, in nanoseconds, that calls spent in one of the window.
+    pub(super) fn closed_to(&mut self, number: u64, teaches: bool, states: States, busy: impl Fn(u64) -> u64, config: &CircuitMetricsConfig) {
+        if let Some(concurrency) = &mut self.concurrency {
+            let heard = self.heard.clone();
+            let busy = |number: u64| Some(busy(number)).filter(|busy| *busy > 0 || heard.contains(&number));
+            concurrency.pass(number, config.bucket_size(), config.buckets(), teaches, busy, &mut self.found);
+        }
         if config.analysis.looks_at_buckets() && number > self.seen_to {
             self.pass_empty(number, teaches, config);
         }
@@ -138,6 +156,7 @@ impl Analyst {
             let but = Some(Signal::RateDown).filter(|_| number < self.heard.end.saturating_add(without_calls));
             self.anomalies.iter_mut().for_each(|anomalies| anomalies.stop(but, now, &mut self.found));
             self.trends.iter_mut().for_each(|trends| trends.begin_anew(now, &mut self.found));
+            self.concurrency.iter_mut().for_each(|concurrency| concurrency.stop(now, &mut self.found));
         }
         self.patterns.iter_mut().for_each(|patterns| patterns.pass(now, &mut self.found));
         self.judge(now, states);
@@ -151,7 +170,8 @@ impl Analyst {
         let to_limit = self.trends.iter().flat_map(Trends::open).min_by(sooner);
         let flaps = self.patterns.iter().flat_map(Patterns::open).any(|pattern| pattern.kind == PatternKind::Flapping);
         let is_silent = unusual >> Signal::RateDown as u8 & 1 == 1 && health.is_silent(now);
-        health.judge(now, &Facts { states, unusual, flaps, to_limit, is_silent }, &mut self.found);
+        let full = self.concurrency.as_ref().and_then(Concurrency::told).filter(|usage| usage.reference == Reference::Limit).map(|usage| usage.usage);
+        health.judge(now, &Facts { states, unusual, flaps, full, to_limit, is_silent }, &mut self.found);
     }
 
     /// Takes in the empty buckets before this one, as far as somebody was there who could have called.
@@ -204,7 +224,7 @@ impl Analyst {
     /// The bucket at which what was found in calls holds no longer without any.
     fn without_calls(&self, heard: &Range<u64>, config: &CircuitMetricsConfig) -> Option<u64> {
         let is_down = |anomaly: &&Anomaly| anomaly.signal == Signal::RateDown;
-        let of_calls = self.trends().next().is_some() || self.anomalies().any(|anomaly| !is_down(&anomaly));
+        let of_calls = self.trends().next().is_some() || self.pressure().is_some() || self.anomalies().any(|anomaly| !is_down(&anomaly));
         let from = if of_calls { Some(self.called_to) } else { self.anomalies().find(is_down).map(|_| heard.end.max(self.called_to)) };
         from.map(|from| from.saturating_add(WITHOUT_CALLS / config.bucket_size()))
     }
@@ -213,6 +233,7 @@ impl Analyst {
     pub(super) fn stop(&mut self, now: u64) {
         self.anomalies.iter_mut().for_each(|anomalies| anomalies.stop(None, now, &mut self.found));
         self.trends.iter_mut().for_each(|trends| trends.begin_anew(now, &mut self.found));
+        self.concurrency.iter_mut().for_each(|concurrency| concurrency.stop(now, &mut self.found));
         self.patterns.iter_mut().for_each(|patterns| patterns.stop(now, &mut self.found));
         self.health.iter_mut().for_each(|health| health.end(now, &mut self.found));
     }
@@ -222,7 +243,8 @@ impl Analyst {
         let anomalies = self.anomalies().map(|anomaly| What::Anomaly(phase, *anomaly));
         let patterns = self.patterns().map(|pattern| What::Pattern(phase, *pattern));
         let trends = self.trends().map(|trend| What::Trend(phase, *trend));
-        anomalies.chain(patterns).chain(trends).collect()
+        let pressure = self.pressure().map(|usage| What::Pressure(phase, Resource::Concurrency, *usage));
+        anomalies.chain(patterns).chain(trends).chain(pressure).collect()
     }
 
     /// What was found since this was asked last; counted from then on, if it was not yet.
@@ -252,8 +274,8 @@ impl Analyst {
     /// One that only knows what was counted.
     pub(super) fn remembering(counts: Counts) -> Self {
         let (seen_to, called_to) = (u64::MAX, u64::MAX);
-        let (anomalies, trends, patterns, health) = (None, None, None, None);
-        Self { seen_to, called_to, heard: 0..0, anomalies, trends, patterns, health, counts, found: Vec::new(), stamps: Vec::new() }
+        let (anomalies, trends, concurrency, patterns, health) = (None, None, None, None, None);
+        Self { seen_to, called_to, heard: 0..0, anomalies, trends, concurrency, patterns, health, counts, found: Vec::new(), stamps: Vec::new() }
     }
 
     /// What is unusual now.
@@ -264,6 +286,16 @@ impl Analyst {
     /// Patterns that hold now.
     pub(super) fn patterns(&self) -> impl Iterator<Item = &Pattern> {
         self.patterns.iter().flat_map(Patterns::open)
+    }
+
+    /// Calls under way, where they are under pressure.
+    fn pressure(&self) -> Option<&Usage> {
+        self.concurrency.as_ref().and_then(Concurrency::told)
+    }
+
+    /// How many calls are under way, against limit or baseline.
+    pub(super) fn usage(&self) -> Option<&Usage> {
+        self.concurrency.as_ref().and_then(Concurrency::newest)
     }
 
     /// How it is, where that is judged, and why.
@@ -313,6 +345,7 @@ mod tests {
             anomaly: Some(AnomalyConfig::default()),
             pattern: Some(PatternConfig::default()),
             trend: Some(TrendConfig::default()),
+            resource: None,
             health: None,
         };
         config

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use foldhash::quality::FixedState;
 use opentelemetry_proto::tonic::collector::{logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest};
 use parking_lot::Mutex;
+use prost::Message;
 use smallvec::SmallVec;
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
     logs::{self, Told},
     metrics::{Page, Settings, is_whole_due},
     seen::Seen,
+    usages,
 };
 use crate::{
     circuit::{
@@ -224,6 +226,28 @@ impl Engine {
             late += applied.late;
         }
         late
+    }
+
+    /// Looks at what processes tell of themselves in a request of metrics, if anybody asks for it. One that is none says
+    /// nothing: it is on its way as it is.
+    pub(super) fn use_up(&self, request: &Bytes) {
+        let checked = self.checked.load();
+        if checked.circuit.analysis.resource.is_none() {
+            return;
+        }
+        let Ok(request) = ExportMetricsServiceRequest::decode(request.clone()) else { return };
+        for metrics in request.resource_metrics {
+            let samples = usages::samples(&metrics);
+            if samples.is_empty() {
+                continue;
+            }
+            let request = usages::as_spans(metrics.resource).encode_to_vec();
+            let Ok(inspection) = inspect(&request, 1, &checked.rules, u64::MAX) else { continue };
+            if let Some(record) = inspection.resources.first() {
+                let shard = self.shard_of(&request, &inspection, record);
+                self.shard(Place::Shard(shard)).lock().use_up(&request, &inspection, record, &samples);
+            }
+        }
     }
 
     /// What to add to spans of this request, in order of their places.

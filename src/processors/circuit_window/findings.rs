@@ -8,7 +8,7 @@ use super::{
     logs::{callee, derived},
 };
 use crate::circuit::{
-    analysis::anomaly::Signal,
+    analysis::{anomaly::Signal, pressure::Reference},
     finding::{Anomaly, Certainty, Finding, HealthChange, Pattern, PatternKind, Phase, Status, What},
 };
 
@@ -17,13 +17,16 @@ pub(super) fn record(finding: &Finding, now: u64) -> LogRecord {
     let (severity, severity_text) = match &finding.what {
         What::Health(change) if change.after == Status::Unhealthy => (SeverityNumber::Error, "ERROR"),
         What::Health(change) if change.after == Status::Degraded => (SeverityNumber::Warn, "WARN"),
-        What::Anomaly(Phase::Begin, _) => (SeverityNumber::Warn, "WARN"),
+        What::Anomaly(Phase::Begin, _) | What::Pressure(Phase::Begin, ..) => (SeverityNumber::Warn, "WARN"),
         _ => (SeverityNumber::Info, "INFO"),
     };
     let circuit = &finding.circuit;
     let mut all = vec![text("circuit_breaker.name", circuit.name()), text("log.record.uid", uid(finding))];
     all.extend(callee(circuit));
     all.extend(finding.incident.map(|incident| text("circuit_breaker.incident.id", incident.to_string())));
+    if !finding.instance.is_empty() {
+        all.push(text("circuit_breaker.instance", &*finding.instance));
+    }
     all.extend(attributes(&finding.what));
     LogRecord {
         time_unix_nano: finding.at,
@@ -43,9 +46,10 @@ fn uid(finding: &Finding) -> String {
         What::Anomaly(_, anomaly) => (anomaly.signal.name(), anomaly.signal.direction()),
         What::Pattern(_, pattern) => (pattern.kind.name(), pattern.certainty.name()),
         What::Trend(_, trend) => (trend.signal.name(), trend.direction()),
+        What::Pressure(_, resource, usage) => (resource.name(), usage.reference.name()),
         What::Health(change) => (change.before.name(), change.after.name()),
     };
-    derived((&*finding.circuit, finding.at, finding.what.event_name(), finding.what.phase().name(), what))
+    derived((&*finding.circuit, &*finding.instance, finding.at, finding.what.event_name(), finding.what.phase().name(), what))
 }
 
 /// What a finding says.
@@ -73,6 +77,18 @@ pub(super) fn attributes(what: &What) -> Vec<KeyValue> {
             ];
             all.extend(trend.relative.map(|share| float("circuit_breaker.trend.relative", share)));
             all.extend(trend.to_limit.map(|seconds| float("circuit_breaker.trend.time_to_limit", seconds)));
+            all
+        }
+        What::Pressure(phase, resource, usage) => {
+            let mut all = vec![
+                text("circuit_breaker.resource_pressure.phase", phase.name()),
+                text("circuit_breaker.signal", resource.name()),
+                text("circuit_breaker.resource.reference", usage.reference.name()),
+                float("circuit_breaker.resource.usage", usage.usage),
+                float("circuit_breaker.resource.seen", usage.seen),
+                float("circuit_breaker.resource.threshold", usage.threshold),
+            ];
+            all.extend(usage.baseline.map(|baseline| float("circuit_breaker.resource.baseline", baseline)));
             all
         }
         What::Health(HealthChange { before, after, reasons }) => vec![
@@ -108,6 +124,7 @@ fn sentence(finding: &Finding) -> String {
             What::Anomaly(_, anomaly) => name(anomaly.signal),
             What::Pattern(_, pattern) => pattern.kind.name(),
             What::Trend(_, trend) => name(trend.signal),
+            What::Pressure(_, resource, _) => resource.name(),
             What::Health(_) => "health",
         };
         return format!("{circuit}: {what} is not looked at any more: no calls for long, or other settings");
@@ -127,6 +144,15 @@ fn sentence(finding: &Finding) -> String {
             let by = trend.relative.map(|share| format!(" by {:.1} % a minute", share.abs() * 100.0)).unwrap_or_default();
             let left = trend.to_limit.map(|seconds| format!(", at its limit in about {seconds:.0} s")).unwrap_or_default();
             format!("{circuit}: {} {}{by}{left}", name(trend.signal), if trend.slope < 0.0 { "falls" } else { "rises" })
+        }
+        What::Pressure(phase, resource, usage) => {
+            let instance = if finding.instance.is_empty() { String::new() } else { format!(" in {}", finding.instance) };
+            let of = match usage.reference {
+                Reference::Limit => format!("{:.0} % of its limit", usage.usage * 100.0),
+                Reference::Baseline => format!("{:.1} times what is usual", usage.usage),
+            };
+            let again = if phase == Phase::End { "is no longer under pressure" } else { "is under pressure" };
+            format!("{circuit}: {}{instance} {again}: {of}", resource.name())
         }
         What::Health(HealthChange { after, reasons, .. }) => {
             let reasons: Vec<String> = reasons.iter().flatten().map(ToString::to_string).collect();

@@ -260,8 +260,13 @@ mod tests {
         let Told::Event(trip) = event(Change::Trip, 10, None) else { panic!() };
         let Told::Event(recovery) = event(Change::Recovery, 30, Some(20)) else { panic!() };
         let anomaly = Anomaly { signal: Signal::Errors, begin: 10, score: 4.0, expected: 0.01, seen: 0.5, peak: 10 };
-        let found =
-            |at: u64, phase: Phase| Finding { at, circuit: Arc::clone(&trip.circuit), incident: trip.incident, what: What::Anomaly(phase, anomaly) };
+        let found = |at: u64, phase: Phase| Finding {
+            at,
+            circuit: Arc::clone(&trip.circuit),
+            instance: Arc::default(),
+            incident: trip.incident,
+            what: What::Anomaly(phase, anomaly),
+        };
         let findings = vec![found(10, Phase::Begin), found(30, Phase::End)];
         let all = News { events: vec![trip.clone(), recovery], findings }.in_order();
         let mut incidents = Incidents::default();

@@ -13,6 +13,7 @@ mod metrics;
 mod replay;
 mod seen;
 mod ticker;
+mod usages;
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,7 +43,7 @@ pub const FACTORY: Factory = Factory {
     aliases: &[],
     about: "Works out circuits from spans: rolling windows, breaker events. A receiver of what it derives in other pipelines.",
     roles: &[
-        Role { section: Section::Processors, signals: &[Signal::Traces] },
+        Role { section: Section::Processors, signals: &[Signal::Traces, Signal::Metrics] },
         Role { section: Section::Receivers, signals: &[Signal::Traces, Signal::Metrics, Signal::Logs] },
     ],
     in_place: true,
@@ -85,8 +86,9 @@ impl Connector for CircuitWindow {
 }
 
 impl Processor for CircuitWindow {
-    fn attach(&self, _: Signal, next: Arc<dyn Consumer>) -> Arc<dyn Consumer> {
-        Arc::new(Entrance { engine: Arc::clone(&self.engine), next })
+    fn attach(&self, signal: Signal, next: Arc<dyn Consumer>) -> Arc<dyn Consumer> {
+        let engine = Arc::clone(&self.engine);
+        if signal == Signal::Metrics { Arc::new(Beside { engine, next }) } else { Arc::new(Entrance { engine, next }) }
     }
 }
 
@@ -139,6 +141,34 @@ impl Consumer for Entrance {
             let next = self.next.admit(admitted.as_ref().unwrap_or(payload)).await?;
             Ok(Box::new(Admitted { engine: Arc::clone(&self.engine), inspected, next }) as Box<dyn Admission>)
         })
+    }
+}
+
+/// Stands in a metrics pipeline: looks at what processes tell of themselves, and passes everything on as it is.
+struct Beside {
+    engine: Arc<Engine>,
+    next: Arc<dyn Consumer>,
+}
+
+impl Consumer for Beside {
+    fn admit<'a>(&'a self, payload: &'a Payload) -> Admit<'a> {
+        Box::pin(async move {
+            let next = self.next.admit(payload).await?;
+            Ok(Box::new(Passing { engine: Arc::clone(&self.engine), next }) as Box<dyn Admission>)
+        })
+    }
+}
+
+struct Passing {
+    engine: Arc<Engine>,
+    next: Box<dyn Admission>,
+}
+
+impl Admission for Passing {
+    fn commit(self: Box<Self>, payload: Payload) {
+        let requests: SmallVec<[Bytes; 1]> = payload.parts.iter().map(|part| part.bytes.clone()).collect();
+        self.next.commit(payload);
+        requests.iter().for_each(|request| self.engine.use_up(request));
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 use crate::circuit::{circuit::Circuit, config::CircuitMetricsConfig, key::Caller, sent::Sent};
 
 /// Every metric that goes out: name, unit, what it is.
-const METRICS: [(&str, &str, &str); 22] = [
+const METRICS: [(&str, &str, &str); 23] = [
     ("circuit_breaker.requests", "{request}", "Calls through the circuit, by outcome."),
     ("circuit_breaker.duration", "s", "Latency of calls that were sent."),
     ("circuit_breaker.trips", "{trip}", "Changes from closed to open."),
@@ -40,6 +40,7 @@ const METRICS: [(&str, &str, &str); 22] = [
     ("circuit_breaker.pattern.jitter", "s", "Standard deviation of that period."),
     ("circuit_breaker.pattern.next_trip", "s", "When the next trip is expected, in Unix time."),
     ("circuit_breaker.trend", "1/min", "Of a signal that rises or falls: by what share of its level."),
+    ("circuit_breaker.resource.usage", "1", "Of what callers use up: share of its limit, or multiple of its baseline."),
     ("circuit_breaker.health", "1", "1 for the status that holds, 0 for the others."),
 ];
 

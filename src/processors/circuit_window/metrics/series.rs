@@ -14,10 +14,10 @@ use super::{
     point::{Drawn, exemplar_of, seconds},
 };
 use crate::circuit::{
-    analysis::anomaly::Signal,
+    analysis::{anomaly::Signal, pressure::Reference},
     bucket::Outcome,
     circuit::{Circuit, Exemplar as Slowest},
-    finding::{PatternKind, Status},
+    finding::{PatternKind, Resource, Status},
     key::CircuitKey,
     sent::Sent,
     state::{Source, State},
@@ -414,6 +414,17 @@ impl<'a, 'b> Series<'a, 'b> {
                     was,
                 });
                 holds |= if found.is_some() { bit } else { 0 };
+            }
+            bit <<= 1;
+        }
+        for reference in [Reference::Limit, Reference::Baseline] {
+            let usage = circuit.usage().filter(|usage| usage.reference == reference).map(|usage| usage.usage);
+            let was = before.0 & bit != 0;
+            if was || usage.is_some() {
+                let attributes =
+                    vec![text("circuit_breaker.signal", Resource::Concurrency.name()), text("circuit_breaker.resource.reference", reference.name())];
+                gauges.push(Gauged { name: "circuit_breaker.resource.usage", attributes, value: usage, was });
+                holds |= if usage.is_some() { bit } else { 0 };
             }
             bit <<= 1;
         }

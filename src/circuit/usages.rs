@@ -1,0 +1,158 @@
+//! What processes use up: the collector's part that judges what they tell of themselves.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{
+    analysis::pressure::Pressure,
+    collector::CircuitBreakerMetricsCollector,
+    finding::{Finding, Phase, Resource, What},
+    inspect::{Inspection, ResourceRecord},
+    process::Process,
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// What was not told again for so long is not known any more.
+const KNOWN: u64 = 600 * SECOND;
+
+/// A sample stands for the time since the one before, but not for longer than this, in seconds.
+const SECONDS_MAX: f64 = 300.0;
+
+/// What a process told of a resource.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Of which.
+    pub resource: Resource,
+    /// How much it uses.
+    pub value: f64,
+    /// Of how much, where that is told.
+    pub limit: Option<f64>,
+    /// When, in Unix nanoseconds.
+    pub at: u64,
+}
+
+/// What is known of the resources of one process: at most one entry for each.
+pub(super) type Usages = SmallVec<[Watched; 2]>;
+
+#[derive(Clone, Debug)]
+pub(super) struct Watched {
+    resource: Resource,
+    at: u64,
+    pressure: Pressure,
+}
+
+impl CircuitBreakerMetricsCollector {
+    /// Takes in what a process of this resource told of itself; nothing of processes that call nobody. Samples that come
+    /// out of order, or twice, are left out.
+    pub fn use_up(&mut self, request: &[u8], inspection: &Inspection, record: &ResourceRecord, samples: &[Sample]) {
+        let Some(config) = self.config.analysis.resource else { return };
+        let Some(index) = self.find_process(request, inspection, record) else { return };
+        let Some(process) = self.processes.get(index as usize) else { return };
+        // What is under way while a breaker is not closed is not the usual.
+        let teaches = !process.circuits().any(|number| self.circuits.get(number as usize).is_some_and(|circuit| circuit.is_restless()));
+        let Some(process) = self.processes.get_mut(index as usize) else { return };
+        let mut found = Vec::new();
+        for sample in samples {
+            let Sample { resource, value, at, .. } = *sample;
+            let known = process.usages.iter().position(|watched| watched.resource == resource);
+            let place = known.unwrap_or_else(|| {
+                process.usages.push(Watched { resource, at: 0, pressure: Pressure::new(config.marks) });
+                process.usages.len() - 1
+            });
+            let Some(watched) = process.usages.get_mut(place).filter(|watched| watched.at < at) else { continue };
+            let seconds = if watched.at == 0 { 1.0 } else { ((at - watched.at) as f64 / 1e9).clamp(1.0, SECONDS_MAX) };
+            watched.at = at;
+            let limit = sample.limit.or_else(|| resource.own_limit());
+            let news = watched.pressure.take(value, limit, seconds, teaches);
+            found.extend(news.map(|(begins, usage)| (at, What::Pressure(if begins { Phase::Begin } else { Phase::End }, resource, usage))));
+        }
+        self.tell_of_process(index, &found);
+    }
+
+    /// Forgets what a process did not tell again for long, or everything: it is gone, or nobody looks any more.
+    pub(super) fn forget_usages(&mut self, index: usize, all: bool, now: u64) {
+        let Some(process) = self.processes.get_mut(index) else { return };
+        let mut found = Vec::new();
+        process.usages.retain(|watched| {
+            let stays = !all && watched.at.saturating_add(KNOWN) >= now;
+            if !stays && let Some(usage) = watched.pressure.stop() {
+                found.push((now, What::Pressure(Phase::Stopped, watched.resource, usage)));
+            }
+            stays
+        });
+        self.tell_of_process(u32::try_from(index).unwrap_or(u32::MAX), &found);
+    }
+
+    /// What concerns a process concerns every circuit that it calls through.
+    fn tell_of_process(&mut self, index: u32, found: &[(u64, What)]) {
+        let Some(process) = self.processes.get(index as usize).filter(|_| !found.is_empty()) else { return };
+        for circuit in process.circuits().filter_map(|number| self.circuits.get(number as usize)) {
+            let incident = circuit.incident().map(|(id, _)| id);
+            let of = |(at, what): &(u64, What)| {
+                let (circuit, instance) = (Arc::clone(circuit.key()), Arc::clone(&process.instance));
+                Finding { at: *at, circuit, instance, incident, what: *what }
+            };
+            self.findings.extend(found.iter().map(of));
+        }
+    }
+}
+
+impl Process {
+    /// Bytes that what is known of its resources takes.
+    pub(super) fn usage_bytes(&self) -> usize {
+        if self.usages.spilled() { self.usages.capacity() * size_of::<Watched>() } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::circuit::{
+        analysis::{
+            config::{AnalysisConfig, ResourceConfig},
+            pressure::Reference,
+        },
+        config::CircuitMetricsConfig,
+        inspect::{Rules, inspect},
+        room::Room,
+        testing::{START, call, request, text},
+    };
+
+    #[test]
+    fn memory_at_its_limit_is_told_of_every_circuit_of_the_process() {
+        let mut config = CircuitMetricsConfig::default();
+        config.analysis = AnalysisConfig { resource: Some(ResourceConfig::default()), ..AnalysisConfig::default() };
+        let mut shard = CircuitBreakerMetricsCollector::new(Arc::new(config.clone()), Arc::default(), Arc::new(Room::new(9)));
+        let spans = ["pay", "stock"].map(|callee| call(1, START, START + 10, vec![text("server.address", callee)]));
+        let request = request("shop", "a", spans.to_vec());
+        let inspection = inspect(&request, 0, &Rules::default(), u64::MAX).unwrap();
+        shard.apply(&request, &inspection, |_| true, START);
+        let record = inspection.resources[0];
+        let tell = |shard: &mut CircuitBreakerMetricsCollector, minute: u64, value: f64| {
+            let sample = Sample { resource: Resource::JvmMemory, value, limit: Some(1_000.0), at: START + minute * 60 * SECOND };
+            // Sent twice: it counts once.
+            (0..2).for_each(|_| shard.use_up(&request, &inspection, &record, &[sample]));
+            shard.take_findings()
+        };
+        assert!((0..10).all(|minute| tell(&mut shard, minute, 500.0).is_empty()));
+        let found: Vec<Finding> = (10..20).flat_map(|minute| tell(&mut shard, minute, 950.0)).collect();
+        let names: Vec<(String, &str)> = found.iter().map(|finding| (finding.circuit.name(), &*finding.instance)).collect();
+        assert_eq!(names, [("pay".to_owned(), "a"), ("stock".to_owned(), "a")]);
+        let What::Pressure(Phase::Begin, Resource::JvmMemory, usage) = found[0].what else { panic!("{found:?}") };
+        assert_eq!((usage.seen, usage.baseline.is_some()), (950.0, true));
+        assert!(matches!(usage.reference, Reference::Limit | Reference::Baseline));
+        // It says nothing more.
+        shard.forget_usages(0, false, START + 19 * 60 * SECOND + KNOWN);
+        assert_eq!(shard.take_findings(), []);
+        shard.forget_usages(0, false, START + 19 * 60 * SECOND + KNOWN + 1);
+        assert!(matches!(shard.take_findings()[..], [Finding { what: What::Pressure(Phase::Stopped, ..), .. }, _]));
+        // Of processes that call nobody nothing is kept.
+        let other = crate::circuit::testing::request("cart", "b", vec![call(2, START, START + 10, vec![])]);
+        let inspection = inspect(&other, 0, &Rules::default(), u64::MAX).unwrap();
+        let sample = Sample { resource: Resource::GoMemory, value: 5.0, limit: None, at: START };
+        shard.use_up(&other, &inspection, &inspection.resources[0], &[sample]);
+        assert_eq!(shard.processes.iter().map(|(_, process)| process.usages.len()).sum::<usize>(), 0);
+    }
+}
