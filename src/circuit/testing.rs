@@ -77,7 +77,6 @@ pub(crate) fn trace_for(shard: &mut CircuitBreakerMetricsCollector, address: (&s
 }
 
 /// The same, at some time.
-#[expect(clippy::too_many_arguments, reason = "one trace")]
 pub(crate) fn trace_at(shard: &mut CircuitBreakerMetricsCollector, address: (&str, i64), path: &str, answers: &str, kind: i32, number: u64, at: u64) {
     let (client, server) = (number * 8 + 1, number * 8 + 2);
     // The second half of a trace's id decides whether it is looked at.

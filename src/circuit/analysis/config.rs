@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn the_mission_s_defaults_hold() {
-        assert_eq!(AnomalyConfig::default().threshold(), 2.0);
+        assert!((AnomalyConfig::default().threshold() - 2.0).abs() < 1e-9);
         assert_eq!(TrendConfig::default().window() / SECOND, 300);
     }
 

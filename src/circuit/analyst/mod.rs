@@ -551,7 +551,7 @@ mod tests {
         shop.seconds(1..700, 10, 10);
         shop.seconds(700..740, 10, 0);
         let callee = Arc::new(Caller { service: "payments".into(), ..Caller::default() });
-        let address = Hashed::of(shop.shard.hasher.hash_one(&Target { named: false, text: b"pay", port: None }));
+        let address = Hashed::of(shop.shard.hasher.hash_one(Target { named: false, text: b"pay", port: None }));
         let introduction = Introduction { shard: 0, circuit: 0, address, route: Route::default(), callee };
         shop.shard.introduce(&introduction, START + 740 * SECOND);
         let told: Vec<(String, Phase)> = shop.shard.take_findings().iter().map(|finding| (finding.circuit.name(), finding.what.phase())).collect();

@@ -1,5 +1,6 @@
 //! Circuits as OTLP metrics.
 
+mod found;
 mod point;
 mod series;
 

@@ -11,13 +11,13 @@ use opentelemetry_proto::tonic::{
 use super::{
     super::attributes::{text, truth},
     Page,
+    found::{self, Found, Of},
     point::{Drawn, exemplar_of, seconds},
 };
 use crate::circuit::{
-    analysis::{anomaly::Signal, pressure::Reference},
+    analysis::anomaly::Signal,
     bucket::Outcome,
     circuit::{Circuit, Exemplar as Slowest},
-    finding::{PatternKind, Resource, Status},
     key::CircuitKey,
     sent::Sent,
     state::{Source, State},
@@ -73,11 +73,6 @@ struct Latencies<'a> {
     /// What it held then, where deltas are told.
     previous: Option<&'a totals::Histogram>,
     exemplar: Option<Slowest>,
-}
-
-/// Attributes that tell signals apart.
-fn of_signal(signal: Signal) -> [KeyValue; 2] {
-    [text("circuit_breaker.signal", signal.name()), text("circuit_breaker.direction", signal.direction())]
 }
 
 /// Flag of the last point of a series.
@@ -364,7 +359,7 @@ impl<'a, 'b> Series<'a, 'b> {
             if now == 0 && told.is_none() {
                 continue;
             }
-            let attributes = of_signal(signal);
+            let attributes = Of::Anomaly(signal).attributes();
             self.counter("circuit_breaker.anomalies", &attributes, Count { before: told.map(u64::from), now: now.into(), since }, None);
             self.sent.rarely().anomalies.get_mut(at).into_iter().for_each(|count| *count = now);
         }
@@ -372,76 +367,16 @@ impl<'a, 'b> Series<'a, 'b> {
 
     /// What analyzers found, as long as it holds.
     fn findings(&mut self) {
-        let circuit = self.circuit;
-        let before = circuit.sent.rarely.as_ref().map_or((0, 0), |rarely| (rarely.findings, rarely.gauges));
+        let before = self.circuit.sent.rarely.as_ref().map_or((0, 0), |rarely| (rarely.findings, rarely.gauges));
         let mut gauges = Vec::new();
         let mut holds = 0_u32;
-        let mut bit = 1_u32;
-        for signal in Signal::ALL {
-            let found = circuit.anomalies().find(|anomaly| anomaly.signal == signal);
+        for (at, Found { name, of, value }) in found::all(self.circuit).enumerate() {
+            let bit = 1 << at;
             let was = before.0 & bit != 0;
-            if was || found.is_some() {
-                let value = found.map(|anomaly| anomaly.score);
-                gauges.push(Gauged { name: "circuit_breaker.anomaly.score", attributes: of_signal(signal).to_vec(), value, was });
-                holds |= if found.is_some() { bit } else { 0 };
+            if was || value.is_some() {
+                gauges.push(Gauged { name, attributes: of.attributes(), value, was });
+                holds |= if value.is_some() { bit } else { 0 };
             }
-            bit <<= 1;
-        }
-        for kind in PatternKind::ALL {
-            let found = circuit.patterns().find(|pattern| pattern.kind == kind);
-            let values = [
-                ("circuit_breaker.pattern.period", found.and_then(|pattern| pattern.period)),
-                ("circuit_breaker.pattern.jitter", found.and_then(|pattern| pattern.jitter)),
-                ("circuit_breaker.pattern.next_trip", found.and_then(|pattern| pattern.next).map(|next| next as f64 / 1e9)),
-            ];
-            for (name, value) in values {
-                let was = before.0 & bit != 0;
-                if was || value.is_some() {
-                    gauges.push(Gauged { name, attributes: vec![text("circuit_breaker.pattern", kind.name())], value, was });
-                    holds |= if value.is_some() { bit } else { 0 };
-                }
-                bit <<= 1;
-            }
-        }
-        for signal in Signal::ALL {
-            let found = circuit.trends().find(|trend| trend.signal == signal).and_then(|trend| trend.relative);
-            let was = before.0 & bit != 0;
-            if was || found.is_some() {
-                gauges.push(Gauged {
-                    name: "circuit_breaker.trend",
-                    attributes: vec![text("circuit_breaker.signal", signal.name())],
-                    value: found,
-                    was,
-                });
-                holds |= if found.is_some() { bit } else { 0 };
-            }
-            bit <<= 1;
-        }
-        for reference in [Reference::Limit, Reference::Baseline] {
-            let usage = circuit.usage().filter(|usage| usage.reference == reference).map(|usage| usage.usage);
-            let was = before.0 & bit != 0;
-            if was || usage.is_some() {
-                let attributes =
-                    vec![text("circuit_breaker.signal", Resource::Concurrency.name()), text("circuit_breaker.resource.reference", reference.name())];
-                gauges.push(Gauged { name: "circuit_breaker.resource.usage", attributes, value: usage, was });
-                holds |= if usage.is_some() { bit } else { 0 };
-            }
-            bit <<= 1;
-        }
-        let health = circuit.health().map(|(status, _)| status);
-        for status in Status::ALL {
-            let was = before.0 & bit != 0;
-            if was || health.is_some() {
-                let value = health.map(|health| f64::from(u8::from(health == status)));
-                gauges.push(Gauged {
-                    name: "circuit_breaker.health",
-                    attributes: vec![text("circuit_breaker.health.status", status.name())],
-                    value,
-                    was,
-                });
-                holds |= if health.is_some() { bit } else { 0 };
-            }
-            bit <<= 1;
         }
         if gauges.is_empty() {
             return;
