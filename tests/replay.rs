@@ -166,6 +166,8 @@ fn analyzers_find_what_a_person_sees_in_a_recording() {
     let kinds: std::collections::BTreeSet<String> =
         lines(&output, "finding").iter().filter_map(|line| line["signal"].as_str().or(line["pattern"].as_str()).map(str::to_owned)).collect();
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["error_ratio", "flapping", "regular", "rejection_ratio"]);
+    let services: Vec<_> = lines(&output, "finding").into_iter().filter(|line| line["finding"] == "service_health").collect();
+    assert_eq!((&services[0]["service"], &services[0]["status"]), (&"payments".into(), &"unhealthy".into()), "{services:?}");
     let health = lines(&output, "finding").into_iter().filter(|line| line["finding"] == "health");
     let statuses: Vec<String> =
         health.map(|line| format!("{}: {}", line["status"].as_str().unwrap(), line["reasons"][0].as_str().unwrap_or_default())).collect();

@@ -362,6 +362,11 @@ impl Circuit {
         })
     }
 
+    /// Whether its breaker is open in some instance, as far as is known.
+    pub(super) fn is_open(&self) -> bool {
+        self.members.iter().any(|(_, member)| matches!(member.provisional(), Some(State::Open | State::ForcedOpen)))
+    }
+
     /// The incident that what a process sends now belongs to, where no change is under way that may have ended it.
     pub(super) fn sure_incident(&self, process: u32) -> Option<IncidentId> {
         let under_way = self.detected.as_ref().is_some_and(|detected| !detected.decided.is_empty());

@@ -21,6 +21,7 @@ use super::{
     room::Room,
     seats::Found,
     selection::Selection,
+    service::Tallies,
     state::Observation,
 };
 
@@ -54,6 +55,8 @@ pub struct CircuitBreakerMetricsCollector {
     pub(super) ended: Vec<Circuit>,
     /// What analyzers found since this was asked last.
     pub(super) findings: Vec<Finding>,
+    /// How the circuits that were seen in this round are, by callee.
+    pub(super) tallies: Tallies,
     pub(super) instances: usize,
     pub(super) next_sweep: u64,
 }
@@ -121,6 +124,7 @@ impl CircuitBreakerMetricsCollector {
             answers: Arc::default(),
             ended: Vec::new(),
             findings: Vec::new(),
+            tallies: Tallies::default(),
             instances: 0,
             next_sweep: 0,
         }
@@ -298,6 +302,11 @@ impl CircuitBreakerMetricsCollector {
     /// What analyzers found since this was asked last, in no particular order.
     pub fn take_findings(&mut self) -> Vec<Finding> {
         std::mem::take(&mut self.findings)
+    }
+
+    /// How the circuits that were seen in the last round are, by callee; nothing where health is not judged.
+    pub fn take_tallies(&mut self) -> Tallies {
+        std::mem::take(&mut self.tallies)
     }
 
     /// Circuits that ended since this was asked last.

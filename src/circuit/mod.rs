@@ -29,6 +29,7 @@ pub mod round;
 mod seats;
 pub mod selection;
 pub mod sent;
+pub mod service;
 pub mod sketch;
 pub mod state;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::{
     member::Member,
     process::{Hashed, Process, Seat},
     seats::hash_of,
+    service::Tallies,
 };
 
 /// Circuits and processes that one [`Round`] looks at before it lets others to the shard.
@@ -81,6 +82,7 @@ impl CircuitBreakerMetricsCollector {
     }
 
     fn begin(&mut self, now: u64) -> Cursor {
+        self.tallies = Tallies::default();
         let sweeping = now >= self.next_sweep;
         if sweeping {
             self.next_sweep = now.saturating_add(self.config.instance_ttl.min(self.config.circuit_ttl) / 30);
@@ -123,6 +125,9 @@ impl CircuitBreakerMetricsCollector {
             circuit.rest();
         } else {
             round.lag = round.lag.max(now.saturating_sub(circuit.closed_to() * self.config.bucket_size()));
+        }
+        if let Some((status, _)) = circuit.health().filter(|_| !circuit.retired) {
+            self.tallies.add(circuit, status);
         }
         round.circuits += 1;
         round.restless += usize::from(circuit.is_restless());

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::{
     analysis::pressure::Pressure,
     collector::CircuitBreakerMetricsCollector,
@@ -34,7 +32,7 @@ pub struct Sample {
 }
 
 /// What is known of the resources of one process: at most one entry for each.
-pub(super) type Usages = SmallVec<[Watched; 2]>;
+pub(super) type Usages = Vec<Watched>;
 
 #[derive(Clone, Debug)]
 pub(super) struct Watched {
@@ -75,7 +73,7 @@ impl CircuitBreakerMetricsCollector {
     pub(super) fn forget_usages(&mut self, index: usize, all: bool, now: u64) {
         let Some(process) = self.processes.get_mut(index) else { return };
         let mut found = Vec::new();
-        process.usages.retain(|watched| {
+        process.usages.retain_mut(|watched| {
             let stays = !all && watched.at.saturating_add(KNOWN) >= now;
             if !stays && let Some(usage) = watched.pressure.stop() {
                 found.push((now, What::Pressure(Phase::Stopped, watched.resource, usage)));
@@ -102,7 +100,7 @@ impl CircuitBreakerMetricsCollector {
 impl Process {
     /// Bytes that what is known of its resources takes.
     pub(super) fn usage_bytes(&self) -> usize {
-        if self.usages.spilled() { self.usages.capacity() * size_of::<Watched>() } else { 0 }
+        self.usages.capacity() * size_of::<Watched>()
     }
 }
 

@@ -6,8 +6,9 @@ use super::truth::Verdict;
 use crate::{
     circuit::{
         circuit::Circuit,
-        finding::{Anomaly, Finding, HealthChange, Pattern, What},
+        finding::{Anomaly, Finding, HealthChange, Pattern, Status, What},
         key::CircuitKey,
+        service::ServiceChange,
         sketch::Dense,
         state::{Change, Source, State},
     },
@@ -126,6 +127,37 @@ pub(super) struct FindingLine {
     incident: Option<String>,
     #[serde(flatten)]
     what: FoundLine,
+}
+
+/// How a callee is, over the circuits that call it.
+#[derive(Debug, Serialize)]
+pub(super) struct ServiceLine {
+    kind: &'static str,
+    finding: &'static str,
+    phase: &'static str,
+    time_unix_nano: u64,
+    service: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    environment: String,
+    status: &'static str,
+    before: &'static str,
+    reason: String,
+}
+
+impl ServiceLine {
+    pub(super) fn of(change: &ServiceChange) -> Self {
+        Self {
+            kind: "finding",
+            finding: "service_health",
+            phase: "change",
+            time_unix_nano: change.at,
+            service: change.callee.name.to_string(),
+            environment: change.callee.environment.to_string(),
+            status: change.after.name(),
+            before: change.before.name(),
+            reason: if change.after > Status::Healthy { change.tally.to_string() } else { String::new() },
+        }
+    }
 }
 
 /// What was found, as in its log record.
@@ -380,7 +412,7 @@ fn durations(latencies: &Dense, percentiles: &[f64]) -> BTreeMap<String, f64> {
 pub(super) fn write(
     out: &mut impl Write,
     events: &[EventLine],
-    findings: &[FindingLine],
+    (findings, services): (&[FindingLine], &[ServiceLine]),
     circuits: &[CircuitLine],
     verdicts: &[Verdict],
 ) -> io::Result<()> {
@@ -393,12 +425,18 @@ pub(super) fn write(
     }
     all(out, events)?;
     all(out, findings)?;
+    all(out, services)?;
     all(out, circuits)?;
     all(out, verdicts)
 }
 
 /// For reading.
-pub(super) fn write_tables(out: &mut impl Write, events: &[EventLine], findings: &[FindingLine], circuits: &[CircuitLine]) -> io::Result<()> {
+pub(super) fn write_tables(
+    out: &mut impl Write,
+    events: &[EventLine],
+    (findings, services): (&[FindingLine], &[ServiceLine]),
+    circuits: &[CircuitLine],
+) -> io::Result<()> {
     if !events.is_empty() {
         let rows = events.iter().map(|event| {
             vec![time(event.time_unix_nano), event.event.to_owned(), event.circuit.text(), event.instance.clone(), event.source.to_owned()]
@@ -406,10 +444,15 @@ pub(super) fn write_tables(out: &mut impl Write, events: &[EventLine], findings:
         write_table(out, &["TIME", "EVENT", "CIRCUIT", "INSTANCE", "SOURCE"], rows.collect())?;
         writeln!(out)?;
     }
-    if !findings.is_empty() {
+    if !findings.is_empty() || !services.is_empty() {
         let row =
             |line: &FindingLine| vec![time(line.time_unix_nano), line.finding.to_owned(), line.phase.to_owned(), line.circuit.text(), line.detail()];
-        write_table(out, &["TIME", "FINDING", "PHASE", "CIRCUIT", "WHAT"], findings.iter().map(row).collect())?;
+        let service = |line: &ServiceLine| {
+            let detail = if line.reason.is_empty() { line.status.to_owned() } else { format!("{}, {}", line.status, line.reason) };
+            vec![time(line.time_unix_nano), line.finding.to_owned(), line.phase.to_owned(), line.service.clone(), detail]
+        };
+        let rows = findings.iter().map(row).chain(services.iter().map(service));
+        write_table(out, &["TIME", "FINDING", "PHASE", "CIRCUIT", "WHAT"], rows.collect())?;
         writeln!(out)?;
     }
     let rows = circuits.iter().map(|line| {

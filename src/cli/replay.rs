@@ -166,7 +166,7 @@ impl Session {
     }
 
     fn finish(mut self, arguments: &Arguments) -> Result<(), Failed> {
-        let (events, findings) = self.replay.finish();
+        let (events, findings, services) = self.replay.finish();
         self.write_metrics()
             .and_then(|()| self.metrics.as_mut().map_or(Ok(()), Write::flush))
             .map_err(|error| format!("can't write metrics: {error}"))?;
@@ -176,6 +176,7 @@ impl Session {
         lines::absorb(&mut circuits);
         circuits.sort_by(|left, right| left.circuit.cmp(&right.circuit));
         let events: Vec<lines::EventLine> = events.iter().map(lines::EventLine::of).collect();
+        let services: Vec<lines::ServiceLine> = services.iter().map(lines::ServiceLine::of).collect();
         let findings: Vec<lines::FindingLine> = findings.iter().map(lines::FindingLine::of).collect();
         let verdicts = match &arguments.truth {
             Some(path) => truth::hold(path, arguments.truth_map.as_deref(), arguments.truth_caller.as_deref(), &events)?,
@@ -183,15 +184,15 @@ impl Session {
         };
         let mut out = BufWriter::new(io::stdout().lock());
         let written = match arguments.format {
-            Format::Json => lines::write(&mut out, &events, &findings, &circuits, &verdicts),
+            Format::Json => lines::write(&mut out, &events, (&findings, &services), &circuits, &verdicts),
             Format::Table if !verdicts.is_empty() => truth::write(&mut out, &verdicts),
-            Format::Table => lines::write_tables(&mut out, &events, &findings, &circuits),
+            Format::Table => lines::write_tables(&mut out, &events, (&findings, &services), &circuits),
         };
         match written.and_then(|()| out.flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(format!("can't write to the standard output: {error}").into()),
             _ => {}
         }
-        problems::tell(&self.said.summary(events.len(), findings.len(), circuits.len()));
+        problems::tell(&self.said.summary(events.len(), findings.len() + services.len(), circuits.len()));
         if self.said.requests == 0 && self.said.broken > 0 {
             return Err("nothing in it is OTLP".to_owned().into());
         }

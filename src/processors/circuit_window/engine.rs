@@ -18,9 +18,9 @@ use super::{
     config::Checked,
     counts::Counts,
     logs::{self, Told},
-    metrics::{Page, Settings, is_whole_due},
+    metrics::{Page, Settings, WHOLE_AFTER, is_whole_due},
     seen::Seen,
-    usages,
+    services, usages,
 };
 use crate::{
     circuit::{
@@ -31,13 +31,14 @@ use crate::{
         config::CircuitMetricsConfig,
         enrich::Enrichment,
         event::CircuitEvent,
-        finding::Finding,
+        finding::{Finding, Status},
         inspect::{Inspection, ResourceRecord, inspect},
         key::CircuitKey,
         meeting::{Introduction, Meetings},
         room::Room,
         round::Round,
         sent::Sent,
+        service::{Callee, ServiceChange, Services, Tallies},
         state::Change,
     },
     clock::Clock,
@@ -52,6 +53,12 @@ const REMEMBERED: u64 = 60_000_000_000;
 /// percentiles.
 const CIRCUITS_A_REQUEST: usize = 16;
 
+/// Callees in one request, for the same reason.
+const SERVICES_A_REQUEST: usize = 256;
+
+/// A callee, and the status that is told of it; none where its series ends.
+type ServiceTold = (Arc<Callee>, Option<Status>);
+
 /// Windows of all circuits, split by caller, and what goes in and out of them.
 pub(super) struct Engine {
     clock: Arc<dyn Clock>,
@@ -61,6 +68,7 @@ pub(super) struct Engine {
     overflow: Mutex<CircuitBreakerMetricsCollector>,
     /// Circuits that are not closed in all of their instances, as of the last second.
     restless: AtomicUsize,
+    services: Mutex<Services>,
     room: Arc<Room>,
     /// Who answers at the addresses that are called.
     meetings: Mutex<Meetings>,
@@ -77,16 +85,18 @@ pub(super) struct Engine {
 pub(super) struct News {
     pub(super) events: Vec<CircuitEvent>,
     pub(super) findings: Vec<Finding>,
+    pub(super) services: Vec<ServiceChange>,
 }
 
 impl News {
     /// All of it in order of time. Of one moment first what breakers did, then what was found in that; at the end what
     /// ended an incident, so that findings still belong to it.
     pub(super) fn in_order(self) -> Vec<Told> {
-        let mut all: Vec<Told> = self.events.into_iter().map(Told::Event).chain(self.findings.into_iter().map(Told::Finding)).collect();
+        let findings = self.findings.into_iter().map(Told::Finding).chain(self.services.into_iter().map(Told::Service));
+        let mut all: Vec<Told> = self.events.into_iter().map(Told::Event).chain(findings).collect();
         let rank = |told: &Told| match told {
             Told::Event(event) => u8::from(event.ends_incident) * 2,
-            Told::Finding(_) => 1,
+            Told::Finding(_) | Told::Service(_) => 1,
         };
         all.sort_by_key(|told| (told.at(), rank(told)));
         all
@@ -140,6 +150,7 @@ impl Engine {
             shards: (0..shards).map(|_| collector(&room)).collect(),
             overflow: collector(&Arc::new(Room::new(0))),
             restless: AtomicUsize::new(0),
+            services: Mutex::default(),
             room,
             answers: Arc::clone(&answers),
             meetings: Mutex::default(),
@@ -282,6 +293,7 @@ impl Engine {
     pub(super) fn advance(&self) -> News {
         let now = self.clock.now();
         let mut news = News::default();
+        let mut tallies = Tallies::default();
         let (mut circuits, mut instances, mut lag, mut restless) = (0, 0, 0, 0);
         let mut bytes = self.seen.bytes() + self.meetings.lock().bytes() + self.answers.bytes();
         for shard in self.shards.iter().chain([&self.overflow]) {
@@ -294,6 +306,10 @@ impl Engine {
             let mut shard = shard.lock();
             instances += shard.instances();
             news.findings.extend(shard.take_findings());
+            tallies.join(shard.take_tallies());
+        }
+        if self.checked.load().circuit.analysis.health.is_some() {
+            news.services = self.services.lock().take(&tallies, now);
         }
         self.charge.lock().set(bytes);
         self.restless.store(restless, Ordering::Relaxed);
@@ -314,7 +330,7 @@ impl Engine {
         self.sorted(news)
     }
 
-    fn sorted(&self, News { mut events, mut findings }: News) -> News {
+    fn sorted(&self, News { mut events, mut findings, services }: News) -> News {
         findings.sort_by(|left, right| left.at.cmp(&right.at).then_with(|| left.circuit.cmp(&right.circuit)));
         findings.iter().for_each(|finding| self.counts.finding(finding));
         events.sort_by(|left, right| {
@@ -322,7 +338,7 @@ impl Engine {
         });
         let told = events.iter().filter(|event| event.change != Change::InstanceGone);
         told.for_each(|event| self.counts.event(event));
-        News { events, findings }
+        News { events, findings, services }
     }
 
     /// What is there to tell of circuits whose number leaves this remainder, each for a request of bounded size.
@@ -342,6 +358,26 @@ impl Engine {
             all.extend(numbers.chunks(CIRCUITS_A_REQUEST).map(|chunk| Due { place, numbers: chunk.to_vec(), ended: Vec::new() }));
         }
         all
+    }
+
+    /// What there is to tell of callees, each for a request of bounded size.
+    pub(super) fn services_due(&self) -> Vec<Vec<ServiceTold>> {
+        let checked = self.checked.load();
+        if checked.disabled_metrics.iter().any(|disabled| disabled == services::METRIC.0) {
+            return Vec::new();
+        }
+        let due = self.services.lock().due(self.clock.now(), WHOLE_AFTER);
+        due.chunks(SERVICES_A_REQUEST).map(<[ServiceTold]>::to_vec).collect()
+    }
+
+    /// Gauges of callees, and how many points.
+    pub(super) fn services(&self, due: &[ServiceTold]) -> (ExportMetricsServiceRequest, usize) {
+        services::metrics(due.iter().map(|(callee, status)| (&**callee, *status)), self.clock.now())
+    }
+
+    /// This was told of callees.
+    pub(super) fn services_told(&self, told: &[ServiceTold]) {
+        self.services.lock().told(told, self.clock.now());
     }
 
     /// Tells what is due; the report is to be [settled](Self::settle).

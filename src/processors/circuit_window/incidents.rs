@@ -70,6 +70,7 @@ impl Incidents {
                 self.note_finding(finding);
                 Vec::new()
             }
+            Told::Service(_) => Vec::new(),
         }
     }
 
@@ -268,7 +269,7 @@ mod tests {
             what: What::Anomaly(phase, anomaly),
         };
         let findings = vec![found(10, Phase::Begin), found(30, Phase::End)];
-        let all = News { events: vec![trip.clone(), recovery], findings }.in_order();
+        let all = News { events: vec![trip.clone(), recovery], findings, ..News::default() }.in_order();
         let mut incidents = Incidents::default();
         let spans: Vec<Span> = all.iter().flat_map(|told| incidents.follow(told)).map(|(_, span)| span).collect();
         let names: Vec<&str> = spans[1].events.iter().map(|event| event.name.as_str()).collect();

@@ -1,7 +1,6 @@
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher, Hash},
-    sync::Arc,
 };
 
 use foldhash::quality::FixedState;
@@ -13,12 +12,13 @@ use opentelemetry_proto::tonic::{
 
 use super::{
     attributes::{float, number, resource, scope, text},
-    findings,
+    findings, services,
 };
 use crate::circuit::{
     event::CircuitEvent,
     finding::Finding,
     key::{Caller, CircuitKey, authority},
+    service::ServiceChange,
     state::Change,
 };
 
@@ -27,6 +27,7 @@ use crate::circuit::{
 pub(super) enum Told {
     Event(CircuitEvent),
     Finding(Finding),
+    Service(ServiceChange),
 }
 
 impl Told {
@@ -35,13 +36,7 @@ impl Told {
         match self {
             Self::Event(event) => event.at,
             Self::Finding(finding) => finding.at,
-        }
-    }
-
-    const fn circuit(&self) -> &Arc<CircuitKey> {
-        match self {
-            Self::Event(event) => &event.circuit,
-            Self::Finding(finding) => &finding.circuit,
+            Self::Service(change) => change.at,
         }
     }
 }
@@ -49,19 +44,20 @@ impl Told {
 /// Log records, one each, as one request.
 pub(super) fn request(all: &[Told], now: u64) -> ExportLogsServiceRequest {
     let mut callers: BTreeMap<&Caller, Vec<LogRecord>> = BTreeMap::new();
+    let mut callees = Vec::new();
     for told in all {
-        let record = match told {
-            Told::Event(event) => record(event, now),
-            Told::Finding(finding) => findings::record(finding, now),
-        };
-        callers.entry(&told.circuit().caller).or_default().push(record);
+        match told {
+            Told::Event(event) => callers.entry(&event.circuit.caller).or_default().push(record(event, now)),
+            Told::Finding(finding) => callers.entry(&finding.circuit.caller).or_default().push(findings::record(finding, now)),
+            Told::Service(change) => callees.push(services::logs(change, now)),
+        }
     }
     let resource_logs = callers.into_iter().map(|(caller, log_records)| ResourceLogs {
         resource: Some(resource(caller)),
         scope_logs: vec![ScopeLogs { scope: Some(scope()), log_records, ..ScopeLogs::default() }],
         ..ResourceLogs::default()
     });
-    ExportLogsServiceRequest { resource_logs: resource_logs.collect() }
+    ExportLogsServiceRequest { resource_logs: resource_logs.chain(callees).collect() }
 }
 
 /// What a breaker did, as a log record.

@@ -12,6 +12,7 @@ mod logs;
 mod metrics;
 mod replay;
 mod seen;
+mod services;
 mod ticker;
 mod usages;
 

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     circuit::{
-        analysis::config::AnalysisConfig, circuit::Circuit, config::CircuitMetricsConfig, event::CircuitEvent, finding::Finding, state::Change,
+        analysis::config::AnalysisConfig, circuit::Circuit, config::CircuitMetricsConfig, event::CircuitEvent, finding::Finding,
+        service::ServiceChange, state::Change,
     },
     clock::{Clock, Manual, Wall},
     net::Listeners,
@@ -28,6 +29,7 @@ pub struct Replay {
     interval: u64,
     events: Vec<Decided>,
     findings: Vec<Finding>,
+    services: Vec<ServiceChange>,
     metrics: Vec<ExportMetricsServiceRequest>,
     wants_metrics: bool,
     /// Circuits that nobody called for long.
@@ -82,6 +84,7 @@ impl Replay {
             clock,
             events: Vec::new(),
             findings: Vec::new(),
+            services: Vec::new(),
             metrics: Vec::new(),
             wants_metrics,
             ended: Vec::new(),
@@ -111,7 +114,7 @@ impl Replay {
     }
 
     /// Closes everything, and says what was decided and what was found, each in order of time.
-    pub fn finish(&mut self) -> (Vec<Decided>, Vec<Finding>) {
+    pub fn finish(&mut self) -> (Vec<Decided>, Vec<Finding>, Vec<ServiceChange>) {
         let news = self.engine.finish();
         self.note(news);
         self.report(1, 0);
@@ -122,7 +125,7 @@ impl Replay {
         });
         let mut findings = std::mem::take(&mut self.findings);
         findings.sort_by(|left, right| left.at.cmp(&right.at).then_with(|| left.circuit.cmp(&right.circuit)));
-        (events, findings)
+        (events, findings, std::mem::take(&mut self.services))
     }
 
     /// Metrics that were made since this was asked last.
@@ -144,6 +147,7 @@ impl Replay {
     fn note(&mut self, news: News) {
         let at = self.clock.now();
         self.findings.extend(news.findings);
+        self.services.extend(news.services);
         let told = news.events.into_iter().filter(|event| event.change != Change::InstanceGone);
         self.events.extend(told.map(|event| Decided { at, event }));
     }
@@ -153,6 +157,12 @@ impl Replay {
         if !self.wants_metrics {
             self.ended.extend(self.engine.take_ended());
             return;
+        }
+        if remainder == 0 {
+            for due in self.engine.services_due() {
+                self.metrics.push(self.engine.services(&due).0);
+                self.engine.services_told(&due);
+            }
         }
         for due in self.engine.due(interval, remainder) {
             let mut report = self.engine.report(due);

@@ -140,10 +140,30 @@ impl Ticker {
         while let Some(sent) = under_way.join_next().await {
             refused.extend(sent.ok().flatten());
         }
+        if remainder == 0 {
+            refused.extend(self.report_services().await);
+        }
         if let Some(reason) = refused.first() {
             tracing::warn!(processor = self.id, reason, requests = refused.len(), "metrics found no room; they will be told again");
         }
         refused.is_empty()
+    }
+
+    /// Sends how callees are; gives why that was refused, if it was.
+    async fn report_services(&self) -> Vec<String> {
+        let mut refused = Vec::new();
+        for due in self.engine.services_due() {
+            let (request, points) = self.engine.services(&due);
+            let sent = match self.engine.charged(request.encode_to_vec(), points) {
+                Ok(part) => self.outlets.metrics.consume(Payload::new(Signal::Metrics, part)).await.map_err(|refusal| refusal.to_string()),
+                Err(over) => Err(over.to_string()),
+            };
+            match sent {
+                Ok(()) => self.engine.services_told(&due),
+                Err(reason) => refused.push(reason),
+            }
+        }
+        refused
     }
 
     /// Sends one request; gives why it was refused, if it was.

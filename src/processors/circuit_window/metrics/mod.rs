@@ -15,6 +15,7 @@ use self::series::{Extent, Series};
 use super::{
     attributes::{resource, scope},
     config::Checked,
+    services,
 };
 use crate::circuit::{circuit::Circuit, config::CircuitMetricsConfig, key::Caller, sent::Sent};
 
@@ -47,8 +48,9 @@ const METRICS: [(&str, &str, &str); 23] = [
 
 /// The names of all metrics.
 #[expect(clippy::indexing_slicing, reason = "checked when it is compiled")]
-pub(super) const NAMES: [&str; METRICS.len()] = {
-    let mut names = [""; METRICS.len()];
+pub(super) const NAMES: [&str; METRICS.len() + 1] = {
+    let mut names = [""; METRICS.len() + 1];
+    names[METRICS.len()] = services::METRIC.0;
     let mut at = 0;
     while at < METRICS.len() {
         names[at] = METRICS[at].0;
@@ -59,7 +61,7 @@ pub(super) const NAMES: [&str; METRICS.len()] = {
 
 /// A circuit whose metrics were not told whole for so long is told whole again, changed or not. A little less than the
 /// minute that is promised, since ticks come a little early or late. Nanoseconds.
-const WHOLE_AFTER: u64 = 59_500_000_000;
+pub(super) const WHOLE_AFTER: u64 = 59_500_000_000;
 
 /// Whether everything of a circuit is to be told again.
 pub(super) const fn is_whole_due(circuit: &Circuit, now: u64) -> bool {

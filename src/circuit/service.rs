@@ -1,0 +1,260 @@
+//! How callees are, over the circuits that call them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use foldhash::quality::RandomState;
+use hashbrown::{Equivalent, HashMap};
+
+use super::{circuit::Circuit, finding::Status};
+
+/// From this share of the calls on a status counts as it is; from the smaller one on, one step milder.
+const MOST: f64 = 0.5;
+const SOME: f64 = 0.1;
+
+/// No two changes of a callee are told within so many nanoseconds.
+const APART: u64 = 10_000_000_000;
+
+/// A callee, and where it is called.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Callee {
+    /// `deployment.environment.name` of the callers; empty if not said.
+    pub environment: Box<str>,
+    /// Its name, as in `service.peer.name`.
+    pub name: Box<str>,
+}
+
+/// A callee, to be looked up.
+#[derive(Hash)]
+struct Called<'a> {
+    environment: &'a str,
+    name: &'a str,
+}
+
+impl Equivalent<Callee> for Called<'_> {
+    fn equivalent(&self, callee: &Callee) -> bool {
+        (self.environment, self.name) == (&*callee.environment, &*callee.name)
+    }
+}
+
+/// Circuits that lead to callees, in the shards of one `circuit_window`.
+#[derive(Clone, Debug, Default)]
+pub struct Tallies(HashMap<Callee, Tally, RandomState>);
+
+impl Tallies {
+    /// Counts a circuit, if its callee is known.
+    pub(super) fn add(&mut self, circuit: &Circuit, status: Status) {
+        let key = circuit.key();
+        let Some(callee) = key.callee() else { return };
+        let called = Called { environment: &key.caller.environment, name: &callee };
+        if let Some(tally) = self.0.get_mut(&called) {
+            return tally.add(circuit, status);
+        }
+        let callee = Callee { environment: key.caller.environment.clone(), name: callee.into() };
+        self.0.entry(callee).or_default().add(circuit, status);
+    }
+
+    /// Adds what another shard counted.
+    pub fn join(&mut self, other: Self) {
+        other.0.into_iter().for_each(|(callee, tally)| self.0.entry(callee).or_default().join(&tally));
+    }
+}
+
+/// Calls of the last windows by the status of the circuits they went through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// In the order of [`Status::ALL`]; a circuit without calls weighs as one call.
+    calls: [u64; Status::ALL.len()],
+    /// Circuits whose breaker is open in some instance, and all of them.
+    open: u32,
+    circuits: u32,
+}
+
+/// A callee's health changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceChange {
+    /// When, in Unix nanoseconds.
+    pub at: u64,
+    /// Whose.
+    pub callee: Arc<Callee>,
+    /// What it was.
+    pub before: Status,
+    /// What it is.
+    pub after: Status,
+    /// Why.
+    pub tally: Tally,
+}
+
+impl Tally {
+    /// Counts a circuit.
+    pub(super) fn add(&mut self, circuit: &Circuit, status: Status) {
+        let calls = circuit.window().total().requests().max(1);
+        self.calls.get_mut(status as usize).into_iter().for_each(|all| *all = all.saturating_add(calls));
+        self.open += u32::from(circuit.is_open());
+        self.circuits += 1;
+    }
+
+    /// Adds what another shard counted.
+    pub fn join(&mut self, other: &Self) {
+        self.calls.iter_mut().zip(other.calls).for_each(|(all, more)| *all = all.saturating_add(more));
+        (self.open, self.circuits) = (self.open + other.open, self.circuits + other.circuits);
+    }
+
+    /// How the callee is. What is unknown never outvotes what is known.
+    pub fn status(&self) -> Status {
+        let [_, healthy, degraded, unhealthy] = self.calls;
+        let known = healthy + degraded + unhealthy;
+        if known == 0 {
+            return Status::Unknown;
+        }
+        let share = |calls: u64| calls as f64 / known as f64;
+        if share(unhealthy) >= MOST {
+            Status::Unhealthy
+        } else if share(unhealthy) >= SOME || share(degraded + unhealthy) >= MOST || self.open > 0 {
+            Status::Degraded
+        } else {
+            Status::Healthy
+        }
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [_, healthy, degraded, unhealthy] = self.calls;
+        let known = (healthy + degraded + unhealthy).max(1);
+        let percent = |calls: u64| 100.0 * calls as f64 / known as f64;
+        write!(f, "{:.0} % of the calls through unhealthy circuits, {:.0} % through degraded ones", percent(unhealthy), percent(degraded))?;
+        if self.open > 0 { write!(f, "; open in {} of {} circuits", self.open, self.circuits) } else { Ok(()) }
+    }
+}
+
+/// The callees that are known, and how each was told to be.
+#[derive(Debug, Default)]
+pub struct Services {
+    all: BTreeMap<Arc<Callee>, (Status, u64)>,
+    /// What was told of them, and when.
+    told: BTreeMap<Arc<Callee>, (Status, u64)>,
+}
+
+impl Services {
+    /// Takes in what is counted now; gives what changed. Callees that no circuit leads to any more are forgotten.
+    pub fn take(&mut self, tallies: &Tallies, now: u64) -> Vec<ServiceChange> {
+        let mut changes = Vec::new();
+        self.all.retain(|callee, (before, _)| {
+            let stays = tallies.0.contains_key(&**callee);
+            if !stays && *before != Status::Unknown {
+                changes.push(ServiceChange { at: now, callee: Arc::clone(callee), before: *before, after: Status::Unknown, tally: Tally::default() });
+            }
+            stays
+        });
+        for (callee, tally) in &tallies.0 {
+            let after = tally.status();
+            let Some((known, (before, changed))) = self.all.get_key_value(callee) else {
+                let callee = Arc::new(callee.clone());
+                if after != Status::Unknown {
+                    changes.push(ServiceChange { at: now, callee: Arc::clone(&callee), before: Status::Unknown, after, tally: *tally });
+                }
+                self.all.insert(callee, (after, now));
+                continue;
+            };
+            if after != *before && now >= changed.saturating_add(APART) {
+                let (callee, before) = (Arc::clone(known), *before);
+                changes.push(ServiceChange { at: now, callee: Arc::clone(&callee), before, after, tally: *tally });
+                self.all.insert(callee, (after, now));
+            }
+        }
+        changes.sort_by(|one, other| one.callee.cmp(&other.callee));
+        changes
+    }
+
+    /// What there is to tell of callees: those that changed since it was told, those that were not told for this long, and
+    /// those that are known no more, without a status.
+    pub fn due(&self, now: u64, whole_after: u64) -> Vec<(Arc<Callee>, Option<Status>)> {
+        let is_due = |callee: &Arc<Callee>, status: Status| {
+            self.told.get(callee).is_none_or(|(told, at)| *told != status || now.saturating_sub(*at) >= whole_after)
+        };
+        let known = self.all.iter().map(|(callee, (status, _))| (callee, *status)).filter(|(callee, status)| is_due(callee, *status));
+        let gone = self.told.keys().filter(|callee| !self.all.contains_key(*callee));
+        known.map(|(callee, status)| (Arc::clone(callee), Some(status))).chain(gone.map(|callee| (Arc::clone(callee), None))).collect()
+    }
+
+    /// This was told.
+    pub fn told(&mut self, told: &[(Arc<Callee>, Option<Status>)], now: u64) {
+        for (callee, status) in told {
+            match status {
+                Some(status) => _ = self.told.insert(Arc::clone(callee), (*status, now)),
+                None => _ = self.told.remove(callee),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tally(healthy: u64, degraded: u64, unhealthy: u64, open: u32) -> Tally {
+        Tally { calls: [7, healthy, degraded, unhealthy], open, circuits: 4 }
+    }
+
+    #[test]
+    fn a_callee_is_as_most_of_its_calls_are() {
+        for (counted, status) in [
+            (tally(100, 0, 0, 0), Status::Healthy),
+            (tally(100, 20, 0, 0), Status::Healthy),
+            (tally(40, 60, 0, 0), Status::Degraded),
+            (tally(80, 0, 20, 0), Status::Degraded),
+            (tally(99, 0, 1, 0), Status::Healthy),
+            (tally(99, 0, 1, 1), Status::Degraded),
+            (tally(40, 0, 60, 0), Status::Unhealthy),
+            (tally(0, 0, 0, 0), Status::Unknown),
+        ] {
+            assert_eq!(counted.status(), status, "{counted:?}");
+        }
+    }
+
+    #[test]
+    fn changes_are_told_apart_and_what_is_called_no_more_is_unknown() {
+        let callee = Callee { environment: "".into(), name: "payments".into() };
+        let mut services = Services::default();
+        let mut take = |counted: Option<Tally>, second: u64| {
+            let tallies = Tallies(counted.map(|counted| (callee.clone(), counted)).into_iter().collect());
+            services.take(&tallies, second * 1_000_000_000).into_iter().map(|change| (change.before, change.after)).collect::<Vec<_>>()
+        };
+        use Status::{Healthy, Unhealthy, Unknown};
+        assert_eq!(take(Some(tally(9, 0, 0, 0)), 1), [(Unknown, Healthy)]);
+        assert_eq!(take(Some(tally(0, 0, 9, 0)), 5), [], "within ten seconds");
+        assert_eq!(take(Some(tally(0, 0, 9, 1)), 11), [(Healthy, Unhealthy)]);
+        assert_eq!(take(None, 12), [(Unhealthy, Unknown)]);
+        assert_eq!(take(None, 13), []);
+        assert_eq!(
+            tally(0, 0, 9, 1).to_string(),
+            "100 % of the calls through unhealthy circuits, 0 % through degraded ones; open in 1 of 4 circuits"
+        );
+    }
+
+    #[test]
+    fn what_changed_is_told_the_rest_now_and_then_and_an_end_once() {
+        let callee = Callee { environment: "".into(), name: "payments".into() };
+        let mut services = Services::default();
+        services.take(&Tallies([(callee.clone(), tally(9, 0, 0, 0))].into_iter().collect()), 1);
+        let due = services.due(2, 60);
+        assert_eq!(due, [(Arc::new(callee), Some(Status::Healthy))]);
+        services.told(&due, 2);
+        assert_eq!((services.due(61, 60).len(), services.due(62, 60).len()), (0, 1));
+        services.take(&Tallies::default(), 70);
+        let ends = services.due(70, 60);
+        assert_eq!(ends[0].1, None);
+        services.told(&ends, 70);
+        assert_eq!(services.due(200, 60), []);
+    }
+
+    proptest! {
+        #[test]
+        fn more_unhealthy_calls_make_no_callee_better(healthy in 0..1_000_u64, degraded in 0..1_000_u64, unhealthy in 0..1_000_u64, more in 0..1_000_u64) {
+            prop_assume!(healthy + degraded + unhealthy > 0);
+            prop_assert!(tally(healthy, degraded, unhealthy + more, 0).status() >= tally(healthy, degraded, unhealthy, 0).status());
+        }
+    }
+}

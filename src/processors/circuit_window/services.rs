@@ -1,0 +1,79 @@
+//! The health of callees on its way out: a gauge each, and a log record at each change.
+
+use opentelemetry_proto::tonic::{
+    collector::metrics::v1::ExportMetricsServiceRequest,
+    common::v1::{AnyValue, any_value::Value},
+    logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber},
+    metrics::v1::{DataPointFlags, Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric::Data, number_data_point},
+    resource::v1::Resource,
+};
+
+use super::{
+    attributes::{resource, scope, text, texts},
+    logs::derived,
+};
+use crate::circuit::{
+    finding::Status,
+    key::Caller,
+    service::{Callee, ServiceChange},
+};
+
+/// The metric's name, unit and meaning.
+pub(super) const METRIC: (&str, &str, &str) =
+    ("circuit_breaker.service.health", "1", "Of a callee, over the circuits that call it: 1 for the status that holds, 0 for the others.");
+
+/// The callee as a resource.
+fn of(callee: &Callee) -> Resource {
+    resource(&Caller { environment: callee.environment.clone(), service: callee.name.clone(), ..Caller::default() })
+}
+
+/// Gauges of callees, with the status that holds; `None` where a series ends.
+pub(super) fn metrics<'a>(all: impl Iterator<Item = (&'a Callee, Option<Status>)>, now: u64) -> (ExportMetricsServiceRequest, usize) {
+    let (name, unit, description) = METRIC;
+    let resource_metrics: Vec<ResourceMetrics> = all
+        .map(|(callee, holds)| {
+            let point = |status: Status| NumberDataPoint {
+                attributes: vec![text("circuit_breaker.health.status", status.name())],
+                time_unix_nano: now,
+                value: holds.map(|holds| number_data_point::Value::AsDouble(f64::from(u8::from(holds == status)))),
+                flags: if holds.is_none() { DataPointFlags::NoRecordedValueMask as u32 } else { 0 },
+                ..NumberDataPoint::default()
+            };
+            let data = Data::Gauge(Gauge { data_points: Status::ALL.map(point).to_vec() });
+            let (name, unit, description) = (name.to_owned(), unit.to_owned(), description.to_owned());
+            let metrics = vec![Metric { name, unit, description, data: Some(data), ..Metric::default() }];
+            let scope_metrics = vec![ScopeMetrics { scope: Some(scope()), metrics, ..ScopeMetrics::default() }];
+            ResourceMetrics { resource: Some(of(callee)), scope_metrics, ..ResourceMetrics::default() }
+        })
+        .collect();
+    let points = resource_metrics.len() * Status::ALL.len();
+    (ExportMetricsServiceRequest { resource_metrics }, points)
+}
+
+/// A change as a log record, under the callee's own resource.
+pub(super) fn logs(change: &ServiceChange, now: u64) -> ResourceLogs {
+    let (severity, severity_text) = match change.after {
+        Status::Unhealthy => (SeverityNumber::Error, "ERROR"),
+        Status::Degraded => (SeverityNumber::Warn, "WARN"),
+        Status::Healthy | Status::Unknown => (SeverityNumber::Info, "INFO"),
+    };
+    let reasons = if change.after > Status::Healthy { vec![change.tally.to_string()] } else { Vec::new() };
+    let because = reasons.first().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let record = LogRecord {
+        time_unix_nano: change.at,
+        observed_time_unix_nano: now,
+        severity_number: severity.into(),
+        severity_text: severity_text.to_owned(),
+        body: Some(AnyValue { value: Some(Value::StringValue(format!("{} is {}{because}", change.callee.name, change.after.name()))) }),
+        attributes: vec![
+            text("circuit_breaker.health.status", change.after.name()),
+            text("circuit_breaker.health.status.before", change.before.name()),
+            texts("circuit_breaker.health.reasons", reasons.into_iter()),
+            text("log.record.uid", derived((&*change.callee, change.at, change.after.name()))),
+        ],
+        event_name: "circuit_breaker.service.health".to_owned(),
+        ..LogRecord::default()
+    };
+    let scope_logs = vec![ScopeLogs { scope: Some(scope()), log_records: vec![record], ..ScopeLogs::default() }];
+    ResourceLogs { resource: Some(of(&change.callee)), scope_logs, ..ResourceLogs::default() }
+}
