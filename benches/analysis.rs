@@ -257,7 +257,7 @@ impl Traffic {
 /// Takes the next second in; gives what opened.
 fn opened(detector: &mut Detector, traffic: &mut Traffic, fault: Fault, codes: &mut Vec<(u16, u32)>) -> Vec<Signal> {
     let (calls, failures, rejections) = traffic.next(fault, codes);
-    let sample = Sample { calls, failures, rejections, latencies: codes, seconds: 1.0, teaches: true, duration_sum: 0.0 };
+    let sample = Sample { calls, failures, rejections, latencies: codes, seconds: 1.0, teaches: true, duration_sum: 0.0, after_gap: false };
     detector.take(&sample).iter().filter(|notice| notice.step == Step::Opened).map(|notice| notice.signal).collect()
 }
 
@@ -398,6 +398,7 @@ fn main() {
                 seconds: 1.0,
                 teaches: true,
                 duration_sum: 0.0,
+                after_gap: false,
             }));
         }
     });

@@ -98,6 +98,20 @@ fn every_mistake_with_analyzers_is_named_with_its_place() {
         ("anomaly: {}", "anomaly: { treshold: 2 }", "f.yaml:3: error: analyzers::anomaly::treshold: unknown key; did you mean `threshold`?"),
         ("anomaly: {}", "anomoly: {}", "f.yaml:3: error: analyzers::anomoly: unknown analyzer `anomoly`; did you mean `anomaly`?"),
         ("pattern: {}", "pattern: { sensitivity: high }", "f.yaml:3: error: analyzers::pattern::sensitivity: "),
+        ("trend: {}", "trend: {}, resource: { low: 0.9 }", "f.yaml:3: error: analyzers::resource::low: must be more than 0 and at most `high`"),
+        (
+            "trend: {}",
+            "trend: {}, resource: { concurrency_limit: 0 }",
+            "analyzers::resource::concurrency_limit: must be more than 0 and at most 1000000000",
+        ),
+        ("trend: {}", "trend: {}, resource: { threshold: 0.5 }", "analyzers::resource::threshold: must be 1 to 6 standard deviations"),
+        (
+            "trend: {}",
+            "trend: {}, health: { unhealthy: { error_ratio: 5 } }",
+            "analyzers::health::unhealthy::error_ratio: must be more than 0 and at most 1",
+        ),
+        ("trend: {}", "trend: {}, health: { degraded: { time_to_limit: 1h } }", "analyzers::health::degraded::time_to_limit: must be at most 20m"),
+        ("trend: {}", "trend: {}, health: { degraded: { signals: [latency] } }", "analyzers::health::degraded::signals"),
         ("trend: {}", "trend: { window: 10s }", "f.yaml:3: error: analyzers::trend::window: must be 3m to 1h"),
         (
             "trend: {}",
@@ -135,6 +149,15 @@ fn every_mistake_with_analyzers_is_named_with_its_place() {
         assert!(said.contains(expected), "{bad}: `{expected}` is not in\n{said}");
         assert_eq!(code, Some(if expected.contains("warning") { 0 } else { 64 }), "{said}");
     }
+    let blind = ANALYZED.replace("anomaly: {}", "health: {}").replace("anomaly", "health");
+    let (code, said) = validate(&directory, &blind);
+    assert!(
+        code == Some(0)
+            && said.contains(
+                "f.yaml:7: warning: service::pipelines::traces::analyzers::0: `health` goes by breakers alone where `anomaly` is not listed"
+            ),
+        "{said}"
+    );
     let twice = ANALYZED.replace("trend: {} }", "trend: {}, trend/slow: { window: 1h } }").replace("pattern, trend]", "pattern, trend, trend/slow]");
     let (_, said) = validate(&directory, &twice);
     assert!(

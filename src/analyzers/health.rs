@@ -134,6 +134,9 @@ fn parse(value: Value) -> Result<Parsed, Faults> {
             faults.note::<()>(&format!("unhealthy.{key}"), Err("must be more than 0 and at most 1".to_owned()));
         }
     }
+    if config.degraded.time_to_limit.nanos() > 20 * 60 * 1_000_000_000 {
+        faults.note::<()>("degraded.time_to_limit", Err("must be at most 20m: a trend tells of nothing later".to_owned()));
+    }
     let signals: Vec<anomaly::Signal> = config.degraded.signals.iter().flat_map(|signal| signals(*signal)).copied().collect();
     let rules = HealthConfig {
         unhealthy_open_instances: open_instances,

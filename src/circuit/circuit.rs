@@ -352,10 +352,10 @@ impl Circuit {
         counts.iter().any(|count| *count > 0).then_some(counts)
     }
 
-    /// Instances by what matters of their breakers' provisional state.
+    /// Instances by what matters of their breakers' final state.
     fn states(&self) -> States {
         let of = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
-        self.members.iter().filter_map(|(_, member)| member.provisional()).fold(States { of, ..States::default() }, |all, state| match state {
+        self.members.iter().filter_map(|(_, member)| member.state()).fold(States { of, ..States::default() }, |all, state| match state {
             State::Open | State::ForcedOpen => States { open: all.open + 1, ..all },
             State::HalfOpen => States { half_open: all.half_open + 1, ..all },
             State::Closed | State::Disabled => all,
@@ -466,12 +466,13 @@ impl Circuit {
         }
         self.settle_decided(to, config, events);
         self.tell_gone(to.saturating_mul(config.bucket_size()), events);
-        if to > self.window.closed_to() || self.is_awake(to, heard, config) {
+        if to > self.window.closed_to() || self.is_awake(to, || heard.clone(), config) {
             self.changed |= !self.window.is_empty();
             self.close_to(to, config, events);
             if self.window.get().total().requests() < RARE * config.buckets() {
                 self.rest();
             }
+            self.judge(config);
         }
     }
 
@@ -492,7 +493,7 @@ impl Circuit {
         });
         if let Some(mut analyst) = analyst {
             let window = self.window.get();
-            analyst.closed_to(number, teaches, self.states(), |number| window.busy(number), config);
+            analyst.closed_to(number, teaches, |number| window.busy(number), config);
             analyst.stamp(self.incident().map(|(id, _)| id));
             self.analyst = Some(analyst);
         }
@@ -527,8 +528,10 @@ impl Circuit {
     }
 
     /// Whether the analyst has something to look at before this bucket though none closes.
-    pub(super) fn is_awake(&self, to: u64, heard: &Range<u64>, config: &CircuitMetricsConfig) -> bool {
-        self.analyst.as_ref().is_some_and(|analyst| analyst.sleeps_to(heard, config) <= to)
+    /// `heard` is asked only where it matters.
+    pub(super) fn is_awake(&self, to: u64, heard: impl Fn() -> Range<u64>, config: &CircuitMetricsConfig) -> bool {
+        let Some(analyst) = &self.analyst else { return false };
+        analyst.may_wake(to, config) && analyst.sleeps_to(&heard(), config) <= to
     }
 
     /// What analyzers found since this was asked last.
@@ -562,6 +565,11 @@ impl Circuit {
     /// What is unusual now.
     pub fn anomalies(&self) -> impl Iterator<Item = &Anomaly> {
         self.analyst.iter().flat_map(|analyst| analyst.anomalies())
+    }
+
+    /// What was unusual within the last hour and is over, each with its end; the newest ones, at most eight.
+    pub fn past_anomalies(&self) -> impl Iterator<Item = &(Anomaly, u64)> {
+        self.analyst.iter().flat_map(|analyst| analyst.past_anomalies())
     }
 
     /// Anomalies that began, in the order of [`Signal::ALL`], each with the time at which it was last known that there
@@ -806,10 +814,20 @@ impl Circuit {
         (Some(incident.id), Some(nanos))
     }
 
+    /// Judges how it is, once all that is known until then was told.
+    fn judge(&mut self, config: &CircuitMetricsConfig) {
+        let (closed_to, states, incident) = (self.window.closed_to(), self.states(), self.incident().map(|(id, _)| id));
+        if let Some(analyst) = &mut self.analyst {
+            analyst.judge(closed_to, states, config);
+            analyst.stamp(incident);
+        }
+    }
+
     /// Takes an instance out. Its part of an incident ends; an incident of it alone ends without a recovery. `false` if there was none.
     pub(super) fn remove(&mut self, number: usize) -> bool {
         let Some(member) = self.members.try_remove(number) else { return false };
         self.changed = true;
+        self.analyst.iter_mut().for_each(|analyst| analyst.wake());
         if !self.members.iter().any(|(_, member)| member.is_tripped())
             && let Some(incident) = self.incident.take()
         {

@@ -13,7 +13,7 @@ use super::{
 pub struct Finding {
     /// Since when it holds, or no longer does: the end of the bucket or the trip that showed it, in Unix nanoseconds.
     pub at: u64,
-    /// The circuit.
+    /// The circuit; without a name where it is of a process of the caller.
     pub circuit: Arc<CircuitKey>,
     /// The instance, where it is of one; else empty.
     pub instance: Arc<str>,
@@ -99,6 +99,17 @@ impl Resource {
             Self::JvmMemory => Some("jvm.memory.limit"),
             Self::GoMemory => Some("go.memory.limit"),
             _ => None,
+        }
+    }
+
+    /// A change of the square root of its value that is no more than this is none: a hundredth of what is all, half a
+    /// thread.
+    pub const fn least(self) -> f64 {
+        match self {
+            Self::Concurrency | Self::JvmThreads | Self::GoRoutines => 0.5,
+            Self::ProcessCpu | Self::SystemCpu | Self::SystemMemory | Self::JvmCpu => 0.05,
+            // A megabyte.
+            Self::ProcessMemory | Self::JvmMemory | Self::GoMemory => 1_024.0,
         }
     }
 

@@ -157,6 +157,17 @@ impl Member {
         self.newest.map(|(_, state)| state)
     }
 
+    /// The worst state of its breakers that is final; `None` where none is known.
+    pub(super) fn state(&self) -> Option<State> {
+        let worse = |state: &State| match state {
+            State::Open | State::ForcedOpen => 2,
+            State::HalfOpen => 1,
+            State::Closed | State::Disabled => 0,
+        };
+        let detected = || self.more.as_ref()?.lanes.iter().filter_map(|lane| lane.detected).max_by_key(worse);
+        self.breaker.state().or_else(detected)
+    }
+
     pub(super) fn is_tripped(&self) -> bool {
         let open = |state: Option<State>| matches!(state, Some(State::Open | State::HalfOpen));
         match self.breaker.state() {

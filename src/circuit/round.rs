@@ -96,9 +96,9 @@ impl CircuitBreakerMetricsCollector {
         let heard = |circuit: &Circuit| if circuit.is_analyzed() { heard(circuit, &self.processes, &self.config) } else { 0..0 };
         if circuit.is_settled() {
             // What analyzers wait for comes without a call.
-            let (to, heard) = (oldest / self.config.bucket_size(), heard(circuit));
-            if circuit.is_awake(to, &heard, &self.config) {
-                circuit.settle(to, &heard, &self.config, events);
+            let to = oldest / self.config.bucket_size();
+            if circuit.is_awake(to, || heard(circuit), &self.config) {
+                circuit.settle(to, &heard(circuit), &self.config, events);
                 self.findings.extend(circuit.take_findings());
             }
         } else {

@@ -317,6 +317,38 @@ struct WindowLine {
     duration: BTreeMap<String, f64>,
 }
 
+/// Something that was unusual, or is.
+#[derive(Debug, Serialize)]
+struct AnomalyLine {
+    signal: &'static str,
+    direction: &'static str,
+    score: f64,
+    expected: f64,
+    seen: f64,
+    begin_unix_nano: u64,
+    peak_unix_nano: u64,
+    /// While it goes on there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_unix_nano: Option<u64>,
+}
+
+impl AnomalyLine {
+    fn all(circuit: &Circuit) -> Vec<Self> {
+        let of = |anomaly: &Anomaly, end: Option<u64>| Self {
+            signal: anomaly.signal.name(),
+            direction: anomaly.signal.direction(),
+            score: anomaly.score,
+            expected: anomaly.expected,
+            seen: anomaly.seen,
+            begin_unix_nano: anomaly.begin,
+            peak_unix_nano: anomaly.peak,
+            end_unix_nano: end,
+        };
+        let past = circuit.past_anomalies().map(|(anomaly, end)| of(anomaly, Some(*end)));
+        past.chain(circuit.anomalies().map(|anomaly| of(anomaly, None))).collect()
+    }
+}
+
 /// The final state of a circuit.
 #[derive(Debug, Serialize)]
 pub(super) struct CircuitLine {
@@ -327,6 +359,12 @@ pub(super) struct CircuitLine {
     errors: BTreeMap<String, u64>,
     breaker: Vec<Breaker>,
     window: WindowLine,
+    /// Where health is judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<&'static str>,
+    /// What was unusual within the last hour, or is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    anomalies: Vec<AnomalyLine>,
     /// Instances by the state of their breaker, where one is known.
     instances: BTreeMap<&'static str, u32>,
     /// It goes on under another name.
@@ -383,6 +421,8 @@ impl CircuitLine {
                 duration: durations(&window.latencies, percentiles),
             },
             retired: circuit.is_retired(),
+            health: circuit.health().map(|(status, _)| status.name()),
+            anomalies: AnomalyLine::all(circuit),
             addresses: circuit.addresses().collect(),
             instances: State::ALL.iter().map(|state| state.name()).zip(states).filter(|(_, count)| *count > 0).collect(),
         }

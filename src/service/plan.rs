@@ -406,7 +406,12 @@ impl Planner<'_> {
             else {
                 continue;
             };
-            if !all.join(analysis) {
+            let looks = (analysis.health.is_some(), ids.iter().any(|other| other.split('/').next() == Some("anomaly")));
+            let joined = all.join(analysis);
+            if looks == (true, false) {
+                self.warning(&path.index(position), format!("`{id}` goes by breakers alone where `anomaly` is not listed"));
+            }
+            if !joined {
                 self.error(&path.index(position), format!("`{id}` looks for what another one in this list looks for"));
             }
         }

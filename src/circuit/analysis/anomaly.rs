@@ -92,6 +92,8 @@ pub struct Sample<'a> {
     pub seconds: f64,
     /// Whether it shows what is usual: a bucket in which a breaker is not closed does not.
     pub teaches: bool,
+    /// Whether it is not known if the buckets before it were empty: then it says nothing of how many calls there are.
+    pub after_gap: bool,
 }
 
 impl Sample<'_> {
@@ -364,7 +366,7 @@ impl Detector {
             Signal::LatencyBody => share(self.latency.slower(sample.latencies)?.0, calls, 0.5, LEAST_BODY, &self.latency.body),
             Signal::LatencyTail => share(self.latency.slower(sample.latencies)?.1, calls, 0.1, LEAST_TAIL, &self.latency.tail),
             _ if self.age < COUNTS_FROM => None,
-            Signal::RateUp | Signal::RateDown if self.rate.age < COUNTS_FROM => None,
+            Signal::RateUp | Signal::RateDown if self.rate.age < COUNTS_FROM || sample.after_gap => None,
             Signal::Errors if self.errors.all < CALLS_MIN => None,
             Signal::Errors => share(failures, calls, self.errors.usual(), LEAST_ERRORS, &self.errors.dispersion),
             Signal::Rejections if self.rejections.all < CALLS_MIN => None,
@@ -396,13 +398,14 @@ impl Detector {
             self.errors.learn(failures, calls, a_second, sample.seconds);
             self.rejections.learn(rejections, requests, a_second, sample.seconds);
         }
-        if rate {
+        if rate && !sample.after_gap {
             self.rate.learn(requests, sample.seconds);
         }
     }
 
     /// What has been unusual for so long is learned anew as the usual.
-    fn accept(&mut self, signal: Signal) {
+    pub fn accept(&mut self, signal: Signal) {
+        self.close(signal);
         match signal {
             Signal::LatencyBody | Signal::LatencyTail => {
                 self.latency = Quantiles::default();

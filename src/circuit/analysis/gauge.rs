@@ -11,8 +11,12 @@ use super::{
 /// Seconds over which the baseline forgets.
 const MEMORY: f64 = 300.0;
 
-/// Seconds after which it is judged: what resembles itself has to show how much.
+/// Seconds, and values, after which it is judged: what resembles itself has to show how much.
 const FROM: f64 = 300.0;
+const VALUES_MIN: u32 = 30;
+
+/// A value is taken to spread by this share of its mean at least.
+const SPREAD_MIN: f64 = 0.025;
 
 /// Innovations beyond so many deviations teach no more than these.
 const CLIP: f64 = 3.0;
@@ -27,7 +31,10 @@ const ACCEPTED: f64 = 1_800.0;
 #[derive(Clone, Debug)]
 pub struct Gauge {
     threshold: f64,
+    /// It is taken to spread by this at least.
+    least: f64,
     age: f64,
+    values: u32,
     mean: f64,
     /// Mean absolute innovation.
     innovation: f64,
@@ -49,8 +56,20 @@ pub struct Reading {
 
 impl Gauge {
     /// Looks for lasting shifts of so many deviations, 1 to 6.
-    pub fn new(threshold: f64) -> Self {
-        Self { threshold, age: 0.0, mean: 0.0, innovation: 0.0, dispersion: Dispersion::default(), chart: Chart::default(), open_for: 0.0 }
+    ///
+    /// A deviation is `least` at least, and a fortieth of the mean.
+    pub fn new(threshold: f64, least: f64) -> Self {
+        Self {
+            threshold,
+            least,
+            values: 0,
+            age: 0.0,
+            mean: 0.0,
+            innovation: 0.0,
+            dispersion: Dispersion::default(),
+            chart: Chart::default(),
+            open_for: 0.0,
+        }
     }
 
     /// Whether it is unusual.
@@ -60,7 +79,17 @@ impl Gauge {
 
     /// The rolling mean, and whether it is known yet.
     pub fn baseline(&self) -> Option<f64> {
-        (self.age >= FROM).then_some(self.mean)
+        (self.age >= FROM && self.values >= VALUES_MIN).then_some(self.mean)
+    }
+
+    /// Looks at it as if it were not unusual.
+    pub fn close(&mut self) {
+        self.chart.close();
+        self.open_for = 0.0;
+    }
+
+    fn deviation(&self) -> f64 {
+        (MEAN_ABSOLUTE * self.innovation).max(self.least).max(SPREAD_MIN * self.mean.abs())
     }
 
     /// Takes in a value of so many seconds; `teaches`: whether it shows what is usual. One that is not finite is left out.
@@ -69,8 +98,7 @@ impl Gauge {
         if !value.is_finite() {
             return Reading { step: if self.is_open() { Step::GoesOn } else { Step::Quiet }, score: 0.0, mean };
         }
-        let deviation = MEAN_ABSOLUTE * self.innovation;
-        let evidence = of_value(value, mean, deviation, self.threshold, self.dispersion.spread()).filter(|_| self.age >= FROM);
+        let evidence = of_value(value, mean, self.deviation(), self.threshold, self.dispersion.spread()).filter(|_| self.baseline().is_some());
         let score = evidence.map_or(0.0, |evidence| evidence.deviations);
         let mut step = match evidence {
             Some(evidence) => self.chart.step(evidence, self.age, seconds),
@@ -80,7 +108,7 @@ impl Gauge {
         self.open_for = if self.is_open() { self.open_for + seconds } else { 0.0 };
         if self.open_for >= ACCEPTED {
             step = self.chart.close();
-            *self = Self::new(self.threshold);
+            *self = Self::new(self.threshold, self.least);
         }
         if teaches && self.chart.lets_learn() {
             self.learn(value, seconds);
@@ -92,15 +120,16 @@ impl Gauge {
         if self.age == 0.0 {
             self.mean = value;
         }
-        let deviation = MEAN_ABSOLUTE * self.innovation;
+        let deviation = self.deviation();
         let off = value - self.mean;
         // The first ones have nothing to be held against.
-        let clipped = if self.age < 30.0 || deviation <= 0.0 { off } else { off.clamp(-CLIP * deviation, CLIP * deviation) };
+        let clipped = if self.age < 30.0 { off } else { off.clamp(-CLIP * deviation, CLIP * deviation) };
         self.dispersion.learn(off, deviation * deviation, seconds);
         let pace = (seconds / MEMORY).max(seconds / (self.age + 60.0)).min(1.0);
         self.innovation += pace * (clipped.abs() - self.innovation);
         self.mean += pace * clipped;
         self.age += seconds;
+        self.values = self.values.saturating_add(1);
     }
 }
 
@@ -116,7 +145,7 @@ mod tests {
     }
 
     fn after(seconds: u32) -> Gauge {
-        let mut gauge = Gauge::new(2.0);
+        let mut gauge = Gauge::new(2.0, 0.01);
         (0..seconds).for_each(|at| assert_eq!(gauge.take(10.0 + noise(at), 1.0, true).step, Step::Quiet, "at {at}"));
         gauge
     }
@@ -142,15 +171,16 @@ mod tests {
 
     #[test]
     fn a_value_that_never_moves_says_nothing_until_it_does() {
-        let mut gauge = Gauge::new(2.0);
+        let mut gauge = Gauge::new(2.0, 0.01);
         (0..1_000).for_each(|_| assert_eq!(gauge.take(3.0, 1.0, true).step, Step::Quiet));
         assert_eq!(gauge.take(f64::NAN, 1.0, true), Reading { step: Step::Quiet, score: 0.0, mean: 3.0 });
+        assert!((0..3).any(|_| gauge.take(30.0, 1.0, true).step == Step::Opened));
     }
 
     proptest! {
         #[test]
         fn it_opens_and_closes_in_turn(values in vec(prop_oneof![Just(f64::NAN), Just(f64::INFINITY), -1e12..1e12_f64, 0.0..1.0_f64], 1..2_000)) {
-            let mut gauge = Gauge::new(2.0);
+            let mut gauge = Gauge::new(2.0, 0.01);
             let mut open = false;
             for value in values {
                 let reading = gauge.take(value, 1.0, true);

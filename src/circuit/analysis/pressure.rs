@@ -2,12 +2,17 @@
 
 use super::{chart::Step, gauge::Gauge};
 
-/// Looks, and how many of them must be at the limit.
-const LOOKS: u32 = 15;
-const HIGH_LOOKS: u32 = 10;
+/// Seconds at the limit after which there is pressure; time below it counts against them.
+const HIGH: f64 = 10.0;
 
-/// Looks in a row below the lower mark after which it is no longer.
-const LOW_LOOKS: u8 = 30;
+/// Seconds in a row below the lower mark after which there is none any more.
+const LOW: f64 = 30.0;
+
+/// Neither is told by one look.
+const LOOKS_MIN: u8 = 2;
+
+/// Times its baseline that a value must be for there to be pressure by that.
+const TIMES_MIN: f64 = 1.2;
 
 /// By which rules.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,9 +54,9 @@ pub struct Usage {
 pub struct Pressure {
     marks: Marks,
     gauge: Gauge,
-    /// Whether a look was at the limit; the lowest bit is the newest one.
-    high: u32,
-    low: u8,
+    /// Seconds at the limit, and below the lower mark, each with how many looks.
+    high: (f64, u8),
+    low: (f64, u8),
     at_limit: bool,
     told: Option<Usage>,
     newest: Option<Usage>,
@@ -68,9 +73,10 @@ impl Reference {
 }
 
 impl Pressure {
-    /// By these rules.
-    pub fn new(marks: Marks) -> Self {
-        Self { marks, gauge: Gauge::new(marks.threshold), high: 0, low: 0, at_limit: false, told: None, newest: None }
+    /// By these rules; `least`: a change of the square root that is no more than this is none.
+    pub fn new(marks: Marks, least: f64) -> Self {
+        let gauge = Gauge::new(marks.threshold, least);
+        Self { marks, gauge, high: (0.0, 0), low: (0.0, 0), at_limit: false, told: None, newest: None }
     }
 
     /// What is told of it now.
@@ -78,7 +84,7 @@ impl Pressure {
         self.told.as_ref()
     }
 
-    /// How it stands; `None` before it was seen, and where there is neither limit nor baseline.
+    /// How it stands, against its limit where it has one; `None` before it was seen, and where there is no baseline either.
     pub const fn newest(&self) -> Option<&Usage> {
         self.newest.as_ref()
     }
@@ -92,43 +98,55 @@ impl Pressure {
         let reading = self.gauge.take(value.sqrt(), seconds, teaches);
         let baseline = self.gauge.baseline().map(|root| root * root);
         let limit = limit.filter(|limit| *limit > 0.0 && limit.is_finite());
-        let of_limit = limit.map(|limit| value / limit);
-        self.look(of_limit);
-        let by_baseline = matches!(reading.step, Step::Opened | Step::GoesOn);
-        let reference = if self.at_limit || limit.is_some() && !by_baseline { Reference::Limit } else { Reference::Baseline };
-        let of_baseline = baseline.filter(|baseline| *baseline > 0.0).map(|baseline| value / baseline);
-        let (usage, threshold) = match reference {
-            Reference::Limit => (of_limit, self.marks.high),
-            Reference::Baseline => (of_baseline, self.marks.threshold),
+        self.look(limit.map(|limit| value / limit), seconds);
+        let against = |reference: Reference| {
+            let (usage, threshold) = match reference {
+                Reference::Limit => (value / limit?, self.marks.high),
+                Reference::Baseline => (value / baseline.filter(|baseline| *baseline > 0.0)?, self.marks.threshold),
+            };
+            Some(Usage { reference, seen: value, baseline, usage, threshold })
         };
-        let now = usage.map(|usage| Usage { reference, seen: value, baseline, usage, threshold });
-        self.newest = now;
-        match (self.told, now.filter(|_| self.at_limit || by_baseline)) {
-            (None, Some(now)) => {
-                self.told = Some(now);
-                Some((true, now))
+        self.newest = against(Reference::Limit).or_else(|| against(Reference::Baseline));
+        let is_open = matches!(reading.step, Step::Opened | Step::GoesOn);
+        let by_baseline = against(Reference::Baseline).filter(|usage| is_open && usage.usage >= TIMES_MIN);
+        let by_limit = against(Reference::Limit).filter(|_| self.at_limit);
+        match self.told {
+            None => {
+                self.told = by_limit.or(by_baseline);
+                self.told.map(|told| (true, told))
             }
-            (Some(_), None) => self.stop().map(|told| (false, Usage { seen: value, baseline, usage: usage.unwrap_or(told.usage), ..told })),
-            (told, now) => {
-                self.told = now.or(told);
-                None
+            // What it began by is what it ends by.
+            Some(told) => {
+                let holds = if told.reference == Reference::Limit { self.at_limit } else { is_open };
+                let now = against(told.reference).unwrap_or(told);
+                self.told = holds.then_some(now);
+                (!holds).then_some((false, now))
             }
         }
     }
 
     /// Nobody looks any more; gives what was told of it.
     pub fn stop(&mut self) -> Option<Usage> {
-        (self.at_limit, self.high, self.low) = (false, 0, 0);
+        self.gauge.close();
+        (self.at_limit, self.high, self.low, self.newest) = (false, (0.0, 0), (0.0, 0), None);
         self.told.take()
     }
 
-    fn look(&mut self, of_limit: Option<f64>) {
+    fn look(&mut self, of_limit: Option<f64>, seconds: f64) {
         let Some(share) = of_limit else { return };
-        self.high = (self.high << 1 | u32::from(share >= self.marks.high)) & ((1 << LOOKS) - 1);
-        self.low = if share < self.marks.low { self.low.saturating_add(1) } else { 0 };
-        if self.high.count_ones() >= HIGH_LOOKS {
+        self.high = if share >= self.marks.high {
+            ((self.high.0 + seconds).min(HIGH), self.high.1.saturating_add(1))
+        } else {
+            // Twice as fast as it came: ten of fifteen.
+            ((self.high.0 - 2.0 * seconds).max(0.0), self.high.1)
+        };
+        if self.high.0 <= 0.0 {
+            self.high.1 = 0;
+        }
+        self.low = if share < self.marks.low { (self.low.0 + seconds, self.low.1.saturating_add(1)) } else { (0.0, 0) };
+        if self.high.0 >= HIGH && self.high.1 >= LOOKS_MIN {
             self.at_limit = true;
-        } else if self.low >= LOW_LOOKS {
+        } else if self.low.0 >= LOW && self.low.1 >= LOOKS_MIN {
             self.at_limit = false;
         }
     }
@@ -147,7 +165,7 @@ mod tests {
 
     #[test]
     fn at_its_limit_it_is_told_so_and_again_when_it_is_not() {
-        let mut pool = Pressure::new(MARKS);
+        let mut pool = Pressure::new(MARKS, 0.01);
         let mut told = Vec::new();
         for second in 0..200 {
             let used = if (50..100).contains(&second) { 18.0 } else { 12.0 };
@@ -158,7 +176,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_it_is_held_against_its_baseline() {
-        let mut pool = Pressure::new(MARKS);
+        let mut pool = Pressure::new(MARKS, 0.01);
         let mut told = Vec::new();
         for second in 0..1_400 {
             let used = if (1_000..1_100).contains(&second) { 16.0 } else { 8.0 } + noise(second);
@@ -171,7 +189,7 @@ mod tests {
 
     #[test]
     fn samples_once_a_minute_are_judged_as_well() {
-        let mut heap = Pressure::new(MARKS);
+        let mut heap = Pressure::new(MARKS, 0.01);
         let told: Vec<(u32, bool)> = (0..120)
             .filter_map(|minute| {
                 let used = if (60..90).contains(&minute) { 900.0 } else { 400.0 } + 20.0 * noise(minute);
@@ -180,11 +198,48 @@ mod tests {
             .collect();
         let [(begin, true), (end, false)] = told[..] else { panic!("{told:?}") };
         assert!((60..63).contains(&begin) && (85..95).contains(&end), "{begin} {end}");
+        // Of a limit: not the first sample beyond it.
+        let mut heap = Pressure::new(MARKS, 0.01);
+        let told: Vec<u32> = (0..20).filter(|minute| heap.take(if *minute >= 5 { 95.0 } else { 40.0 }, Some(100.0), 60.0, true).is_some()).collect();
+        assert_eq!(told, [6]);
+    }
+
+    #[test]
+    fn what_is_told_by_its_baseline_ends_by_it_and_is_shown_against_its_limit() {
+        let mut pool = Pressure::new(MARKS, 0.01);
+        let mut told = Vec::new();
+        for second in 0..1_400 {
+            let used = if (1_000..1_100).contains(&second) { 16.0 } else { 8.0 } + noise(second);
+            told.extend(pool.take(used, Some(100.0), 1.0, true));
+            assert_eq!(pool.newest().map(|usage| usage.reference), Some(Reference::Limit));
+        }
+        let [(true, begin), (false, end)] = told[..] else { panic!("{told:?}") };
+        assert_eq!((begin.reference, end.reference), (Reference::Baseline, Reference::Baseline));
+        assert!((begin.usage - 2.0).abs() < 0.2 && (end.usage - 1.0).abs() < 0.2, "{begin:?} {end:?}");
+    }
+
+    #[test]
+    fn what_was_stopped_does_not_go_on() {
+        let mut pool = Pressure::new(MARKS, 0.01);
+        (0..1_000).for_each(|second| assert_eq!(pool.take(8.0 + noise(second), None, 1.0, true), None));
+        assert!((0..9).any(|second| pool.take(20.0 + noise(second), None, 1.0, true).is_some()));
+        assert!(pool.stop().is_some() && pool.newest().is_none());
+        (0..60).for_each(|second| assert_eq!(pool.take(8.0 + noise(second), None, 1.0, true), None));
+    }
+
+    #[test]
+    fn a_few_more_or_less_of_what_hardly_moves_is_nothing() {
+        // Fifty threads; two more for some hours.
+        let mut threads = Pressure::new(MARKS, 0.01);
+        for minute in 0..2_000_u32 {
+            let value = if minute / 120 % 2 == 0 { 50.0 } else { 52.0 };
+            assert_eq!(threads.take(value, None, 60.0, true), None, "{minute}");
+        }
     }
 
     #[test]
     fn what_makes_no_sense_says_nothing() {
-        let mut pool = Pressure::new(MARKS);
+        let mut pool = Pressure::new(MARKS, 0.01);
         for value in [f64::NAN, f64::INFINITY, -1.0] {
             assert_eq!(pool.take(value, Some(1.0), 1.0, true), None);
         }

@@ -1,3 +1,5 @@
+use std::collections::VecDeque;
+
 use smallvec::SmallVec;
 
 use crate::circuit::{
@@ -13,6 +15,13 @@ use crate::circuit::{
 /// What opens again within so many nanoseconds goes on.
 const SAME: u64 = 60_000_000_000;
 
+/// What has been for so many nanoseconds is the usual from then on.
+const ACCEPTED: u64 = 1_800_000_000_000;
+
+/// Anomalies that are remembered once they are over, and for how many nanoseconds.
+const PAST_MAX: usize = 8;
+const PAST: u64 = 3_600_000_000_000;
+
 /// No score is told as more: further off is just as sure.
 const SCORE_MAX: f64 = 1_000.0;
 
@@ -21,6 +30,8 @@ const SCORE_MAX: f64 = 1_000.0;
 pub(super) struct Anomalies {
     watch: Watch,
     spells: [Option<Spell>; Signal::ALL.len()],
+    /// Those that are over, each with its end, the oldest first.
+    past: VecDeque<(Anomaly, u64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -43,7 +54,7 @@ impl Anomalies {
             Method::Evidence => Watch::Evidence(Box::new(Detector::new(config.threshold()))),
             Method::ZScore => Watch::ZScore(Box::new(Windows { threshold: config.threshold(), ..Windows::default() })),
         };
-        Self { watch, spells: [None; Signal::ALL.len()] }
+        Self { watch, spells: [None; Signal::ALL.len()], past: VecDeque::new() }
     }
 
     /// Takes in bucket `number`, which ended then, in Unix nanoseconds, where a window holds so many.
@@ -57,6 +68,26 @@ impl Anomalies {
                 follow(spell, signal, step, reading, end, found);
             }
         }
+        self.remember(found);
+    }
+
+    /// Keeps what is over by what was told of it.
+    fn remember(&mut self, found: &[(u64, What)]) {
+        for (at, what) in found {
+            if let What::Anomaly(Phase::End | Phase::Stopped, anomaly) = what
+                && !self.past.iter().any(|(known, _)| (known.signal, known.begin) == (anomaly.signal, anomaly.begin))
+            {
+                if self.past.len() >= PAST_MAX {
+                    self.past.pop_front();
+                }
+                self.past.push_back((*anomaly, *at));
+            }
+        }
+    }
+
+    /// What was unusual lately, each with its end.
+    pub(super) fn past(&self) -> impl Iterator<Item = &(Anomaly, u64)> {
+        self.past.iter()
     }
 
     /// In how many empty buckets silence would be unusual, if it may ever be.
@@ -67,8 +98,18 @@ impl Anomalies {
         }
     }
 
-    /// Tells of what ended, and did not begin again until now.
+    /// Tells of what ended, and did not begin again until now; that nobody calls is the usual after a while.
     pub(super) fn pass(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
+        if self.silence_since().is_some_and(|since| since.saturating_add(ACCEPTED) <= now)
+            && let Some(spell) = self.spells.get_mut(Signal::RateDown as usize)
+            && let Some(Spell { anomaly, .. }) = spell.take()
+        {
+            found.push((now, What::Anomaly(Phase::End, anomaly)));
+            match &mut self.watch {
+                Watch::Evidence(detector) => detector.accept(Signal::RateDown),
+                Watch::ZScore(windows) => windows.open.get_mut(Signal::RateDown as usize).into_iter().for_each(|open| *open = false),
+            }
+        }
         for spell in &mut self.spells {
             if let Some(Spell { anomaly, ended: Some(ended) }) = *spell
                 && ended.saturating_add(SAME) <= now
@@ -77,11 +118,22 @@ impl Anomalies {
                 *spell = None;
             }
         }
+        self.remember(found);
+        while self.past.front().is_some_and(|(_, end)| end.saturating_add(PAST) < now) {
+            self.past.pop_front();
+        }
+    }
+
+    /// Since when fewer call than usual, if they do.
+    fn silence_since(&self) -> Option<u64> {
+        self.spells.get(Signal::RateDown as usize)?.filter(|spell| spell.ended.is_none()).map(|spell| spell.anomaly.begin)
     }
 
     /// When there will be something to tell that needs no bucket.
     pub(super) fn deadline(&self) -> Option<u64> {
-        self.spells.iter().flatten().filter_map(|spell| spell.ended).min().map(|ended| ended.saturating_add(SAME))
+        let ends = self.spells.iter().flatten().filter_map(|spell| spell.ended).min().map(|ended| ended.saturating_add(SAME));
+        let accepted = self.silence_since().map(|since| since.saturating_add(ACCEPTED));
+        ends.into_iter().chain(accepted).min()
     }
 
     /// Nobody looks any more at what is unusual, but for this signal.
@@ -97,6 +149,7 @@ impl Anomalies {
                 Watch::ZScore(windows) => windows.open.get_mut(signal as usize).into_iter().for_each(|open| *open = false),
             }
         }
+        self.remember(found);
     }
 
     /// What is unusual now.
@@ -105,9 +158,10 @@ impl Anomalies {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
+        let past = self.past.capacity() * size_of::<(Anomaly, u64)>();
         match &self.watch {
-            Watch::Evidence(detector) => size_of::<Detector>() + detector.heap_bytes(),
-            Watch::ZScore(windows) => size_of::<Windows>() + windows.all.iter().map(ZScore::heap_bytes).sum::<usize>(),
+            Watch::Evidence(detector) => past + size_of::<Detector>() + detector.heap_bytes(),
+            Watch::ZScore(windows) => past + size_of::<Windows>() + windows.all.iter().map(ZScore::heap_bytes).sum::<usize>(),
         }
     }
 }
@@ -196,6 +250,8 @@ mod tests {
             anomalies.pass(now, &mut found);
         }
         anomalies.stop(None, now, &mut found);
+        assert!(anomalies.past().count() <= PAST_MAX);
+        assert!(anomalies.past().all(|(anomaly, end)| anomaly.begin <= anomaly.peak && anomaly.peak <= *end));
         assert!(anomalies.open().next().is_none() && anomalies.deadline().is_none());
         found
             .into_iter()

@@ -37,8 +37,8 @@ pub(super) struct Health {
     held: u64,
     /// Looks in a row that found it worse.
     looks: u8,
-    /// Whether something was wrong at the last look.
-    has_cause: bool,
+    /// When a change may be told that was held back.
+    due: Option<u64>,
     last_call: u64,
     shares: Shares,
 }
@@ -78,7 +78,7 @@ impl Health {
     /// Of a circuit that is looked at since then.
     pub(super) fn new(config: HealthConfig, since: u64) -> Self {
         let (status, reasons) = (Status::Unknown, [None; REASONS_MAX]);
-        Self { config, since, status, reasons, changed: 0, held: since, looks: 0, has_cause: false, last_call: 0, shares: Shares::default() }
+        Self { config, since, status, reasons, changed: 0, held: since, looks: 0, due: None, last_call: 0, shares: Shares::default() }
     }
 
     /// What it is now.
@@ -111,47 +111,60 @@ impl Health {
     /// Judges by what is known now.
     pub(super) fn judge(&mut self, now: u64, facts: &Facts<'_>, found: &mut Vec<(u64, What)>) {
         let (target, reasons) = self.target(now, facts);
-        self.has_cause = target >= Status::Degraded;
+        self.due = None;
         if target == self.status {
             (self.held, self.looks, self.reasons) = (now, 0, reasons);
             return;
         }
         self.looks = self.looks.saturating_add(1);
-        let worse = target > self.status;
-        let next = match (self.status, target) {
-            (Status::Unknown, _) | (_, Status::Unknown) => Some(target),
-            _ if worse && target == Status::Degraded => (self.looks >= DEGRADED_LOOKS).then_some(target),
-            _ if worse => Some(target),
-            // One step at a time, each after a while without a cause.
-            (Status::Unhealthy, _) => (now >= self.held.saturating_add(self.config.unhealthy_for)).then_some(Status::Degraded),
-            _ => (now >= self.held.saturating_add(self.config.degraded_for)).then_some(Status::Healthy),
-        };
-        let Some(next) = next.filter(|_| self.changed == 0 || now >= self.changed.saturating_add(APART)) else { return };
+        let (next, due) = self.step_to(target, now);
+        let apart = if self.changed == 0 { 0 } else { self.changed.saturating_add(APART) };
+        // Whether it is called often enough to be known is no news.
+        let is_news = next >= Status::Degraded || self.status >= Status::Degraded;
+        let due = if is_news { due.max(apart) } else { now };
+        if due > now {
+            self.due = Some(due);
+            return;
+        }
         let reasons = if next == target { reasons } else { self.reasons };
-        found.push((now, What::Health(HealthChange { before: self.status, after: next, reasons })));
-        (self.status, self.reasons, self.changed, self.held, self.looks) = (next, reasons, now, now, 0);
+        if is_news {
+            found.push((now, What::Health(HealthChange { before: self.status, after: next, reasons })));
+            self.changed = now;
+        }
+        (self.status, self.reasons, self.held, self.looks) = (next, reasons, now, 0);
+        if next != target {
+            self.due = Some(self.step_to(target, now).1);
+        }
+    }
+
+    /// The next step on the way to a status, and when it may be taken.
+    fn step_to(&self, target: Status, now: u64) -> (Status, u64) {
+        let worse = target > self.status;
+        match self.status {
+            _ if worse && target == Status::Degraded => (target, if self.looks >= DEGRADED_LOOKS { now } else { now + 1 }),
+            _ if worse => (target, now),
+            // One step at a time, each after a while without a cause.
+            Status::Unhealthy => (Status::Degraded, self.held.saturating_add(self.config.unhealthy_for)),
+            Status::Degraded => (Status::Healthy, self.held.saturating_add(self.config.degraded_for)),
+            Status::Healthy | Status::Unknown => (target, now),
+        }
     }
 
     /// When it will change if nothing happens.
-    pub(super) fn deadline(&self) -> Option<u64> {
-        // A cause that goes on is not gone by itself.
-        if self.has_cause {
-            return None;
+    pub(super) const fn deadline(&self) -> Option<u64> {
+        if self.due.is_some() {
+            return self.due;
         }
-        let quiet = self.last_call.saturating_add(KNOWN);
-        let better = match self.status {
-            Status::Unknown | Status::Healthy => None,
-            Status::Degraded => Some(self.held.saturating_add(self.config.degraded_for)),
-            Status::Unhealthy => Some(self.held.saturating_add(self.config.unhealthy_for)),
-        };
-        let unknown = (self.status != Status::Unknown).then_some(quiet);
-        let next = better.into_iter().chain(unknown).min();
-        next.map(|next| next.max(self.changed.saturating_add(APART)))
+        // A cause that goes on is not gone by itself.
+        match self.status {
+            Status::Healthy => Some(self.last_call.saturating_add(KNOWN)),
+            _ => None,
+        }
     }
 
     /// Nobody looks any more.
     pub(super) fn end(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
-        if self.status != Status::Unknown {
+        if self.status >= Status::Degraded {
             let change = HealthChange { before: self.status, after: Status::Unknown, reasons: [None; REASONS_MAX] };
             found.push((now, What::Health(change)));
             self.status = Status::Unknown;
@@ -269,7 +282,6 @@ mod tests {
         let told = found((1..300).map(|second| (0, if (100..120).contains(&second) { open } else { Facts::default() })));
         let reason = Some(Reason::Open { open: 2, of: 3 });
         let expected = [
-            (60, Status::Unknown, Status::Healthy, None),
             (100, Status::Healthy, Status::Unhealthy, reason),
             // A minute after it was open last, and half a minute later.
             (179, Status::Unhealthy, Status::Degraded, reason),
@@ -281,12 +293,12 @@ mod tests {
     #[test]
     fn one_slow_second_is_nothing_two_are_and_half_of_the_calls_failing_is_more() {
         let slow = unusual(Signal::LatencyTail);
-        assert_eq!(found((1..200).map(|second| (0, if second == 100 { slow } else { Facts::default() }))).len(), 1);
+        assert_eq!(found((1..200).map(|second| (0, if second == 100 { slow } else { Facts::default() }))), []);
         let told = found((1..200).map(|second| (0, if second >= 100 { slow } else { Facts::default() })));
-        assert_eq!(told[1], (101, Status::Healthy, Status::Degraded, Some(Reason::Unusual { signal: Signal::LatencyTail, share: None })));
+        assert_eq!(told[0], (101, Status::Healthy, Status::Degraded, Some(Reason::Unusual { signal: Signal::LatencyTail, share: None })));
         let told = found((1..200).map(|second| if second >= 100 { (15, unusual(Signal::Errors)) } else { (0, Facts::default()) }));
         let worst = told.iter().map(|(_, _, after, _)| *after).max();
-        assert_eq!((told.len(), worst), (3, Some(Status::Unhealthy)), "{told:?}");
+        assert_eq!((told.len(), worst), (2, Some(Status::Unhealthy)), "{told:?}");
     }
 
     #[test]
@@ -299,9 +311,35 @@ mod tests {
         assert_eq!((health.status(), health.deadline()), (Status::Healthy, Some(START + 159 * SECOND)));
         health.judge(START + 159 * SECOND, &Facts::default(), &mut found);
         assert_eq!((health.status(), health.deadline(), health.reasons().count()), (Status::Unknown, None, 0));
+        assert_eq!(found, [], "that is no news");
         health.judge(START + 170 * SECOND, &Facts { is_silent: true, ..Facts::default() }, &mut found);
         assert_eq!(health.status(), Status::Unhealthy);
         health.end(START + 171 * SECOND, &mut found);
-        assert_eq!((health.status(), found.len()), (Status::Unknown, 4));
+        assert_eq!((health.status(), found.len()), (Status::Unknown, 2));
+    }
+
+    #[test]
+    fn a_change_that_was_held_back_is_told_when_it_may_be() {
+        let (mut health, mut found) = (Health::new(HealthConfig::default(), START), Vec::new());
+        let at = |second: u64| START + second * SECOND;
+        let open = Facts { states: States { open: 1, half_open: 0, of: 1 }, ..Facts::default() };
+        let half_open = Facts { states: States { open: 0, half_open: 1, of: 1 }, ..Facts::default() };
+        health.judge(at(1), &half_open, &mut found);
+        assert_eq!((health.status(), health.deadline()), (Status::Unknown, Some(at(1) + 1)), "one look");
+        health.judge(at(2), &half_open, &mut found);
+        health.judge(at(3), &open, &mut found);
+        // Within ten seconds of the last change.
+        assert_eq!((health.status(), health.deadline()), (Status::Degraded, Some(at(12))));
+        health.judge(at(12), &open, &mut found);
+        assert_eq!((health.status(), health.deadline()), (Status::Unhealthy, None), "an open breaker closes with a call");
+        // It is gone, and nobody calls: step by step to what is unknown.
+        let mut steps = Vec::new();
+        health.judge(at(20), &Facts::default(), &mut found);
+        while let Some(deadline) = health.deadline() {
+            health.judge(deadline, &Facts::default(), &mut found);
+            steps.push(((deadline - START) / SECOND, health.status()));
+        }
+        assert_eq!(steps, [(72, Status::Degraded), (102, Status::Healthy), (102, Status::Unknown)]);
+        assert_eq!(found.len(), 4);
     }
 }

@@ -48,6 +48,10 @@ pub(super) struct Analyst {
     concurrency: Option<Concurrency>,
     patterns: Option<Patterns>,
     health: Option<Health>,
+    /// Every bucket before this one was there when health was judged.
+    judged_to: u64,
+    /// Something happened that needs no bucket.
+    is_awake: bool,
     /// Anomalies that began, and when it was last known that there was none.
     counts: Counts,
     /// Not taken yet; with the incident that it belongs to, once that is known.
@@ -73,6 +77,8 @@ impl Analyst {
             concurrency: None,
             patterns: None,
             health: None,
+            judged_to: 0,
+            is_awake: false,
             counts: Counts::default(),
             found: Vec::new(),
             stamps: Vec::new(),
@@ -84,6 +90,9 @@ impl Analyst {
     /// Goes over to other settings from now on: `windows`, where windows have another shape. What they change begins anew.
     pub(super) fn look_for(&mut self, old: &AnalysisConfig, config: &CircuitMetricsConfig, windows: bool, now: u64) {
         let new = &config.analysis;
+        if windows {
+            (self.seen_to, self.called_to, self.judged_to) = (now / config.bucket_size(), now / config.bucket_size(), 0);
+        }
         if windows || old.anomaly != new.anomaly {
             self.anomalies.iter_mut().for_each(|anomalies| anomalies.stop(None, now, &mut self.found));
             self.anomalies = new.anomaly.as_ref().map(Anomalies::new);
@@ -103,9 +112,6 @@ impl Analyst {
         if old.health != new.health {
             self.health.iter_mut().for_each(|health| health.end(now, &mut self.found));
             self.health = new.health.map(|config| Health::new(config, now));
-        }
-        if windows {
-            (self.seen_to, self.called_to) = (now / config.bucket_size(), now / config.bucket_size());
         }
     }
 
@@ -130,18 +136,20 @@ impl Analyst {
         // A breaker that was open for a part of it teaches nothing either.
         let teaches = teaches && (bucket.trips, bucket.recovery_attempts, bucket.recoveries) == (0, 0, 0);
         let seconds = config.bucket_size() as f64 / 1e9;
-        self.take(number, &Sample { calls, failures, rejections, latencies: bucket.latencies(), duration_sum, seconds, teaches }, config);
+        self.concurrency.iter_mut().for_each(|concurrency| concurrency.see(number, bucket.duration_max, config.buckets()));
+        // Where it is not known whether the buckets before were empty, one that is not says nothing of how many calls are usual.
+        let after_gap = !self.heard.contains(&number.saturating_sub(1));
+        let latencies = bucket.latencies();
+        self.take(number, &Sample { calls, failures, rejections, latencies, duration_sum, seconds, teaches, after_gap }, config);
         self.called_to = number + 1;
-        let longest = bucket.duration_max as f64 / 1e9;
-        self.concurrency.iter_mut().for_each(|concurrency| concurrency.see(longest, seconds));
     }
 
     /// Every bucket before this one is closed. `busy` is the time, in nanoseconds, that calls spent in one of the window.
-    pub(super) fn closed_to(&mut self, number: u64, teaches: bool, states: States, busy: impl Fn(u64) -> u64, config: &CircuitMetricsConfig) {
+    pub(super) fn closed_to(&mut self, number: u64, teaches: bool, busy: impl Fn(u64) -> u64, config: &CircuitMetricsConfig) {
         if let Some(concurrency) = &mut self.concurrency {
             let heard = self.heard.clone();
             let busy = |number: u64| Some(busy(number)).filter(|busy| *busy > 0 || heard.contains(&number));
-            concurrency.pass(number, config.bucket_size(), config.buckets(), teaches, busy, &mut self.found);
+            concurrency.pass(number, (config.bucket_size(), config.buckets()), teaches, busy, &mut self.found);
         }
         if config.analysis.looks_at_buckets() && number > self.seen_to {
             self.pass_empty(number, teaches, config);
@@ -159,11 +167,19 @@ impl Analyst {
             self.concurrency.iter_mut().for_each(|concurrency| concurrency.stop(now, &mut self.found));
         }
         self.patterns.iter_mut().for_each(|patterns| patterns.pass(now, &mut self.found));
-        self.judge(now, states);
     }
 
-    fn judge(&mut self, now: u64, states: States) {
-        let Some(health) = &mut self.health else { return };
+    /// Something happened that needs no bucket.
+    pub(super) const fn wake(&mut self) {
+        self.is_awake = true;
+    }
+
+    /// Judges how the circuit is, once for each bucket at most: every bucket before this one is closed.
+    pub(super) fn judge(&mut self, number: u64, states: States, config: &CircuitMetricsConfig) {
+        let was_awake = std::mem::take(&mut self.is_awake);
+        let Some(health) = self.health.as_mut().filter(|_| number > self.judged_to || was_awake) else { return };
+        self.judged_to = self.judged_to.max(number);
+        let now = number.saturating_mul(config.bucket_size());
         let anomalies = self.anomalies.iter().flat_map(Anomalies::open);
         let unusual = anomalies.fold(0, |all, anomaly| all | 1 << anomaly.signal as u8);
         let sooner = |one: &&Trend, other: &&Trend| one.to_limit.unwrap_or(f64::MAX).total_cmp(&other.to_limit.unwrap_or(f64::MAX));
@@ -211,14 +227,22 @@ impl Analyst {
     /// The bucket before which there is nothing to tell unless something happens; silence says something only where
     /// somebody was heard of who could have called.
     pub(super) fn sleeps_to(&self, heard: &Range<u64>, config: &CircuitMetricsConfig) -> u64 {
+        if self.is_awake {
+            return 0;
+        }
         let of_time = |at: u64| at.div_ceil(config.bucket_size());
         let anomalies = self.anomalies.as_ref().and_then(Anomalies::deadline).map(of_time);
         let patterns = self.patterns.as_ref().and_then(Patterns::deadline).map(of_time);
         let health = self.health.as_ref().and_then(Health::deadline).map(of_time);
         let silence = self.anomalies.as_ref().and_then(Anomalies::silence_in).filter(|buckets| *buckets <= SILENCE_MAX / config.bucket_size());
-        let silence =
-            silence.map(|buckets| self.seen_to.saturating_add(buckets)).filter(|number| *number <= heard.end && self.seen_to >= heard.start);
+        let silence = silence.map(|buckets| self.seen_to.max(heard.start).saturating_add(buckets)).filter(|number| *number <= heard.end);
         [anomalies, patterns, health, silence, self.without_calls(heard, config)].into_iter().flatten().min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether there may be something to tell before this bucket, whoever was heard of.
+    pub(super) fn may_wake(&self, to: u64, config: &CircuitMetricsConfig) -> bool {
+        let quiet = self.called_to.saturating_add(WITHOUT_CALLS / config.bucket_size()) <= to;
+        quiet && self.anomalies().next().is_some() || self.sleeps_to(&(0..u64::MAX), config) <= to
     }
 
     /// The bucket at which what was found in calls holds no longer without any.
@@ -275,12 +299,31 @@ impl Analyst {
     pub(super) fn remembering(counts: Counts) -> Self {
         let (seen_to, called_to) = (u64::MAX, u64::MAX);
         let (anomalies, trends, concurrency, patterns, health) = (None, None, None, None, None);
-        Self { seen_to, called_to, heard: 0..0, anomalies, trends, concurrency, patterns, health, counts, found: Vec::new(), stamps: Vec::new() }
+        Self {
+            seen_to,
+            called_to,
+            heard: 0..0,
+            anomalies,
+            trends,
+            concurrency,
+            patterns,
+            health,
+            judged_to: 0,
+            is_awake: false,
+            counts,
+            found: Vec::new(),
+            stamps: Vec::new(),
+        }
     }
 
     /// What is unusual now.
     pub(super) fn anomalies(&self) -> impl Iterator<Item = &Anomaly> {
         self.anomalies.iter().flat_map(Anomalies::open)
+    }
+
+    /// What was unusual lately, each with its end.
+    pub(super) fn past_anomalies(&self) -> impl Iterator<Item = &(Anomaly, u64)> {
+        self.anomalies.iter().flat_map(Anomalies::past)
     }
 
     /// Patterns that hold now.
@@ -327,7 +370,7 @@ mod tests {
 
     use super::*;
     use crate::circuit::{
-        analysis::config::{AnomalyConfig, HealthConfig, PatternConfig, TrendConfig},
+        analysis::config::{AnomalyConfig, HealthConfig, PatternConfig, ResourceConfig, TrendConfig},
         collector::CircuitBreakerMetricsCollector,
         detect::lane::Route,
         finding::Finding,
@@ -345,7 +388,7 @@ mod tests {
             anomaly: Some(AnomalyConfig::default()),
             pattern: Some(PatternConfig::default()),
             trend: Some(TrendConfig::default()),
-            resource: None,
+            resource: Some(ResourceConfig::default()),
             health: None,
         };
         config

@@ -246,8 +246,8 @@ impl Engine {
         if checked.circuit.analysis.resource.is_none() {
             return;
         }
-        let Ok(request) = ExportMetricsServiceRequest::decode(request.clone()) else { return };
-        for metrics in request.resource_metrics {
+        let now = self.clock.now();
+        for metrics in usages::told_in(request) {
             let samples = usages::samples(&metrics);
             if samples.is_empty() {
                 continue;
@@ -256,7 +256,7 @@ impl Engine {
             let Ok(inspection) = inspect(&request, 1, &checked.rules, u64::MAX) else { continue };
             if let Some(record) = inspection.resources.first() {
                 let shard = self.shard_of(&request, &inspection, record);
-                self.shard(Place::Shard(shard)).lock().use_up(&request, &inspection, record, &samples);
+                self.shard(Place::Shard(shard)).lock().use_up(&request, &inspection, record, &samples, now);
             }
         }
     }

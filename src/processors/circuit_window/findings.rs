@@ -21,8 +21,11 @@ pub(super) fn record(finding: &Finding, now: u64) -> LogRecord {
         _ => (SeverityNumber::Info, "INFO"),
     };
     let circuit = &finding.circuit;
-    let mut all = vec![text("circuit_breaker.name", circuit.name()), text("log.record.uid", uid(finding))];
-    all.extend(callee(circuit));
+    let mut all = vec![text("log.record.uid", uid(finding))];
+    if !circuit.text.is_empty() {
+        all.push(text("circuit_breaker.name", circuit.name()));
+        all.extend(callee(circuit));
+    }
     all.extend(finding.incident.map(|incident| text("circuit_breaker.incident.id", incident.to_string())));
     if !finding.instance.is_empty() {
         all.push(text("circuit_breaker.instance", &*finding.instance));
@@ -118,7 +121,7 @@ fn of_pattern(phase: Phase, pattern: &Pattern) -> Vec<KeyValue> {
 
 /// One sentence for people.
 fn sentence(finding: &Finding) -> String {
-    let circuit = &finding.circuit;
+    let circuit = if finding.circuit.text.is_empty() { finding.circuit.caller.service.to_string() } else { finding.circuit.to_string() };
     if finding.what.phase() == Phase::Stopped {
         let what = match finding.what {
             What::Anomaly(_, anomaly) => name(anomaly.signal),

@@ -2,6 +2,9 @@
 //!
 //! Names and attributes: OpenTelemetry semantic conventions for process, system, JVM and Go runtime metrics.
 
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{KeyValue, any_value::Value},
@@ -9,8 +12,43 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource as OfProcess,
     trace::v1::{ResourceSpans, ScopeSpans, Span, span::SpanKind},
 };
+use prost::Message;
 
-use crate::circuit::{finding::Resource, usages::Sample};
+use crate::{
+    circuit::{finding::Resource, usages::Sample},
+    otlp::wire::{Reader, Tag},
+};
+
+/// Of `ExportMetricsServiceRequest`.
+const RESOURCE_METRICS: Tag = Tag::bytes(1);
+
+/// What one process tells of itself is shorter than this; of longer ones nothing is looked at, so that little is held
+/// beside the request.
+const BYTES_MAX: usize = 1 << 20;
+
+/// Finds the names of metrics that are looked at.
+static NAMES: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| AhoCorasick::new(Resource::OF_PROCESSES.map(Resource::name)).ok());
+
+/// The metrics of each process in a request that tells something of itself. Most requests tell nothing: they are searched,
+/// and not decoded.
+pub(super) fn told_in(request: &[u8]) -> impl Iterator<Item = ResourceMetrics> {
+    let tells = |part: &&[u8]| part.len() <= BYTES_MAX && NAMES.as_ref().is_some_and(|names| names.is_match(*part));
+    parts(request).filter(tells).filter_map(|part| ResourceMetrics::decode(part).ok())
+}
+
+/// The `resource_metrics` of a request; nothing behind what is no field.
+fn parts(request: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Reader::new(request);
+    std::iter::from_fn(move || {
+        loop {
+            let tag = rest.tag().ok()??;
+            if tag == RESOURCE_METRICS {
+                return rest.bytes().ok();
+            }
+            rest.skip(tag, 1).ok()?;
+        }
+    })
+}
 
 /// More is no limit: Go tells of 2^63 - 1 bytes where none is set.
 const LIMIT_MAX: f64 = (1_u64 << 60) as f64;
@@ -68,13 +106,9 @@ fn value(resource: Resource, points: &[&NumberDataPoint]) -> Option<f64> {
     if resource != Resource::SystemCpu {
         return Some(sum);
     }
-    // Each processor tells its own shares.
-    let processors: std::collections::BTreeSet<String> = points
-        .iter()
-        .filter_map(|point| point.attributes.iter().find(|one| ["cpu.logical_number", "cpu"].contains(&one.key.as_str())))
-        .map(|one| format!("{:?}", one.value))
-        .collect();
-    Some(sum / processors.len().max(1) as f64)
+    // Each processor tells its own shares, of which one is what is idle.
+    let idle: Vec<f64> = points.iter().filter(|point| !counts(point)).filter_map(|point| number(point)).collect();
+    Some(if idle.is_empty() { sum.min(1.0) } else { 1.0 - idle.iter().sum::<f64>() / idle.len() as f64 })
 }
 
 fn number(point: &NumberDataPoint) -> Option<f64> {
@@ -95,7 +129,10 @@ fn said<'a>(attributes: &'a [KeyValue], keys: &[&str]) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::metrics::v1::{Gauge, ScopeMetrics, Sum};
+    use opentelemetry_proto::tonic::{
+        collector::metrics::v1::ExportMetricsServiceRequest,
+        metrics::v1::{Gauge, ScopeMetrics, Sum},
+    };
 
     use super::{super::attributes::text, *};
 
@@ -129,6 +166,7 @@ mod tests {
                     point(0.9, &[("cpu.logical_number", "0"), ("cpu.mode", "idle")]),
                     point(0.1, &[("cpu.logical_number", "0"), ("cpu.mode", "user")]),
                     point(0.5, &[("cpu.logical_number", "1"), ("cpu.mode", "user")]),
+                    point(0.5, &[("cpu.logical_number", "1"), ("cpu.mode", "idle")]),
                 ],
             ),
             metric("go.memory.used", vec![point(5.0, &[])]),
@@ -137,6 +175,16 @@ mod tests {
             metric("go.goroutine.count", vec![NumberDataPoint::default()]),
         ];
         let metrics = ResourceMetrics { scope_metrics: vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }], ..ResourceMetrics::default() };
+        // Of a request what tells nothing is not looked at.
+        let other = ResourceMetrics {
+            scope_metrics: vec![ScopeMetrics { metrics: vec![metric("http.server.request.duration", vec![])], ..ScopeMetrics::default() }],
+            ..ResourceMetrics::default()
+        };
+        let request = ExportMetricsServiceRequest { resource_metrics: vec![other, metrics.clone()] }.encode_to_vec();
+        assert_eq!(told_in(&request).collect::<Vec<_>>(), [metrics.clone()]);
+        for length in 0..request.len() {
+            assert!(told_in(&request[..length]).count() <= 1);
+        }
         let found: Vec<(Resource, f64, Option<f64>)> =
             samples(&metrics).into_iter().map(|sample| (sample.resource, sample.value, sample.limit)).collect();
         let [cpu, system, jvm, go] = found[..] else { panic!("{found:?}") };
