@@ -16,6 +16,7 @@ use fuseboard::circuit::{
         anomaly::{Detector, Sample, Signal},
         chart::Step,
         clock_alignment::alignment,
+        pressure::{Marks, Pressure},
         regularity::{Verdict, regularity},
         trend::{slope, trend},
     },
@@ -370,6 +371,62 @@ fn cost(mut work: impl FnMut()) -> f64 {
     (0..500).map(|_| once(&mut work)).fold(f64::MAX, f64::min)
 }
 
+/// Times a day that healthy calls under way, as means of ten seconds, seem to be under pressure.
+fn pressure(days: u64) {
+    println!("\ncalls under way in healthy traffic: pressure by the baseline a circuit and day, {days} days each");
+    println!("calls a second    40 ms, log-normal    and 5 % Pareto 1.2    two more and three times as many: found within 120 s");
+    let marks = Marks { threshold: 2.0, high: 0.8, low: 0.7 };
+    for rate in [0.05, 0.2, 1.0, 5.0, 50.0] {
+        let mut row = Vec::new();
+        for heavy in [false, true] {
+            let mut random = Rng::with_seed(11);
+            let mut blocks = Blocks::default();
+            let mut watched = Pressure::new(marks, 0.5);
+            let mut begun = 0;
+            for _ in 0..days * 8_640 {
+                let mean = blocks.next(&mut random, rate, heavy);
+                begun += u32::from(watched.take(mean, None, 10.0, true).is_some_and(|(begins, _)| begins));
+            }
+            row.push(f64::from(begun) / days as f64);
+        }
+        let found = (0..100_u64).filter(|seed| {
+            let mut random = Rng::with_seed(*seed);
+            let mut blocks = Blocks::default();
+            let mut watched = Pressure::new(marks, 0.5);
+            (0..120).for_each(|_| _ = watched.take(blocks.next(&mut random, rate, false), None, 10.0, true));
+            // All calls take so long that a few more are under way.
+            (0..12).any(|_| watched.take(2.0 + 3.0 * blocks.next(&mut random, rate, false), None, 10.0, true).is_some())
+        });
+        println!("{rate:>14} {:>20.2} {:>21.2} {:>51} %", row[0], row[1], found.count());
+    }
+}
+
+/// Calls under way, second by second: each counts from its beginning to its end, a minute at most.
+#[derive(Default)]
+struct Blocks {
+    busy: std::collections::VecDeque<f64>,
+}
+
+impl Blocks {
+    /// The mean over the ten seconds that are complete.
+    fn next(&mut self, random: &mut Rng, rate: f64, heavy: bool) -> f64 {
+        // A minute back and ten seconds on.
+        self.busy.resize(70, 0.0);
+        let mut at = exponential(random, 1.0 / rate);
+        while at < 10.0 {
+            let pareto = heavy && random.f64() < 0.05;
+            let length = if pareto { 0.04 * random.f64().max(1e-9).powf(-1.0 / 1.2) } else { 0.04 * (0.5 * normal(random)).exp() };
+            let (from, to) = (60.0 + at - length.min(60.0), 60.0 + at);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 70")]
+            for second in from as usize..=(to as usize).min(69) {
+                self.busy[second] += to.min(second as f64 + 1.0) - from.max(second as f64);
+            }
+            at += exponential(random, 1.0 / rate);
+        }
+        self.busy.drain(..10).sum::<f64>() / 10.0
+    }
+}
+
 fn main() {
     let sequences = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(1_000);
     false_anomalies(20);
@@ -377,6 +434,7 @@ fn main() {
     patterns(sequences);
     clocks(sequences);
     trends(sequences);
+    pressure(20);
     let mut seconds = Vec::new();
     let (mut traffic, mut codes) = (Traffic::new(Kind::Stationary, 50.0, 5), Vec::new());
     for _ in 0..1_000 {

@@ -181,7 +181,7 @@ mod tests {
             ..ResourceMetrics::default()
         };
         let request = ExportMetricsServiceRequest { resource_metrics: vec![other, metrics.clone()] }.encode_to_vec();
-        assert_eq!(told_in(&request).collect::<Vec<_>>(), [metrics.clone()]);
+        assert_eq!(told_in(&request).collect::<Vec<_>>(), std::slice::from_ref(&metrics));
         for length in 0..request.len() {
             assert!(told_in(&request[..length]).count() <= 1);
         }
