@@ -44,7 +44,7 @@ fn read(folder: &Path) -> Vec<Series> {
 
 /// Points at which something is reported: the value, or its opposite, opened a chart.
 fn reports(series: &Series, threshold: f64) -> Vec<usize> {
-    let mut sides = [(1.0, Gauge::new(threshold)), (-1.0, Gauge::new(threshold))];
+    let mut sides = [(1.0, Gauge::new(threshold, 0.0)), (-1.0, Gauge::new(threshold, 0.0))];
     let mut reports: Vec<usize> = Vec::new();
     for (at, value) in series.values.iter().enumerate() {
         let opened = sides.iter_mut().fold(false, |opened, (side, gauge)| gauge.take(*side * value, 1.0, true).step == Step::Opened || opened);
