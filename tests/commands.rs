@@ -87,12 +87,9 @@ service:
     metrics: { receivers: [circuit_window], exporters: [debug] }
 ";
 
-#[test]
-fn every_mistake_with_analyzers_is_named_with_its_place() {
-    let directory = Directory::new();
-    let (code, said) = validate(&directory, ANALYZED);
-    assert_eq!((code, said.as_str()), (Some(0), ""));
-    for (good, bad, expected) in [
+/// Mistakes in that, as above.
+fn analyzer_mistakes() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![
         ("anomaly: {}", "anomaly: { threshold: 9 }", "f.yaml:3: error: analyzers::anomaly::threshold: 9 is not between 1 and 6 standard deviations"),
         ("anomaly: {}", "anomaly: { method: zscor }", "f.yaml:3: error: analyzers::anomaly::method: "),
         ("anomaly: {}", "anomaly: { treshold: 2 }", "f.yaml:3: error: analyzers::anomaly::treshold: unknown key; did you mean `threshold`?"),
@@ -144,7 +141,15 @@ fn every_mistake_with_analyzers_is_named_with_its_place() {
             "processors: [circuit_window, trend], analyzers",
             "`trend` is not defined under `processors`; it is defined under `analyzers`",
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn every_mistake_with_analyzers_is_named_with_its_place() {
+    let directory = Directory::new();
+    let (code, said) = validate(&directory, ANALYZED);
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    for (good, bad, expected) in analyzer_mistakes() {
         let (code, said) = validate(&directory, &ANALYZED.replacen(good, bad, 1));
         assert!(said.contains(expected), "{bad}: `{expected}` is not in\n{said}");
         assert_eq!(code, Some(if expected.contains("warning") { 0 } else { 64 }), "{said}");
