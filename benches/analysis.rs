@@ -131,10 +131,6 @@ fn blocks(random: &mut Rng, coefficient: f64, ramp: f64, from: usize, count: usi
     (0..count).map(|block| (0..SECONDS).map(|second| value(block * SECONDS + second)).sum::<f64>() / SECONDS as f64).collect()
 }
 
-/// At so many deviations a trend begins, and below so many it ends.
-const BEGINS: f64 = 4.5;
-const ENDS: f64 = 2.25;
-
 fn trends(sequences: u32) {
     println!("\ntrends over 300 s of values that resemble the one before (AR): % of windows beyond 1.96; false trends a day;");
     println!("ramps of 2 and of 4 deviations in 300 s found within 600 s, % and mean delay");
@@ -145,15 +141,19 @@ fn trends(sequences: u32) {
         let series = blocks(&mut Rng::with_seed(11), coefficient, 0.0, 0, days * 8_640);
         let (mut open, mut false_trends) = (false, 0.0);
         for window in series.windows(BLOCKS) {
-            let z = trend(window).unwrap().z.abs();
-            false_trends += f64::from(u8::from(!open && z >= BEGINS));
-            open = if open { z >= ENDS } else { z >= BEGINS };
+            let (seen, change) = (trend(window).unwrap(), slope(window).unwrap() * BLOCKS as f64);
+            false_trends += f64::from(u8::from(!open && seen.stands_out(change)));
+            open = if open { seen.goes_on(change) } else { seen.stands_out(change) };
         }
         let found = |ramp: f64| {
             let mut delays = Vec::new();
             let mut found = |random: &mut Rng| {
                 let series = blocks(random, coefficient, ramp, BLOCKS, BLOCKS + 60);
-                let at = (1..=60).find(|after| trend(&series[*after..after + BLOCKS]).unwrap().z >= BEGINS);
+                let at = (1..=60).find(|after| {
+                    let window = &series[*after..after + BLOCKS];
+                    let seen = trend(window).unwrap();
+                    seen.uncorrected > 0.0 && seen.stands_out(slope(window).unwrap() * BLOCKS as f64)
+                });
                 delays.extend(at.map(|after| (after * SECONDS) as f64));
                 at.is_some()
             };

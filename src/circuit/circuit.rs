@@ -362,9 +362,9 @@ impl Circuit {
         })
     }
 
-    /// Whether its breaker is open in some instance, as far as is known.
+    /// Whether its breaker is open in some instance, by what is final.
     pub(super) fn is_open(&self) -> bool {
-        self.members.iter().any(|(_, member)| matches!(member.provisional(), Some(State::Open | State::ForcedOpen)))
+        self.members.iter().any(|(_, member)| matches!(member.state(), Some(State::Open | State::ForcedOpen)))
     }
 
     /// The incident that what a process sends now belongs to, where no change is under way that may have ended it.

@@ -140,12 +140,12 @@ pub enum Phase {
 pub struct Anomaly {
     /// Which.
     pub signal: Signal,
-    /// Since when, in Unix nanoseconds.
+    /// Since when, in Unix nanoseconds: as far back as evidence goes.
     pub begin: u64,
     /// Standard deviations of one bucket that it lay off the baseline when it was told; at its end, at the most.
     pub score: f64,
-    /// What is usual. Latencies: the share of calls beyond a quantile of the baseline; errors and rejections: a share; rates:
-    /// calls a second. With `zscore`: seconds, a share, calls a second.
+    /// What is usual. Latencies: seconds, of the median or the 90th percentile (with `zscore` of the mean or the 95th);
+    /// errors and rejections: a share; rates: calls a second.
     pub expected: f64,
     /// What was seen when it was told; at its end, what was seen at the peak.
     pub seen: f64,
@@ -162,7 +162,8 @@ pub struct Pattern {
     pub certainty: Certainty,
     /// Incidents that it was found in; of flapping: in how many half minutes of the last ten minutes the state changed.
     pub count: u32,
-    /// Seconds from one to the next: of the comb or the clock that fits best, or their mean; `None` where there is no next.
+    /// Seconds from one to the next: of the comb or the clock that fits best, or their mean; of flapping, from one change of
+    /// state to the next. `None` where there is no next.
     pub period: Option<f64>,
     /// Standard deviation of the period, in seconds; `None` where it is not known.
     pub jitter: Option<f64>,
@@ -237,7 +238,7 @@ pub struct HealthChange {
     pub before: Status,
     /// What it is.
     pub after: Status,
-    /// Why, the worst first; none if nothing is wrong. Of what is getting better: why it was worse.
+    /// Why, the worst first; none if nothing is wrong.
     pub reasons: [Option<Reason>; REASONS_MAX],
 }
 
@@ -267,6 +268,8 @@ pub enum Reason {
         /// Of failures and refused calls: their share of the last seconds.
         share: Option<f64>,
     },
+    /// Nothing is wrong any more, but it was lately.
+    Recovering,
     /// Its breaker opens and closes in turn.
     Flapping,
     /// Calls under way are at their limit.
@@ -306,6 +309,7 @@ impl std::fmt::Display for Reason {
             Self::Silent => f.write_str("nobody calls"),
             Self::Unusual { signal, share: Some(share) } => write!(f, "{} unusual: {:.0} %", signal.name(), share * 100.0),
             Self::Unusual { signal, share: None } => write!(f, "{} unusual", signal.name()),
+            Self::Recovering => f.write_str("recovering"),
             Self::Flapping => f.write_str("flapping"),
             Self::Full { usage } => write!(f, "concurrency at {:.0} % of its limit", usage * 100.0),
             Self::Limit { signal, seconds } => write!(f, "{} at its limit in {seconds:.0} s", signal.name()),

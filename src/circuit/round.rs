@@ -161,7 +161,8 @@ impl CircuitBreakerMetricsCollector {
         }
         for (_, circuit) in &mut self.circuits {
             circuit.settle(now / self.config.bucket_size() + 1, &heard(circuit, &self.processes, &self.config), &self.config, events);
-            self.findings.extend(circuit.end_findings(now));
+            // What was found in the last bucket must not end before its end.
+            self.findings.extend(circuit.end_findings(now.max(circuit.closed_to() * self.config.bucket_size())));
         }
     }
 

@@ -127,6 +127,11 @@ impl std::fmt::Display for Tally {
     }
 }
 
+/// Whether anybody has to hear of a change: not of one between healthy and unknown.
+fn is_news(before: Status, after: Status) -> bool {
+    before != after && before.max(after) >= Status::Degraded
+}
+
 /// The callees that are known, and how each was told to be.
 #[derive(Debug, Default)]
 pub struct Services {
@@ -141,7 +146,7 @@ impl Services {
         let mut changes = Vec::new();
         self.all.retain(|callee, (before, _)| {
             let stays = tallies.0.contains_key(&**callee);
-            if !stays && *before != Status::Unknown {
+            if !stays && is_news(*before, Status::Unknown) {
                 changes.push(ServiceChange { at: now, callee: Arc::clone(callee), before: *before, after: Status::Unknown, tally: Tally::default() });
             }
             stays
@@ -150,14 +155,16 @@ impl Services {
             let after = tally.status();
             let Some((known, (before, changed))) = self.all.get_key_value(callee) else {
                 let callee = Arc::new(callee.clone());
-                if after != Status::Unknown {
+                if is_news(Status::Unknown, after) {
                     changes.push(ServiceChange { at: now, callee: Arc::clone(&callee), before: Status::Unknown, after, tally: *tally });
                 }
-                self.all.insert(callee, (after, now));
+                self.all.insert(callee, (after, 0));
                 continue;
             };
-            if after != *before && now >= changed.saturating_add(APART) {
-                let (callee, before) = (Arc::clone(known), *before);
+            let (callee, before, changed) = (Arc::clone(known), *before, *changed);
+            if !is_news(before, after) {
+                self.all.insert(callee, (after, changed));
+            } else if now >= changed.saturating_add(APART) {
                 changes.push(ServiceChange { at: now, callee: Arc::clone(&callee), before, after, tally: *tally });
                 self.all.insert(callee, (after, now));
             }
@@ -223,11 +230,13 @@ mod tests {
             services.take(&tallies, second * 1_000_000_000).into_iter().map(|change| (change.before, change.after)).collect::<Vec<_>>()
         };
         use Status::{Healthy, Unhealthy, Unknown};
-        assert_eq!(take(Some(tally(9, 0, 0, 0)), 1), [(Unknown, Healthy)]);
-        assert_eq!(take(Some(tally(0, 0, 9, 0)), 5), [], "within ten seconds");
-        assert_eq!(take(Some(tally(0, 0, 9, 1)), 11), [(Healthy, Unhealthy)]);
-        assert_eq!(take(None, 12), [(Unhealthy, Unknown)]);
-        assert_eq!(take(None, 13), []);
+        assert_eq!(take(Some(tally(9, 0, 0, 0)), 1), [], "that is no news");
+        assert_eq!(take(Some(tally(0, 0, 9, 1)), 20), [(Healthy, Unhealthy)]);
+        assert_eq!(take(Some(tally(9, 0, 0, 0)), 25), [], "within ten seconds");
+        assert_eq!(take(Some(tally(9, 0, 0, 0)), 30), [(Unhealthy, Healthy)]);
+        assert_eq!(take(Some(tally(0, 0, 9, 0)), 41), [(Healthy, Unhealthy)]);
+        assert_eq!(take(None, 42), [(Unhealthy, Unknown)]);
+        assert_eq!(take(None, 43), []);
         assert_eq!(
             tally(0, 0, 9, 1).to_string(),
             "100 % of the calls through unhealthy circuits, 0 % through degraded ones; open in 1 of 4 circuits"

@@ -237,9 +237,10 @@ impl FindingLine {
                 let every = period.map(|period| format!(", every {period:.1} s")).unwrap_or_default();
                 format!("{certainty}: {pattern}{every}, {count} times")
             }
-            FoundLine::Trend { signal, direction, relative, .. } => {
+            FoundLine::Trend { signal, direction, relative, time_to_limit, .. } => {
                 let by = relative.map(|share| format!(", {:+.1} % a minute", share * 100.0)).unwrap_or_default();
-                format!("{signal} {direction}{by}")
+                let left = time_to_limit.map(|seconds| format!(", at its limit in {seconds:.0} s")).unwrap_or_default();
+                format!("{signal} {direction}{by}{left}")
             }
             FoundLine::Pressure { signal, reference, usage, .. } => format!("{signal} at {usage:.2} of its {reference}"),
             FoundLine::Health { status, reasons, .. } => [vec![(*status).to_owned()], reasons.clone()].concat().join(", "),

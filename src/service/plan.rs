@@ -125,7 +125,10 @@ impl Planner<'_> {
         }
         let settings = self.settings(document.remove("service").unwrap_or_default());
         let pipelines = self.pipelines(&settings);
-        self.connectors(&pipelines);
+        // What a pipeline that can't be read has is not known.
+        if self.unreadable.is_empty() {
+            self.connectors(&pipelines);
+        }
         let analyses = self.analyses(&pipelines);
         // Whether something is used can't be told where a pipeline can't be read.
         if self.unreadable.is_empty() {
@@ -386,7 +389,9 @@ impl Planner<'_> {
                 analyses.insert(owner.clone(), analysis.clone());
             }
         }
-        for pipeline in pipelines.iter().filter(|pipeline| pipeline.signal == Signal::Metrics) {
+        // One that is written and wrong was complained of already.
+        let is_written = self.defined.keys().any(|(section, id)| *section == Section::Analyzers && id.split('/').next() == Some("resource"));
+        for pipeline in pipelines.iter().filter(|pipeline| pipeline.signal == Signal::Metrics && !is_written) {
             let blind = |id: &&String| analyses.get(*id).is_none_or(|analysis: &AnalysisConfig| analysis.resource.is_none());
             let owner = pipeline.processors.iter().map(|(_, id)| id).find(|id| owners.contains(*id) && blind(id)).cloned();
             if let Some(owner) = owner {
@@ -500,6 +505,9 @@ fn unknown_component(section: Section, id: &str) -> String {
         return format!("`{kind}` is no {one}; it stands under `{}`", other.name());
     }
     let known: Vec<&str> = registry::of(section).map(|factory| factory.name).collect();
+    if section == Section::Analyzers {
+        return format!("unknown {one} `{kind}`; known: {}", known.join(", "));
+    }
     format!(
         "unknown {one} `{kind}`; known here: {}. What only the OpenTelemetry Collector has needs a Collector in front of Fuseboard",
         known.join(", ")

@@ -124,6 +124,8 @@ pub struct Notice {
     pub step: Step,
     /// What the bucket showed of it; `None` where there was nothing to judge.
     pub reading: Option<Reading>,
+    /// Of what opened or closed: for how many seconds it had been so already.
+    pub since: f64,
 }
 
 /// What a bucket shows of a signal.
@@ -131,9 +133,9 @@ pub struct Notice {
 pub struct Reading {
     /// Deviations of one bucket that it lies off the baseline; 0 on the other side.
     pub score: f64,
-    /// What is usual: a share, or calls a second.
+    /// What is usual: the median or the 90th percentile in seconds, a share, or calls a second.
     pub expected: f64,
-    /// What was seen.
+    /// What was seen: of latencies, the same percentile of the bucket.
     pub seen: f64,
 }
 
@@ -313,6 +315,7 @@ impl Detector {
         let mut notices = SmallVec::new();
         for signal in Signal::ALL {
             let judged = self.judge(signal, sample);
+            let rising = self.watched(signal).map_or(0.0, |watched| watched.chart.rising());
             let step = self.step(signal, judged.as_ref(), sample.seconds);
             if step != Step::Quiet {
                 let mut reading = judged.map(|judged| judged.reading());
@@ -320,7 +323,9 @@ impl Detector {
                     // Of silence all of it counts, not one bucket.
                     reading.score = reading.score.max((2.0 * self.rate.silence).sqrt());
                 }
-                notices.push(Notice { signal, step, reading });
+                // The first of them, and this one.
+                let since = if step == Step::GoesOn { 0.0 } else { rising };
+                notices.push(Notice { signal, step, reading, since });
             }
         }
         if sample.teaches {
@@ -363,8 +368,14 @@ impl Detector {
         };
         match signal {
             Signal::LatencyBody | Signal::LatencyTail if self.latency.age < LATENCY_FROM => None,
-            Signal::LatencyBody => share(self.latency.slower(sample.latencies)?.0, calls, 0.5, LEAST_BODY, &self.latency.body),
-            Signal::LatencyTail => share(self.latency.slower(sample.latencies)?.1, calls, 0.1, LEAST_TAIL, &self.latency.tail),
+            Signal::LatencyBody => {
+                let judged = share(self.latency.slower(sample.latencies)?.0, calls, 0.5, LEAST_BODY, &self.latency.body)?;
+                Some(Judged { expected: self.latency.logs?.0.exp(), seen: sample.percentile(50.0)?, ..judged })
+            }
+            Signal::LatencyTail => {
+                let judged = share(self.latency.slower(sample.latencies)?.1, calls, 0.1, LEAST_TAIL, &self.latency.tail)?;
+                Some(Judged { expected: self.latency.logs?.1.exp(), seen: sample.percentile(90.0)?, ..judged })
+            }
             _ if self.age < COUNTS_FROM => None,
             Signal::RateUp | Signal::RateDown if self.rate.age < COUNTS_FROM || sample.after_gap => None,
             Signal::Errors if self.errors.all < CALLS_MIN => None,
@@ -519,7 +530,7 @@ mod tests {
                 let (latencies, calls, failures) = second(calls, failures.min(calls), millis);
                 for _ in 0..seconds {
                     let sample = Sample { calls, failures, rejections, latencies: &latencies, seconds: 1.0, teaches, ..Sample::default() };
-                    for Notice { signal, step, reading } in detector.take(&sample) {
+                    for Notice { signal, step, reading, .. } in detector.take(&sample) {
                         let is_open = &mut open[signal as usize];
                         prop_assert_eq!(*is_open, step != Step::Opened, "{:?} {:?}", signal, step);
                         *is_open = step != Step::Closed;

@@ -33,6 +33,8 @@ const HARDER_MAX: f64 = 10.0;
 pub struct Chart {
     /// While closed: evidence for a shift. While open: against it.
     sum: f64,
+    /// Seconds for which the sum has been above 0.
+    rising: f64,
     /// Gross buckets in a row.
     gross: u8,
     open: bool,
@@ -56,7 +58,7 @@ pub enum Step {
 
 impl Default for Chart {
     fn default() -> Self {
-        Self { sum: 0.0, gross: 0, open: false, habit: 1.0, habituates: false }
+        Self { sum: 0.0, rising: 0.0, gross: 0, open: false, habit: 1.0, habituates: false }
     }
 }
 
@@ -71,6 +73,12 @@ impl Chart {
         self.open
     }
 
+    /// Seconds for which evidence has been summed up: since when there is a shift while it is closed, since when it is over
+    /// while it is open.
+    pub const fn rising(&self) -> f64 {
+        self.rising
+    }
+
     /// Whether a baseline may be learned beside it: it is closed, and little speaks for a shift.
     pub fn lets_learn(&self) -> bool {
         !self.open && self.sum < ENOUGH / 2.0
@@ -81,16 +89,18 @@ impl Chart {
         let needed = self.needed(age, seconds);
         if self.open {
             self.sum = (self.sum - evidence.nats.max(-BUCKET_MAX_BACK * ENOUGH)).max(0.0);
+            self.rising = if self.sum > 0.0 { self.rising + seconds } else { 0.0 };
             return if self.sum >= ENOUGH / 2.0 { self.close() } else { Step::GoesOn };
         }
         self.sum = (self.sum + evidence.nats.min(BUCKET_MAX * needed)).max(0.0);
+        self.rising = if self.sum > 0.0 { self.rising + seconds } else { 0.0 };
         self.gross = if evidence.deviations >= GROSS * (needed / ENOUGH).sqrt() { self.gross.saturating_add(1) } else { 0 };
         if self.sum >= needed || self.gross >= 2 { self.open() } else { Step::Quiet }
     }
 
     /// Opens it for another reason than its own evidence.
     pub fn open(&mut self) -> Step {
-        (self.sum, self.open) = (0.0, true);
+        (self.sum, self.rising, self.open) = (0.0, 0.0, true);
         if self.habituates {
             self.habit = (self.habit * HARDER).min(HARDER_MAX);
         }
@@ -99,7 +109,7 @@ impl Chart {
 
     /// Closes it: what was a shift is the usual now, or is over.
     pub const fn close(&mut self) -> Step {
-        (self.sum, self.gross, self.open) = (0.0, 0, false);
+        (self.sum, self.rising, self.gross, self.open) = (0.0, 0.0, 0, false);
         Step::Closed
     }
 

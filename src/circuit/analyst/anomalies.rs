@@ -63,9 +63,9 @@ impl Anomalies {
             Watch::Evidence(detector) => detector.take(sample),
             Watch::ZScore(windows) => windows.take(number, sample, buckets),
         };
-        for Notice { signal, step, reading } in notices {
+        for Notice { signal, step, reading, since } in notices {
             if let Some(spell) = self.spells.get_mut(signal as usize) {
-                follow(spell, signal, step, reading, end, found);
+                follow(spell, signal, step, reading, (end, since), found);
             }
         }
         self.remember(found);
@@ -166,7 +166,9 @@ impl Anomalies {
     }
 }
 
-fn follow(spell: &mut Option<Spell>, signal: Signal, step: Step, reading: Option<Reading>, end: u64, found: &mut Vec<(u64, What)>) {
+fn follow(spell: &mut Option<Spell>, signal: Signal, step: Step, reading: Option<Reading>, (end, since): (u64, f64), found: &mut Vec<(u64, What)>) {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of evidence")]
+    let from = end.saturating_sub((since * 1e9) as u64);
     let reading = reading.map(|reading| Reading { score: reading.score.min(SCORE_MAX), ..reading });
     match (step, spell) {
         (Step::Quiet, _) | (Step::GoesOn | Step::Closed, None) => {}
@@ -176,7 +178,7 @@ fn follow(spell: &mut Option<Spell>, signal: Signal, step: Step, reading: Option
                 found.push((ended, What::Anomaly(Phase::End, anomaly)));
             }
             let Reading { score, expected, seen } = reading.unwrap_or(Reading { score: 0.0, expected: 0.0, seen: 0.0 });
-            let anomaly = Anomaly { signal, begin: end, score, expected, seen, peak: end };
+            let anomaly = Anomaly { signal, begin: from, score, expected, seen, peak: end };
             found.push((end, What::Anomaly(Phase::Begin, anomaly)));
             *spell = Some(Spell { anomaly, ended: None });
         }
@@ -185,7 +187,8 @@ fn follow(spell: &mut Option<Spell>, signal: Signal, step: Step, reading: Option
                 (anomaly.score, anomaly.seen, anomaly.peak) = (score, seen, end);
             }
         }
-        (Step::Closed, Some(spell)) => spell.ended = Some(end),
+        // As soon as it began to be over.
+        (Step::Closed, Some(spell)) => spell.ended = Some(from.max(spell.anomaly.peak)),
     }
 }
 
@@ -225,7 +228,9 @@ impl Windows {
                 (true, true) => Step::GoesOn,
                 (true, false) => Step::Closed,
             };
-            notices.push(Notice { signal, step, reading: Some(Reading { score: score.max(0.0), expected: standing.mean, seen }) });
+            let reading = Some(Reading { score: score.max(0.0), expected: standing.mean, seen });
+            // The bucket itself.
+            notices.push(Notice { signal, step, reading, since: if step == Step::Opened { sample.seconds } else { 0.0 } });
         }
         notices
     }

@@ -126,7 +126,7 @@ impl Health {
             self.due = Some(due);
             return;
         }
-        let reasons = if next == target { reasons } else { self.reasons };
+        let reasons = if next > target { recovering(reasons) } else { reasons };
         if is_news {
             found.push((now, What::Health(HealthChange { before: self.status, after: next, reasons })));
             self.changed = now;
@@ -202,7 +202,8 @@ impl Health {
                 degraded.add(Reason::Unusual { signal, share });
             }
         }
-        if facts.flaps && rules.degraded_flapping {
+        let is_called = now < self.last_call.saturating_add(KNOWN);
+        if facts.flaps && is_called && rules.degraded_flapping {
             degraded.add(Reason::Flapping);
         }
         if let Some(usage) = facts.full.filter(|_| rules.degraded_concurrency) {
@@ -213,7 +214,7 @@ impl Health {
         {
             degraded.add(Reason::Limit { signal, seconds });
         }
-        let is_known = now >= self.since.saturating_add(KNOWN) && now < self.last_call.saturating_add(KNOWN);
+        let is_known = now >= self.since.saturating_add(KNOWN) && is_called;
         let status = if unhealthy.is_any() {
             Status::Unhealthy
         } else if degraded.is_any() {
@@ -226,6 +227,14 @@ impl Health {
         degraded.0.into_iter().flatten().for_each(|reason| unhealthy.add(reason));
         (status, unhealthy.0)
     }
+}
+
+/// What is still wrong, behind that it was worse.
+fn recovering(reasons: [Option<Reason>; REASONS_MAX]) -> [Option<Reason>; REASONS_MAX] {
+    let mut all = Reasons::default();
+    all.add(Reason::Recovering);
+    reasons.into_iter().flatten().for_each(|reason| all.add(reason));
+    all.0
 }
 
 /// A share, where it is taken of enough.
@@ -284,7 +293,7 @@ mod tests {
         let expected = [
             (100, Status::Healthy, Status::Unhealthy, reason),
             // A minute after it was open last, and half a minute later.
-            (179, Status::Unhealthy, Status::Degraded, reason),
+            (179, Status::Unhealthy, Status::Degraded, Some(Reason::Recovering)),
             (209, Status::Degraded, Status::Healthy, None),
         ];
         assert_eq!(told, expected);

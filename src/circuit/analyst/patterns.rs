@@ -167,7 +167,8 @@ impl Patterns {
     fn change(&mut self, at: u64, found: &mut Vec<(u64, What)>) {
         if self.flapping.change(at) {
             let count = self.flapping.changes();
-            let flaps = self.flapping.flaps().then(|| Pattern { count, ..pattern(PatternKind::Flapping) });
+            let period = Some(BURST_WITHIN as f64 / 1e9 / f64::from(count.max(1)));
+            let flaps = self.flapping.flaps().then(|| Pattern { count, period, ..pattern(PatternKind::Flapping) });
             self.tell(PatternKind::Flapping, flaps, at, found);
         }
     }
@@ -410,7 +411,7 @@ mod tests {
         let trips: Vec<f64> = (0..10).map(|round| f64::from(round) * 47.0 + f64::from(round * round % 7)).collect();
         let flapping = of(&found(&trips, 20.0, 1e4), PatternKind::Flapping);
         let [(begin, Phase::Begin, pattern), (end, Phase::End, _)] = flapping[..] else { panic!("{flapping:?}") };
-        assert!((6..=20).contains(&pattern.count) && pattern.period.is_none(), "{pattern:?}");
+        assert!((6..=20).contains(&pattern.count) && pattern.period.is_some_and(|period| (30.0..=100.0).contains(&period)), "{pattern:?}");
         assert!((100.0..400.0).contains(&begin) && (500.0..1_200.0).contains(&end), "{begin} {end}");
     }
 

@@ -12,10 +12,6 @@ use crate::circuit::{
 /// Blocks in a window.
 const BLOCKS: u64 = 30;
 
-/// Standard deviations of the ranks at which a trend begins, and below which it is over.
-const BEGINS: f64 = 4.5;
-const ENDS: f64 = 2.25;
-
 /// The least change over a window that is worth telling: of the level, and of a share of failures.
 const LEAST: f64 = 0.1;
 const LEAST_SHARE: f64 = 0.01;
@@ -154,20 +150,20 @@ impl Series {
             return;
         }
         let values: Vec<f64> = self.values.iter().map(|value| f64::from(*value)).collect();
-        let Some(test) = trend(&values) else { return };
-        if self.told.is_none() && test.z.abs() < BEGINS {
+        let Some((test, steps)) = trend(&values).zip(slope(&values)) else { return };
+        let change = steps * most;
+        let begins = test.stands_out(change) && self.is_worth_telling(signal, change, &values);
+        let goes_on = self.told.is_some_and(|told| test.goes_on(change) && (test.uncorrected < 0.0) == (told.score < 0.0));
+        if !begins && self.told.is_none() {
             return;
         }
-        let Some(steps) = slope(&values) else { return };
-        let begins = self.is_worth_telling(signal, steps * most, &values);
-        let now = level(&values, steps).map(|at| describe(signal, test.z, (at, steps), &values, block, config));
+        let now = level(&values, steps).map(|at| describe(signal, test.uncorrected, at, &values, block, config));
         match (&mut self.told, now) {
-            (None, _) if !begins => {}
             (told @ None, Some(now)) => {
                 *told = Some(now);
                 found.push((end, What::Trend(Phase::Begin, now)));
             }
-            (Some(told), Some(now)) if test.z.abs() >= ENDS && (test.z < 0.0) == (told.score < 0.0) => *told = now,
+            (Some(told), Some(now)) if goes_on => *told = now,
             (told, _) => found.extend(told.take().map(|trend| (end, What::Trend(Phase::End, trend)))),
         }
     }
@@ -187,30 +183,26 @@ impl Series {
     }
 }
 
-/// A trend in seconds, shares, or calls a second, and by the minute; from where a series stands, and its slope.
-fn describe(signal: Signal, score: f64, (at, whole): (f64, f64), values: &[f64], block: f64, config: &TrendConfig) -> Trend {
+/// A trend in seconds, shares, or calls a second, and by the minute: from where a series stands, by the slope of its newest
+/// values, since the others may be from before it began.
+fn describe(signal: Signal, score: f64, at: f64, values: &[f64], block: f64, config: &TrendConfig) -> Trend {
     let newest = values.get(values.len().saturating_sub(NEWEST)..).unwrap_or_default();
-    let steps = slope(newest).unwrap_or_default();
     let (limit, real): (Option<f64>, fn(f64) -> f64) = match signal {
         Signal::LatencyBody | Signal::LatencyTail => (config.duration_limit, f64::exp),
         Signal::Errors | Signal::Rejections => (config.error_ratio_limit, |share| share.clamp(0.0, 1.0)),
         Signal::RateUp | Signal::RateDown => (config.request_rate_limit, |root| root.max(0.0).powi(2)),
     };
     let level = real(at);
-    let minute = real(at + whole * 60.0 / block) - level;
-    let scaled = |limit: f64| match signal {
-        Signal::LatencyBody | Signal::LatencyTail => limit.ln(),
-        Signal::Errors | Signal::Rejections => limit,
-        Signal::RateUp | Signal::RateDown => limit.sqrt(),
-    };
-    let left = limit.map(|limit| ((scaled(limit) - at) / steps * block).max(0.0));
+    let newest: Vec<f64> = newest.iter().map(|value| real(*value)).collect();
+    let minute = slope(&newest).unwrap_or_default() * 60.0 / block;
+    let left = limit.map(|limit| (limit - level).max(0.0) / (minute / 60.0));
     Trend {
         signal,
         slope: minute,
         relative: (level > 0.0).then(|| minute / level),
         score,
         level,
-        to_limit: left.filter(|left| steps > 0.0 && *left <= TO_LIMIT_MAX),
+        to_limit: left.filter(|left| minute > 0.0 && *left <= TO_LIMIT_MAX),
     }
 }
 
@@ -247,12 +239,26 @@ mod tests {
         let duration = |at: u32| 0.04 * 2.0_f64.powf(f64::from(at.clamp(600, 1_200) - 600) / 300.0) * (1.0 + 0.2 * noise(at));
         let found = found(config, (0..2_000).map(|at| (50, 0, duration(at), true)));
         let [(begin, Phase::Begin, rises), (end, Phase::End, last)] = found[..] else { panic!("{found:?}") };
-        assert!((700..900).contains(&begin) && (1_250..1_600).contains(&end), "{begin} {end}");
+        assert!((700..850).contains(&begin) && (1_250..1_600).contains(&end), "{begin} {end}");
         assert!(rises.slope > 0.0 && rises.relative.is_some_and(|share| (0.05..0.2).contains(&share)), "{rises:?}");
-        // At 0.04 * 2^x it takes 2.32 doublings to 0.2: at second 1 297.
+        // It rises the faster the further it is: at 0.04 * 2^x it takes 2.32 doublings to 0.2, to second 1 297.
         let left = rises.to_limit.unwrap();
-        assert!((0.5..1.8).contains(&(left / (1_297.0 - begin as f64))), "{left} at {begin}");
+        assert!((0.5..2.5).contains(&(left / (1_297.0 - begin as f64))), "{left} at {begin}");
         assert_eq!(last.direction(), "up");
+    }
+
+    #[test]
+    fn the_clearest_trend_is_found_and_its_slope_is_right() {
+        // From 20 ms to 200 ms in five minutes, with hardly any noise: what is left beside the line is smooth.
+        let duration = |at: u32| 0.02 + 0.18 * f64::from(at.clamp(600, 900) - 600) / 300.0 * (1.0 + 0.01 * noise(at));
+        let mut config = TrendConfig::default();
+        config.duration_limit = Some(0.3);
+        let told = found(config, (0..780).map(|at| (10, 0, duration(at), true)));
+        let [(begin, Phase::Begin, trend)] = told[..] else { panic!("{told:?}") };
+        assert!((720..=780).contains(&begin), "{begin}");
+        // 36 ms a minute; 0.3 s are reached at second 1 067.
+        assert!((trend.slope / 0.036 - 1.0).abs() < 0.3, "{trend:?}");
+        assert!((trend.to_limit.unwrap() / (1_067.0 - begin as f64) - 1.0).abs() < 0.3, "{trend:?} at {begin}");
     }
 
     #[test]

@@ -261,13 +261,19 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// A number with four digits that count, which is what a person reads.
+/// A number with four digits that count, which is what a person reads; of a large one all that are whole.
 struct Rounded(f64);
 
 impl fmt::Display for Rounded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rounded: f64 = format!("{:.3e}", self.0).parse().unwrap_or(self.0);
-        if self.0.fract() == 0.0 { write!(f, "{}", self.0) } else { write!(f, "{rounded}") }
+        if self.0.fract() == 0.0 {
+            write!(f, "{}", self.0)
+        } else if self.0.abs() >= 1e4 {
+            write!(f, "{:.0}", self.0)
+        } else {
+            write!(f, "{rounded}")
+        }
     }
 }
 

@@ -65,8 +65,9 @@ pub(super) fn attributes(what: &What) -> Vec<KeyValue> {
             float("circuit_breaker.anomaly.score", *score),
             float("circuit_breaker.anomaly.expected", *expected),
             float("circuit_breaker.anomaly.seen", *seen),
-            number("circuit_breaker.anomaly.begin", *begin),
-            number("circuit_breaker.anomaly.peak", *peak),
+            // In Unix seconds.
+            float("circuit_breaker.anomaly.begin", *begin as f64 / 1e9),
+            float("circuit_breaker.anomaly.peak", *peak as f64 / 1e9),
         ],
         What::Pattern(phase, pattern) => of_pattern(*phase, pattern),
         What::Trend(phase, trend) => {
@@ -130,7 +131,7 @@ fn sentence(finding: &Finding) -> String {
             What::Pressure(_, resource, _) => resource.name(),
             What::Health(_) => "health",
         };
-        return format!("{circuit}: {what} is not looked at any more: no calls for long, or other settings");
+        return format!("{circuit}: {what} is not looked at any more");
     }
     match finding.what {
         What::Anomaly(phase, anomaly) => format!("{circuit}: {}", of_anomaly(finding.at, phase, &anomaly)),
@@ -181,7 +182,7 @@ fn of_anomaly(at: u64, phase: Phase, anomaly: &Anomaly) -> String {
     let Anomaly { score, expected, seen, .. } = anomaly;
     let shares = format!("{:.1} % where {:.1} % is usual", seen * 100.0, expected * 100.0);
     let saw = match anomaly.signal {
-        Signal::LatencyBody | Signal::LatencyTail => String::new(),
+        Signal::LatencyBody | Signal::LatencyTail => format!(": {:.1} ms where {:.1} ms is usual", seen * 1e3, expected * 1e3),
         Signal::Errors | Signal::Rejections => format!(": {shares}"),
         Signal::RateUp | Signal::RateDown => format!(": {seen:.1} a second where {expected:.1} is usual"),
     };
@@ -202,7 +203,7 @@ fn of_trips(pattern: &Pattern) -> String {
     let period = pattern.period.unwrap_or_default();
     match kind {
         PatternKind::Regular => {
-            let jitter = pattern.jitter.map(|jitter| format!(" ± {jitter:.1} s")).unwrap_or_default();
+            let jitter = pattern.jitter.map(|jitter| format!(" ± {jitter:.2} s")).unwrap_or_default();
             let sure = if pattern.certainty < Certainty::Certain { "perhaps " } else { "" };
             format!("{sure}trips every {period:.1} s{jitter}, {count} times")
         }
