@@ -181,3 +181,29 @@ fn analyzers_find_what_a_person_sees_in_a_recording() {
     let text = replay(&directory.0.join("recording.jsonl"), &["--format", "table"]);
     assert!(text.contains("possible: regular, every 30.1 s, 8 times"), "{text}");
 }
+
+#[test]
+fn a_circuit_that_opens_soon_after_another_is_a_cascade() {
+    let start = 1_795_000_000 * SECOND;
+    let mut spans = Vec::new();
+    // Each twenty minutes stock opens, four seconds later orders; mail at another time.
+    for round in 0..8 {
+        for (breaker, late) in [("stock", 0), ("orders", 4), ("mail", 600)] {
+            for (state, at) in [("closed", 0), ("open", 1), ("closed", 30)] {
+                let id = spans.len() as u64 + 1;
+                let at = start + (round * 1_200 + late + at) * SECOND;
+                spans.push((at, call(id, at, vec![attribute("circuit_breaker.name", breaker), attribute("circuit_breaker.state", state)])));
+            }
+        }
+    }
+    spans.sort_by_key(|(at, _)| *at);
+    let text: Vec<String> = spans.into_iter().map(|(_, span)| serde_json::to_string(&request("shop", "a", vec![span])).unwrap()).collect();
+    let directory = Directory::new();
+    let file = directory.file("cascade.jsonl", text.join("\n"));
+    let output = replay(&file, &[]);
+    let cascades: Vec<_> = lines(&output, "finding").into_iter().filter(|line| line["pattern"] == "cascade").collect();
+    let [cascade] = &cascades[..] else { panic!("{cascades:?}") };
+    assert_eq!((&cascade["first"]["name"], &cascade["circuit"]["name"], &cascade["phase"]), (&"stock".into(), &"orders".into(), &"begin".into()));
+    let table = replay(&file, &["--format", "table"]);
+    assert!(table.contains("cascade: after shop -> stock, 3 of 3 times"), "{table}");
+}

@@ -6,6 +6,7 @@ pub mod analysis;
 mod analyst;
 pub mod answers;
 pub mod bucket;
+pub mod cascade;
 #[expect(clippy::module_inception, reason = "a circuit is what the room is about")]
 pub mod circuit;
 pub mod collector;

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::truth::Verdict;
 use crate::{
     circuit::{
+        cascade::Together,
         circuit::Circuit,
         finding::{Anomaly, Finding, HealthChange, Pattern, Status, What},
         key::CircuitKey,
@@ -158,6 +159,55 @@ impl ServiceLine {
             reason: if change.after > Status::Healthy { change.tally.to_string() } else { String::new() },
         }
     }
+}
+
+/// What incidents of several circuits have to do with each other.
+#[derive(Debug, Serialize)]
+pub(super) struct TogetherLine {
+    kind: &'static str,
+    finding: &'static str,
+    phase: &'static str,
+    time_unix_nano: u64,
+    /// `cascade` or `outage`.
+    pattern: &'static str,
+    /// The one that follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    circuit: Option<CircuitName>,
+    /// The one that opens first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<CircuitName>,
+    count: usize,
+    of: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p_value: Option<f64>,
+}
+
+impl TogetherLine {
+    pub(super) fn of(together: &Together) -> Self {
+        let (circuit, first, count, of, p_value) = match together {
+            Together::Cascade { cascade, .. } => {
+                let (then, first) = (CircuitName::of(&cascade.then), CircuitName::of(&cascade.first));
+                (Some(then), Some(first), cascade.followed, cascade.of, Some(cascade.p_value))
+            }
+            Together::Outage { circuits, of, .. } => (None, None, *circuits, *of, None),
+        };
+        let (phase, time_unix_nano, pattern) = (together.phase(), together.at(), together.name());
+        Self { kind: "finding", finding: "pattern", phase, time_unix_nano, pattern, circuit, first, count, of, p_value }
+    }
+
+    fn detail(&self) -> String {
+        match &self.first {
+            Some(first) => format!("cascade: after {}, {} of {} times", first.text(), self.count, self.of),
+            None => format!("outage: {} of {} circuits opened at one time", self.count, self.of),
+        }
+    }
+}
+
+/// All that was found.
+pub(super) struct Found<'a> {
+    pub(super) findings: &'a [FindingLine],
+    pub(super) services: &'a [ServiceLine],
+    pub(super) together: &'a [TogetherLine],
 }
 
 /// What was found, as in its log record.
@@ -450,13 +500,7 @@ fn durations(latencies: &Dense, percentiles: &[f64]) -> BTreeMap<String, f64> {
 }
 
 /// One JSON object a line.
-pub(super) fn write(
-    out: &mut impl Write,
-    events: &[EventLine],
-    (findings, services): (&[FindingLine], &[ServiceLine]),
-    circuits: &[CircuitLine],
-    verdicts: &[Verdict],
-) -> io::Result<()> {
+pub(super) fn write(out: &mut impl Write, events: &[EventLine], found: &Found<'_>, circuits: &[CircuitLine], verdicts: &[Verdict]) -> io::Result<()> {
     fn all(out: &mut impl Write, lines: &[impl Serialize]) -> io::Result<()> {
         for line in lines {
             serde_json::to_writer(&mut *out, line)?;
@@ -465,19 +509,16 @@ pub(super) fn write(
         Ok(())
     }
     all(out, events)?;
-    all(out, findings)?;
-    all(out, services)?;
+    all(out, found.findings)?;
+    all(out, found.services)?;
+    all(out, found.together)?;
     all(out, circuits)?;
     all(out, verdicts)
 }
 
 /// For reading.
-pub(super) fn write_tables(
-    out: &mut impl Write,
-    events: &[EventLine],
-    (findings, services): (&[FindingLine], &[ServiceLine]),
-    circuits: &[CircuitLine],
-) -> io::Result<()> {
+pub(super) fn write_tables(out: &mut impl Write, events: &[EventLine], found: &Found<'_>, circuits: &[CircuitLine]) -> io::Result<()> {
+    let Found { findings, services, together } = found;
     if !events.is_empty() {
         let rows = events.iter().map(|event| {
             vec![time(event.time_unix_nano), event.event.to_owned(), event.circuit.text(), event.instance.clone(), event.source.to_owned()]
@@ -485,14 +526,18 @@ pub(super) fn write_tables(
         write_table(out, &["TIME", "EVENT", "CIRCUIT", "INSTANCE", "SOURCE"], rows.collect())?;
         writeln!(out)?;
     }
-    if !findings.is_empty() || !services.is_empty() {
+    if !(findings.is_empty() && services.is_empty() && together.is_empty()) {
         let row =
             |line: &FindingLine| vec![time(line.time_unix_nano), line.finding.to_owned(), line.phase.to_owned(), line.circuit.text(), line.detail()];
         let service = |line: &ServiceLine| {
             let detail = if line.reason.is_empty() { line.status.to_owned() } else { format!("{}, {}", line.status, line.reason) };
             vec![time(line.time_unix_nano), line.finding.to_owned(), line.phase.to_owned(), line.service.clone(), detail]
         };
-        let rows = findings.iter().map(row).chain(services.iter().map(service));
+        let of_several = |line: &TogetherLine| {
+            let circuit = line.circuit.as_ref().map(CircuitName::text).unwrap_or_default();
+            vec![time(line.time_unix_nano), line.finding.to_owned(), line.phase.to_owned(), circuit, line.detail()]
+        };
+        let rows = findings.iter().map(row).chain(services.iter().map(service)).chain(together.iter().map(of_several));
         write_table(out, &["TIME", "FINDING", "PHASE", "CIRCUIT", "WHAT"], rows.collect())?;
         writeln!(out)?;
     }

@@ -15,7 +15,7 @@ use crate::{
     net::Limits,
     otlp::{Signal, json},
     pipeline::Section,
-    processors::circuit_window::{Replay, Replayed},
+    processors::circuit_window::{Replay, Replayed, Replayings},
     receivers::otlp_file::{Content, Next, Request, Requests},
     service::Plan,
 };
@@ -166,7 +166,7 @@ impl Session {
     }
 
     fn finish(mut self, arguments: &Arguments) -> Result<(), Failed> {
-        let (events, findings, services) = self.replay.finish();
+        let Replayings { events, findings, services, together } = self.replay.finish();
         self.write_metrics()
             .and_then(|()| self.metrics.as_mut().map_or(Ok(()), Write::flush))
             .map_err(|error| format!("can't write metrics: {error}"))?;
@@ -176,23 +176,25 @@ impl Session {
         lines::absorb(&mut circuits);
         circuits.sort_by(|left, right| left.circuit.cmp(&right.circuit));
         let events: Vec<lines::EventLine> = events.iter().map(lines::EventLine::of).collect();
-        let services: Vec<lines::ServiceLine> = services.iter().map(lines::ServiceLine::of).collect();
         let findings: Vec<lines::FindingLine> = findings.iter().map(lines::FindingLine::of).collect();
+        let services: Vec<lines::ServiceLine> = services.iter().map(lines::ServiceLine::of).collect();
+        let together: Vec<lines::TogetherLine> = together.iter().map(lines::TogetherLine::of).collect();
+        let found = lines::Found { findings: &findings, services: &services, together: &together };
         let verdicts = match &arguments.truth {
             Some(path) => truth::hold(path, arguments.truth_map.as_deref(), arguments.truth_caller.as_deref(), &events)?,
             None => Vec::new(),
         };
         let mut out = BufWriter::new(io::stdout().lock());
         let written = match arguments.format {
-            Format::Json => lines::write(&mut out, &events, (&findings, &services), &circuits, &verdicts),
+            Format::Json => lines::write(&mut out, &events, &found, &circuits, &verdicts),
             Format::Table if !verdicts.is_empty() => truth::write(&mut out, &verdicts),
-            Format::Table => lines::write_tables(&mut out, &events, (&findings, &services), &circuits),
+            Format::Table => lines::write_tables(&mut out, &events, &found, &circuits),
         };
         match written.and_then(|()| out.flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(format!("can't write to the standard output: {error}").into()),
             _ => {}
         }
-        problems::tell(&self.said.summary(events.len(), findings.len() + services.len(), circuits.len()));
+        problems::tell(&self.said.summary(events.len(), findings.len() + services.len() + together.len(), circuits.len()));
         if self.said.requests == 0 && self.said.broken > 0 {
             return Err("nothing in it is OTLP".to_owned().into());
         }

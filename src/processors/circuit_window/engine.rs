@@ -26,6 +26,7 @@ use crate::{
     circuit::{
         analysis::config::AnalysisConfig,
         answers::Answers,
+        cascade::{Cascades, Together},
         circuit::Circuit,
         collector::CircuitBreakerMetricsCollector,
         config::CircuitMetricsConfig,
@@ -69,6 +70,9 @@ pub(super) struct Engine {
     /// Circuits that are not closed in all of their instances, as of the last second.
     restless: AtomicUsize,
     services: Mutex<Services>,
+    cascades: Mutex<Cascades>,
+    /// Circuits, as of the last second.
+    circuits: AtomicUsize,
     room: Arc<Room>,
     /// Who answers at the addresses that are called.
     meetings: Mutex<Meetings>,
@@ -86,6 +90,7 @@ pub(super) struct News {
     pub(super) events: Vec<CircuitEvent>,
     pub(super) findings: Vec<Finding>,
     pub(super) services: Vec<ServiceChange>,
+    pub(super) together: Vec<Together>,
 }
 
 impl News {
@@ -93,10 +98,11 @@ impl News {
     /// ended an incident, so that findings still belong to it.
     pub(super) fn in_order(self) -> Vec<Told> {
         let findings = self.findings.into_iter().map(Told::Finding).chain(self.services.into_iter().map(Told::Service));
+        let findings = findings.chain(self.together.into_iter().map(Told::Together));
         let mut all: Vec<Told> = self.events.into_iter().map(Told::Event).chain(findings).collect();
         let rank = |told: &Told| match told {
             Told::Event(event) => u8::from(event.ends_incident) * 2,
-            Told::Finding(_) | Told::Service(_) => 1,
+            Told::Finding(_) | Told::Service(_) | Told::Together(_) => 1,
         };
         all.sort_by_key(|told| (told.at(), rank(told)));
         all
@@ -151,6 +157,8 @@ impl Engine {
             overflow: collector(&Arc::new(Room::new(0))),
             restless: AtomicUsize::new(0),
             services: Mutex::default(),
+            cascades: Mutex::default(),
+            circuits: AtomicUsize::new(0),
             room,
             answers: Arc::clone(&answers),
             meetings: Mutex::default(),
@@ -313,9 +321,10 @@ impl Engine {
         }
         self.charge.lock().set(bytes);
         self.restless.store(restless, Ordering::Relaxed);
+        self.circuits.store(circuits, Ordering::Relaxed);
         self.counts.held(circuits as u64, instances as u64, bytes as u64, lag as f64 / 1e9);
         self.counts.forgotten_early(self.seen.take_early());
-        self.sorted(news)
+        self.sorted(news, now)
     }
 
     /// Closes everything.
@@ -327,10 +336,10 @@ impl Engine {
             shard.finish(now, &mut news.events);
             news.findings.extend(shard.take_findings());
         }
-        self.sorted(news)
+        self.sorted(news, now)
     }
 
-    fn sorted(&self, News { mut events, mut findings, services }: News) -> News {
+    fn sorted(&self, News { mut events, mut findings, services, .. }: News, now: u64) -> News {
         findings.sort_by(|left, right| left.at.cmp(&right.at).then_with(|| left.circuit.cmp(&right.circuit)));
         findings.iter().for_each(|finding| self.counts.finding(finding));
         events.sort_by(|left, right| {
@@ -338,7 +347,21 @@ impl Engine {
         });
         let told = events.iter().filter(|event| event.change != Change::InstanceGone);
         told.for_each(|event| self.counts.event(event));
-        News { events, findings, services }
+        let together = self.together(&events, now);
+        News { events, findings, services, together }
+    }
+
+    /// What incidents of several circuits have to do with each other.
+    fn together(&self, events: &[CircuitEvent], now: u64) -> Vec<Together> {
+        if self.checked.load().circuit.analysis.pattern.is_none() {
+            return Vec::new();
+        }
+        let circuits = self.circuits.load(Ordering::Relaxed);
+        let mut cascades = self.cascades.lock();
+        let mut together = cascades.pass(now);
+        let trips = events.iter().filter(|event| event.change == Change::Trip).filter_map(|event| Some((event, event.incident?)));
+        together.extend(trips.flat_map(|(event, incident)| cascades.take(&event.circuit, (incident, event.at.min(event.decided)), circuits)));
+        together
     }
 
     /// What is there to tell of circuits whose number leaves this remainder, each for a request of bounded size.

@@ -70,7 +70,7 @@ impl Incidents {
                 self.note_finding(finding);
                 Vec::new()
             }
-            Told::Service(_) => Vec::new(),
+            Told::Service(_) | Told::Together(_) => Vec::new(),
         }
     }
 

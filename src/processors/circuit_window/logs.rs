@@ -12,9 +12,10 @@ use opentelemetry_proto::tonic::{
 
 use super::{
     attributes::{float, number, resource, scope, text},
-    findings, services,
+    findings, services, together,
 };
 use crate::circuit::{
+    cascade::Together,
     event::CircuitEvent,
     finding::Finding,
     key::{Caller, CircuitKey, authority},
@@ -28,6 +29,7 @@ pub(super) enum Told {
     Event(CircuitEvent),
     Finding(Finding),
     Service(ServiceChange),
+    Together(Together),
 }
 
 impl Told {
@@ -37,6 +39,7 @@ impl Told {
             Self::Event(event) => event.at,
             Self::Finding(finding) => finding.at,
             Self::Service(change) => change.at,
+            Self::Together(together) => together.at(),
         }
     }
 }
@@ -50,6 +53,7 @@ pub(super) fn request(all: &[Told], now: u64) -> ExportLogsServiceRequest {
             Told::Event(event) => callers.entry(&event.circuit.caller).or_default().push(record(event, now)),
             Told::Finding(finding) => callers.entry(&finding.circuit.caller).or_default().push(findings::record(finding, now)),
             Told::Service(change) => callees.push(services::logs(change, now)),
+            Told::Together(together) => callees.push(together::logs(together, now)),
         }
     }
     let resource_logs = callers.into_iter().map(|(caller, log_records)| ResourceLogs {

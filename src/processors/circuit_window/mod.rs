@@ -14,6 +14,7 @@ mod replay;
 mod seen;
 mod services;
 mod ticker;
+mod together;
 mod usages;
 
 use std::{sync::Arc, time::Duration};
@@ -25,7 +26,7 @@ use smallvec::SmallVec;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use self::replay::{Decided, Replay, Replayed};
+pub use self::replay::{Decided, Replay, Replayed, Replayings};
 use self::{config::Config, engine::Engine, ticker::Ticker};
 use crate::{
     circuit::{analysis::config::AnalysisConfig, detect::rule::Rule, inspect::Inspection},

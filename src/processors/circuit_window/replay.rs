@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     circuit::{
-        analysis::config::AnalysisConfig, circuit::Circuit, config::CircuitMetricsConfig, event::CircuitEvent, finding::Finding,
+        analysis::config::AnalysisConfig, cascade::Together, circuit::Circuit, config::CircuitMetricsConfig, event::CircuitEvent, finding::Finding,
         service::ServiceChange, state::Change,
     },
     clock::{Clock, Manual, Wall},
@@ -30,6 +30,7 @@ pub struct Replay {
     events: Vec<Decided>,
     findings: Vec<Finding>,
     services: Vec<ServiceChange>,
+    together: Vec<Together>,
     metrics: Vec<ExportMetricsServiceRequest>,
     wants_metrics: bool,
     /// Circuits that nobody called for long.
@@ -43,6 +44,19 @@ pub struct Decided {
     pub at: u64,
     /// What happened.
     pub event: CircuitEvent,
+}
+
+/// What a recording came to, each in order of time.
+#[derive(Clone, Debug, Default)]
+pub struct Replayings {
+    /// What breakers did.
+    pub events: Vec<Decided>,
+    /// What analyzers found of circuits.
+    pub findings: Vec<Finding>,
+    /// How callees were.
+    pub services: Vec<ServiceChange>,
+    /// What incidents of several circuits have to do with each other.
+    pub together: Vec<Together>,
 }
 
 /// What one request came to.
@@ -85,6 +99,7 @@ impl Replay {
             events: Vec::new(),
             findings: Vec::new(),
             services: Vec::new(),
+            together: Vec::new(),
             metrics: Vec::new(),
             wants_metrics,
             ended: Vec::new(),
@@ -114,7 +129,7 @@ impl Replay {
     }
 
     /// Closes everything, and says what was decided and what was found, each in order of time.
-    pub fn finish(&mut self) -> (Vec<Decided>, Vec<Finding>, Vec<ServiceChange>) {
+    pub fn finish(&mut self) -> Replayings {
         let news = self.engine.finish();
         self.note(news);
         self.report(1, 0);
@@ -125,7 +140,8 @@ impl Replay {
         });
         let mut findings = std::mem::take(&mut self.findings);
         findings.sort_by(|left, right| left.at.cmp(&right.at).then_with(|| left.circuit.cmp(&right.circuit)));
-        (events, findings, std::mem::take(&mut self.services))
+        let (services, together) = (std::mem::take(&mut self.services), std::mem::take(&mut self.together));
+        Replayings { events, findings, services, together }
     }
 
     /// Metrics that were made since this was asked last.
@@ -148,6 +164,7 @@ impl Replay {
         let at = self.clock.now();
         self.findings.extend(news.findings);
         self.services.extend(news.services);
+        self.together.extend(news.together);
         let told = news.events.into_iter().filter(|event| event.change != Change::InstanceGone);
         self.events.extend(told.map(|event| Decided { at, event }));
     }
