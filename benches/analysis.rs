@@ -7,6 +7,7 @@
 
 use std::{
     f64::consts::TAU,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,6 +21,9 @@ use fuseboard::circuit::{
         regularity::{Verdict, regularity},
         trend::{slope, trend},
     },
+    cascade::{Cascades, Together},
+    event::IncidentId,
+    key::{Caller, CircuitKey},
     sketch::Code,
 };
 
@@ -371,6 +375,60 @@ fn cost(mut work: impl FnMut()) -> f64 {
     (0..500).map(|_| once(&mut work)).fold(f64::MAX, f64::min)
 }
 
+/// A day of incidents by second: circuits as chance has them; the last one follows the first with this probability, too.
+fn day(random: &mut Rng, circuits: usize, incidents: f64, of_first: f64, follows: f64) -> Vec<(f64, usize)> {
+    let mut day = Vec::new();
+    for circuit in 0..circuits {
+        let mean = if circuit == 0 && follows > 0.0 { of_first } else { incidents };
+        let mut at = exponential(random, 86_400.0 / mean);
+        while at < 86_400.0 {
+            day.push((at, circuit));
+            if circuit == 0 && random.f64() < follows {
+                day.push((at + 1.0 + 8.0 * random.f64(), circuits - 1));
+            }
+            at += exponential(random, 86_400.0 / mean);
+        }
+    }
+    day.sort_by(|one, other| one.0.total_cmp(&other.0));
+    day
+}
+
+/// Pairs of circuits that are told in a day.
+fn cascades_of(day: &[(f64, usize)], circuits: usize) -> std::collections::BTreeSet<(usize, usize)> {
+    let caller = Arc::new(Caller { service: "shop".into(), ..Caller::default() });
+    let keys: Vec<Arc<CircuitKey>> = (0..circuits)
+        .map(|number| Arc::new(CircuitKey { caller: Arc::clone(&caller), text: format!("{number:03}").into(), ..CircuitKey::default() }))
+        .collect();
+    let number = |key: &CircuitKey| key.text.parse::<usize>().unwrap();
+    let mut known = Cascades::default();
+    let mut pairs = std::collections::BTreeSet::new();
+    for (id, (at, circuit)) in (0..).zip(day) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a day")]
+        let at = 1_700_000_000_000_000_000 + (at * 1e9) as u64;
+        for together in known.take(&keys[*circuit], (IncidentId(id), at), circuits) {
+            if let Together::Cascade { begins: true, cascade } = together {
+                pairs.insert((number(&cascade.first), number(&cascade.then)));
+            }
+        }
+    }
+    pairs
+}
+
+/// Cascades: false ones in days of chance, and those that are there.
+fn cascades(worlds: u32) {
+    println!("\ncascades among 20 circuits in a day: false pairs in {worlds} days of chance; one that is there, found in % of days");
+    for incidents in [10.0, 50.0] {
+        let mut random = Rng::with_seed(5);
+        let told: usize = (0..worlds).map(|_| cascades_of(&day(&mut random, 20, incidents, 0.0, 0.0), 20).len()).sum();
+        println!("{incidents:>4} incidents a circuit: {told} false pairs");
+    }
+    println!("incidents of the first   follows 30 %   50 %   80 %");
+    for first in [4.0, 8.0, 16.0] {
+        let found = [0.3, 0.5, 0.8].map(|follows| share(worlds, |random| cascades_of(&day(random, 20, 4.0, first, follows), 20).contains(&(0, 19))));
+        println!("{first:>22} {:>14.0} {:>6.0} {:>6.0}", found[0], found[1], found[2]);
+    }
+}
+
 /// Times a day that healthy calls under way, as means of ten seconds, seem to be under pressure.
 fn pressure(days: u64) {
     println!("\ncalls under way in healthy traffic: pressure by the baseline a circuit and day, {days} days each");
@@ -435,6 +493,7 @@ fn main() {
     clocks(sequences);
     trends(sequences);
     pressure(20);
+    cascades(200);
     let mut seconds = Vec::new();
     let (mut traffic, mut codes) = (Traffic::new(Kind::Stationary, 50.0, 5), Vec::new());
     for _ in 0..1_000 {
