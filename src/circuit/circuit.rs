@@ -235,10 +235,12 @@ impl Circuit {
     /// Goes on under another name. What was told of the old one stays with what is given back, and is to be ended; what
     /// analyzers found is told to be stopped there and to begin here.
     pub(super) fn rename(&mut self, key: Arc<CircuitKey>, now: u64) -> (Option<Self>, Vec<Finding>) {
+        self.analyst.iter_mut().for_each(|analyst| analyst.tell_ended());
         let mut findings = self.take_findings();
-        findings.extend(self.holding(Phase::Stopped, now));
+        let at = self.analyst.as_ref().map_or(now, |analyst| analyst.latest(now));
+        findings.extend(self.holding(Phase::Stopped, at));
         let old = std::mem::replace(&mut self.key, key);
-        findings.extend(self.holding(Phase::Begin, now));
+        findings.extend(self.holding(Phase::Begin, at));
         self.changed = true;
         if self.sent.at == 0 {
             return (None, findings);

@@ -364,7 +364,7 @@ impl Trend {
 
     /// `circuit_breaker.direction`.
     pub const fn direction(&self) -> &'static str {
-        if self.slope < 0.0 { "down" } else { "up" }
+        if self.score < 0.0 { "down" } else { "up" }
     }
 }
 

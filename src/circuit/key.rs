@@ -93,7 +93,8 @@ pub fn callee<'a>(host: &'a [u8], port: Option<u16>, scheme: Option<&[u8]>) -> T
     Target { named: false, text: host, port }
 }
 
-fn is_address(host: &[u8]) -> bool {
+/// Whether a host is an address, or this machine.
+pub(super) fn is_address(host: &[u8]) -> bool {
     if host == b"localhost" {
         return true;
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use foldhash::quality::RandomState;
 use hashbrown::{Equivalent, HashMap};
 
-use super::{circuit::Circuit, finding::Status};
+use super::{analysis::config::HealthConfig, circuit::Circuit, finding::Status, key::is_address};
 
 /// From this share of the calls on a status counts as it is; from the smaller one on, one step milder.
 const MOST: f64 = 0.5;
@@ -44,7 +44,9 @@ impl Tallies {
     /// Counts a circuit, if its callee is known.
     pub(super) fn add(&mut self, circuit: &Circuit, status: Status) {
         let key = circuit.key();
-        let Some(callee) = key.callee() else { return };
+        // A bare address is nobody's name.
+        let is_named = !key.address.is_empty() || key.port.is_none() && !is_address(key.text.as_bytes());
+        let Some(callee) = key.callee().filter(|_| is_named) else { return };
         let called = Called { environment: &key.caller.environment, name: &callee };
         if let Some(tally) = self.0.get_mut(&called) {
             return tally.add(circuit, status);
@@ -127,6 +129,16 @@ impl std::fmt::Display for Tally {
     }
 }
 
+/// How a callee is told to be.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    status: Status,
+    /// When it changed last.
+    changed: u64,
+    /// When it was last as bad as that.
+    held: u64,
+}
+
 /// Whether anybody has to hear of a change: not of one between healthy and unknown.
 fn is_news(before: Status, after: Status) -> bool {
     before != after && before.max(after) >= Status::Degraded
@@ -135,39 +147,50 @@ fn is_news(before: Status, after: Status) -> bool {
 /// The callees that are known, and how each was told to be.
 #[derive(Debug, Default)]
 pub struct Services {
-    all: BTreeMap<Arc<Callee>, (Status, u64)>,
+    all: BTreeMap<Arc<Callee>, Known>,
     /// What was told of them, and when.
     told: BTreeMap<Arc<Callee>, (Status, u64)>,
 }
 
 impl Services {
     /// Takes in what is counted now; gives what changed. Callees that no circuit leads to any more are forgotten.
-    pub fn take(&mut self, tallies: &Tallies, now: u64) -> Vec<ServiceChange> {
+    ///
+    /// A callee gets worse at once, and better only when it was not as bad for as long as a circuit must not have been.
+    pub fn take(&mut self, tallies: &Tallies, recovery: &HealthConfig, now: u64) -> Vec<ServiceChange> {
         let mut changes = Vec::new();
-        self.all.retain(|callee, (before, _)| {
+        self.all.retain(|callee, known| {
             let stays = tallies.0.contains_key(&**callee);
-            if !stays && is_news(*before, Status::Unknown) {
-                changes.push(ServiceChange { at: now, callee: Arc::clone(callee), before: *before, after: Status::Unknown, tally: Tally::default() });
+            if !stays && is_news(known.status, Status::Unknown) {
+                let (callee, before) = (Arc::clone(callee), known.status);
+                changes.push(ServiceChange { at: now, callee, before, after: Status::Unknown, tally: Tally::default() });
             }
             stays
         });
         for (callee, tally) in &tallies.0 {
-            let after = tally.status();
-            let Some((known, (before, changed))) = self.all.get_key_value(callee) else {
-                let callee = Arc::new(callee.clone());
-                if is_news(Status::Unknown, after) {
-                    changes.push(ServiceChange { at: now, callee: Arc::clone(&callee), before: Status::Unknown, after, tally: *tally });
-                }
-                self.all.insert(callee, (after, 0));
-                continue;
+            let (callee, known) = match self.all.get_key_value(callee) {
+                Some((callee, known)) => (Arc::clone(callee), *known),
+                None => (Arc::new(callee.clone()), Known { status: Status::Unknown, changed: 0, held: now }),
             };
-            let (callee, before, changed) = (Arc::clone(known), *before, *changed);
-            if !is_news(before, after) {
-                self.all.insert(callee, (after, changed));
-            } else if now >= changed.saturating_add(APART) {
-                changes.push(ServiceChange { at: now, callee: Arc::clone(&callee), before, after, tally: *tally });
-                self.all.insert(callee, (after, now));
-            }
+            let target = tally.status();
+            let known = if target >= known.status { Known { held: now, ..known } } else { known };
+            let held_for = match known.status {
+                Status::Unhealthy => recovery.unhealthy_for,
+                Status::Degraded => recovery.degraded_for,
+                Status::Healthy | Status::Unknown => 0,
+            };
+            let news = is_news(known.status, target);
+            let may = target > known.status || now >= known.held.saturating_add(held_for);
+            let apart = !news || known.changed == 0 || now >= known.changed.saturating_add(APART);
+            let next = if target != known.status && may && apart {
+                if news {
+                    let (callee, before) = (Arc::clone(&callee), known.status);
+                    changes.push(ServiceChange { at: now, callee, before, after: target, tally: *tally });
+                }
+                Known { status: target, changed: if news { now } else { known.changed }, held: now }
+            } else {
+                known
+            };
+            self.all.insert(callee, next);
         }
         changes.sort_by(|one, other| one.callee.cmp(&other.callee));
         changes
@@ -179,7 +202,7 @@ impl Services {
         let is_due = |callee: &Arc<Callee>, status: Status| {
             self.told.get(callee).is_none_or(|(told, at)| *told != status || now.saturating_sub(*at) >= whole_after)
         };
-        let known = self.all.iter().map(|(callee, (status, _))| (callee, *status)).filter(|(callee, status)| is_due(callee, *status));
+        let known = self.all.iter().map(|(callee, known)| (callee, known.status)).filter(|(callee, status)| is_due(callee, *status));
         let gone = self.told.keys().filter(|callee| !self.all.contains_key(*callee));
         known.map(|(callee, status)| (Arc::clone(callee), Some(status))).chain(gone.map(|callee| (Arc::clone(callee), None))).collect()
     }
@@ -227,16 +250,25 @@ mod tests {
         let mut services = Services::default();
         let mut take = |counted: Option<Tally>, second: u64| {
             let tallies = Tallies(counted.map(|counted| (callee.clone(), counted)).into_iter().collect());
-            services.take(&tallies, second * 1_000_000_000).into_iter().map(|change| (change.before, change.after)).collect::<Vec<_>>()
+            services
+                .take(&tallies, &HealthConfig::default(), second * 1_000_000_000)
+                .into_iter()
+                .map(|change| (change.before, change.after))
+                .collect::<Vec<_>>()
         };
         use Status::{Healthy, Unhealthy, Unknown};
         assert_eq!(take(Some(tally(9, 0, 0, 0)), 1), [], "that is no news");
         assert_eq!(take(Some(tally(0, 0, 9, 1)), 20), [(Healthy, Unhealthy)]);
-        assert_eq!(take(Some(tally(9, 0, 0, 0)), 25), [], "within ten seconds");
-        assert_eq!(take(Some(tally(9, 0, 0, 0)), 30), [(Unhealthy, Healthy)]);
-        assert_eq!(take(Some(tally(0, 0, 9, 0)), 41), [(Healthy, Unhealthy)]);
-        assert_eq!(take(None, 42), [(Unhealthy, Unknown)]);
-        assert_eq!(take(None, 43), []);
+        // Its share wavers around a half.
+        for second in 21..120 {
+            assert_eq!(take(Some(if second % 2 == 0 { tally(51, 0, 49, 1) } else { tally(49, 0, 51, 1) }), second), []);
+        }
+        assert_eq!(take(Some(tally(9, 0, 0, 0)), 178), [], "a minute after");
+        assert_eq!(take(Some(tally(9, 0, 0, 0)), 179), [(Unhealthy, Healthy)]);
+        assert_eq!(take(Some(tally(0, 0, 9, 0)), 180), [], "within ten seconds");
+        assert_eq!(take(Some(tally(0, 0, 9, 0)), 189), [(Healthy, Unhealthy)]);
+        assert_eq!(take(None, 190), [(Unhealthy, Unknown)]);
+        assert_eq!(take(None, 191), []);
         assert_eq!(
             tally(0, 0, 9, 1).to_string(),
             "100 % of the calls through unhealthy circuits, 0 % through degraded ones; open in 1 of 4 circuits"
@@ -247,12 +279,12 @@ mod tests {
     fn what_changed_is_told_the_rest_now_and_then_and_an_end_once() {
         let callee = Callee { environment: "".into(), name: "payments".into() };
         let mut services = Services::default();
-        services.take(&Tallies([(callee.clone(), tally(9, 0, 0, 0))].into_iter().collect()), 1);
+        services.take(&Tallies([(callee.clone(), tally(9, 0, 0, 0))].into_iter().collect()), &HealthConfig::default(), 1);
         let due = services.due(2, 60);
         assert_eq!(due, [(Arc::new(callee), Some(Status::Healthy))]);
         services.told(&due, 2);
         assert_eq!((services.due(61, 60).len(), services.due(62, 60).len()), (0, 1));
-        services.take(&Tallies::default(), 70);
+        services.take(&Tallies::default(), &HealthConfig::default(), 70);
         let ends = services.due(70, 60);
         assert_eq!(ends[0].1, None);
         services.told(&ends, 70);

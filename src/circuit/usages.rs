@@ -79,7 +79,7 @@ impl CircuitBreakerMetricsCollector {
         process.usages.retain_mut(|watched| {
             let stays = !all && watched.at.saturating_add(KNOWN) >= now;
             if !stays && let Some(usage) = watched.pressure.stop() {
-                found.push((now, What::Pressure(Phase::Stopped, watched.resource, usage)));
+                found.push((now.max(watched.at), What::Pressure(Phase::Stopped, watched.resource, usage)));
             }
             stays
         });

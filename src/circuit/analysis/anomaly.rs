@@ -323,8 +323,8 @@ impl Detector {
                     // Of silence all of it counts, not one bucket.
                     reading.score = reading.score.max((2.0 * self.rate.silence).sqrt());
                 }
-                // The first of them, and this one.
-                let since = if step == Step::GoesOn { 0.0 } else { rising };
+                // To the beginning of the first of them.
+                let since = if step == Step::GoesOn { 0.0 } else { rising + sample.seconds };
                 notices.push(Notice { signal, step, reading, since });
             }
         }
@@ -348,6 +348,7 @@ impl Detector {
             *open_for = 0.0;
         }
         let Some(judged) = judged else {
+            chart.wait(seconds);
             return if chart.is_open() { Step::GoesOn } else { Step::Quiet };
         };
         let step = chart.step(judged.evidence, self.age, seconds);

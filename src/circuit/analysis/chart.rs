@@ -79,6 +79,13 @@ impl Chart {
         self.rising
     }
 
+    /// A bucket of so many seconds had nothing to judge: evidence is not newer for that.
+    pub fn wait(&mut self, seconds: f64) {
+        if self.rising > 0.0 {
+            self.rising += seconds;
+        }
+    }
+
     /// Whether a baseline may be learned beside it: it is closed, and little speaks for a shift.
     pub fn lets_learn(&self) -> bool {
         !self.open && self.sum < ENOUGH / 2.0

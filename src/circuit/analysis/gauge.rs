@@ -125,7 +125,9 @@ impl Gauge {
         // The first ones have nothing to be held against.
         let clipped = if self.age < 30.0 { off } else { off.clamp(-CLIP * deviation, CLIP * deviation) };
         self.dispersion.learn(off, deviation * deviation, seconds);
-        let pace = (seconds / MEMORY).max(seconds / (self.age + 60.0)).min(1.0);
+        // Of rare values as many are remembered as it takes to know it.
+        let most = if self.values < VALUES_MIN { 1.0 } else { 1.0 / f64::from(VALUES_MIN) };
+        let pace = (seconds / MEMORY).max(seconds / (self.age + 60.0)).min(most);
         self.innovation += pace * (clipped.abs() - self.innovation);
         self.mean += pace * clipped;
         self.age += seconds;

@@ -84,6 +84,16 @@ impl Pressure {
         self.told.as_ref()
     }
 
+    /// Of its limit the share that is used, while it is at that.
+    pub fn at_limit(&self) -> Option<f64> {
+        self.newest.filter(|newest| self.at_limit && newest.reference == Reference::Limit).map(|newest| newest.usage)
+    }
+
+    /// It is not known how it stands.
+    pub const fn unknown(&mut self) {
+        self.newest = None;
+    }
+
     /// How it stands, against its limit where it has one; `None` before it was seen, and where there is no baseline either.
     pub const fn newest(&self) -> Option<&Usage> {
         self.newest.as_ref()
@@ -115,6 +125,11 @@ impl Pressure {
                 self.told = by_limit.or(by_baseline);
                 self.told.map(|told| (true, told))
             }
+            // At its limit is worse: that begins with the next look.
+            Some(told) if told.reference == Reference::Baseline && by_limit.is_some() => {
+                self.told = None;
+                Some((false, against(Reference::Baseline).unwrap_or(told)))
+            }
             // What it began by is what it ends by.
             Some(told) => {
                 let holds = if told.reference == Reference::Limit { self.at_limit } else { is_open };
@@ -133,7 +148,10 @@ impl Pressure {
     }
 
     fn look(&mut self, of_limit: Option<f64>, seconds: f64) {
-        let Some(share) = of_limit else { return };
+        let Some(share) = of_limit else {
+            (self.at_limit, self.high, self.low) = (false, (0.0, 0), (0.0, 0));
+            return;
+        };
         self.high = if share >= self.marks.high {
             ((self.high.0 + seconds).min(HIGH), self.high.1.saturating_add(1))
         } else {
@@ -216,6 +234,24 @@ mod tests {
         let [(true, begin), (false, end)] = told[..] else { panic!("{told:?}") };
         assert_eq!((begin.reference, end.reference), (Reference::Baseline, Reference::Baseline));
         assert!((begin.usage - 2.0).abs() < 0.2 && (end.usage - 1.0).abs() < 0.2, "{begin:?} {end:?}");
+    }
+
+    #[test]
+    fn what_fills_slowly_is_at_its_limit_in_the_end() {
+        let mut pool = Pressure::new(MARKS, 0.01);
+        let mut told = Vec::new();
+        for second in 0..1_200 {
+            let used = match second {
+                0..1_000 => 4.0,
+                1_000..1_100 => 9.0,
+                _ => 20.0,
+            } + noise(second);
+            told.extend(pool.take(used, Some(20.0), 1.0, true).map(|(begins, usage)| (begins, usage.reference)));
+        }
+        assert_eq!(told, [(true, Reference::Baseline), (false, Reference::Baseline), (true, Reference::Limit)]);
+        assert!(pool.at_limit().is_some());
+        // Its limit is told no more.
+        assert_eq!(pool.take(20.0, None, 1.0, true).map(|(begins, _)| begins), Some(false));
     }
 
     #[test]

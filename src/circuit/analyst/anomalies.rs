@@ -44,8 +44,8 @@ enum Watch {
 #[derive(Clone, Copy, Debug)]
 struct Spell {
     anomaly: Anomaly,
-    /// When it seemed to be over.
-    ended: Option<u64>,
+    /// When it was over, and when that was found.
+    ended: Option<(u64, u64)>,
 }
 
 impl Anomalies {
@@ -110,18 +110,23 @@ impl Anomalies {
                 Watch::ZScore(windows) => windows.open.get_mut(Signal::RateDown as usize).into_iter().for_each(|open| *open = false),
             }
         }
+        self.tell_ended(now, found);
+        while self.past.front().is_some_and(|(_, end)| end.saturating_add(PAST) < now) {
+            self.past.pop_front();
+        }
+    }
+
+    /// Tells of what was over for long enough by then.
+    pub(super) fn tell_ended(&mut self, by: u64, found: &mut Vec<(u64, What)>) {
         for spell in &mut self.spells {
-            if let Some(Spell { anomaly, ended: Some(ended) }) = *spell
-                && ended.saturating_add(SAME) <= now
+            if let Some(Spell { anomaly, ended: Some((ended, closed)) }) = *spell
+                && closed.saturating_add(SAME) <= by
             {
                 found.push((ended, What::Anomaly(Phase::End, anomaly)));
                 *spell = None;
             }
         }
         self.remember(found);
-        while self.past.front().is_some_and(|(_, end)| end.saturating_add(PAST) < now) {
-            self.past.pop_front();
-        }
     }
 
     /// Since when fewer call than usual, if they do.
@@ -131,7 +136,8 @@ impl Anomalies {
 
     /// When there will be something to tell that needs no bucket.
     pub(super) fn deadline(&self) -> Option<u64> {
-        let ends = self.spells.iter().flatten().filter_map(|spell| spell.ended).min().map(|ended| ended.saturating_add(SAME));
+        let ends =
+            self.spells.iter().flatten().filter_map(|spell| spell.ended).map(|(_, closed)| closed).min().map(|closed| closed.saturating_add(SAME));
         let accepted = self.silence_since().map(|since| since.saturating_add(ACCEPTED));
         ends.into_iter().chain(accepted).min()
     }
@@ -141,7 +147,7 @@ impl Anomalies {
         for (signal, spell) in Signal::ALL.into_iter().zip(&mut self.spells).filter(|(signal, _)| Some(*signal) != but) {
             let Some(Spell { anomaly, ended }) = spell.take() else { continue };
             match ended {
-                Some(ended) => found.push((ended, What::Anomaly(Phase::End, anomaly))),
+                Some((ended, _)) => found.push((ended, What::Anomaly(Phase::End, anomaly))),
                 None => found.push((now, What::Anomaly(Phase::Stopped, anomaly))),
             }
             match &mut self.watch {
@@ -172,9 +178,9 @@ fn follow(spell: &mut Option<Spell>, signal: Signal, step: Step, reading: Option
     let reading = reading.map(|reading| Reading { score: reading.score.min(SCORE_MAX), ..reading });
     match (step, spell) {
         (Step::Quiet, _) | (Step::GoesOn | Step::Closed, None) => {}
-        (Step::Opened, Some(spell)) if spell.ended.is_none_or(|ended| end.saturating_sub(ended) < SAME) => spell.ended = None,
+        (Step::Opened, Some(spell)) if spell.ended.is_none_or(|(_, closed)| end.saturating_sub(closed) < SAME) => spell.ended = None,
         (Step::Opened, spell) => {
-            if let Some(Spell { anomaly, ended: Some(ended) }) = *spell {
+            if let Some(Spell { anomaly, ended: Some((ended, _)) }) = *spell {
                 found.push((ended, What::Anomaly(Phase::End, anomaly)));
             }
             let Reading { score, expected, seen } = reading.unwrap_or(Reading { score: 0.0, expected: 0.0, seen: 0.0 });
@@ -188,7 +194,7 @@ fn follow(spell: &mut Option<Spell>, signal: Signal, step: Step, reading: Option
             }
         }
         // As soon as it began to be over.
-        (Step::Closed, Some(spell)) => spell.ended = Some(from.max(spell.anomaly.peak)),
+        (Step::Closed, Some(spell)) => spell.ended = Some((from.max(spell.anomaly.peak), end)),
     }
 }
 

@@ -58,12 +58,18 @@ impl Concurrency {
     ) {
         let seconds = bucket_size as f64 / 1e9;
         let [before, now] = self.longest;
-        let reach = (before.max(now) / bucket_size + 1).min(buckets);
+        // Of calls as long as the window the last bucket in it has to do.
+        let reach = (before.max(now) / bucket_size + 1).min(buckets.saturating_sub(1));
         let to = number.saturating_sub(reach);
         // What left the window is not known any more.
-        for bucket in self.judged_to.max(number.saturating_sub(buckets))..to {
+        let known_from = number.saturating_sub(buckets);
+        if self.judged_to < known_from {
+            self.filling = (0.0, 0.0);
+        }
+        for bucket in self.judged_to.max(known_from)..to {
             let Some(busy) = busy(bucket) else {
                 self.filling = (0.0, 0.0);
+                self.pressure.unknown();
                 continue;
             };
             self.filling = (self.filling.0 + busy as f64 / 1e9, self.filling.1 + seconds);
@@ -80,12 +86,18 @@ impl Concurrency {
 
     /// Nobody looks any more.
     pub(super) fn stop(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
+        self.filling = (0.0, 0.0);
         found.extend(self.pressure.stop().map(|usage| (now, told(Phase::Stopped, usage))));
     }
 
     /// How it stands.
     pub(super) const fn newest(&self) -> Option<&Usage> {
         self.pressure.newest()
+    }
+
+    /// Of its limit the share that is under way, while it is at that.
+    pub(super) fn at_limit(&self) -> Option<f64> {
+        self.pressure.at_limit()
     }
 
     /// What is told of it now.

@@ -40,6 +40,7 @@ pub(super) struct Health {
     /// When a change may be told that was held back.
     due: Option<u64>,
     last_call: u64,
+    taken_at: u64,
     shares: Shares,
 }
 
@@ -78,7 +79,7 @@ impl Health {
     /// Of a circuit that is looked at since then.
     pub(super) fn new(config: HealthConfig, since: u64) -> Self {
         let (status, reasons) = (Status::Unknown, [None; REASONS_MAX]);
-        Self { config, since, status, reasons, changed: 0, held: since, looks: 0, due: None, last_call: 0, shares: Shares::default() }
+        Self { config, since, status, reasons, changed: 0, held: since, looks: 0, due: None, last_call: 0, taken_at: 0, shares: Shares::default() }
     }
 
     /// What it is now.
@@ -91,6 +92,15 @@ impl Health {
         self.reasons.into_iter().flatten()
     }
 
+    /// What it is, told under another name: from unknown to that, or back.
+    pub(super) const fn told_again(&self, begins: bool) -> HealthChange {
+        if begins {
+            HealthChange { before: Status::Unknown, after: self.status, reasons: self.reasons }
+        } else {
+            HealthChange { before: self.status, after: Status::Unknown, reasons: [None; REASONS_MAX] }
+        }
+    }
+
     /// Whether nobody called for some time.
     pub(super) const fn is_silent(&self, now: u64) -> bool {
         now >= self.last_call.saturating_add(APART)
@@ -98,7 +108,10 @@ impl Health {
 
     /// Takes in a bucket that ended then.
     pub(super) fn take(&mut self, end: u64, sample: &Sample<'_>) {
-        let kept = (-sample.seconds / SHARES).exp();
+        // Also over seconds that nobody was heard of.
+        let passed = (end.saturating_sub(self.taken_at) as f64 / 1e9).max(sample.seconds);
+        let kept = (-passed / SHARES).exp();
+        self.taken_at = end;
         let Shares { calls, failures, rejections } = &mut self.shares;
         *calls = *calls * kept + f64::from(sample.calls);
         *failures = *failures * kept + f64::from(sample.failures);
@@ -116,7 +129,7 @@ impl Health {
             (self.held, self.looks, self.reasons) = (now, 0, reasons);
             return;
         }
-        self.looks = self.looks.saturating_add(1);
+        self.looks = if target > self.status { self.looks.saturating_add(1) } else { 0 };
         let (next, due) = self.step_to(target, now);
         let apart = if self.changed == 0 { 0 } else { self.changed.saturating_add(APART) };
         // Whether it is called often enough to be known is no news.
@@ -133,7 +146,7 @@ impl Health {
         }
         (self.status, self.reasons, self.held, self.looks) = (next, reasons, now, 0);
         if next != target {
-            self.due = Some(self.step_to(target, now).1);
+            self.due = Some(self.step_to(target, now).1.max(now + 1));
         }
     }
 

@@ -20,7 +20,7 @@ use super::{
     analysis::{
         anomaly::{Sample, Signal},
         config::AnalysisConfig,
-        pressure::{Reference, Usage},
+        pressure::Usage,
     },
     bucket::MetricsBucket,
     config::CircuitMetricsConfig,
@@ -52,6 +52,8 @@ pub(super) struct Analyst {
     judged_to: u64,
     /// Something happened that needs no bucket.
     is_awake: bool,
+    /// What was found is not from later than this, in Unix nanoseconds.
+    closed_at: u64,
     /// Anomalies that began, and when it was last known that there was none.
     counts: Counts,
     /// Not taken yet; with the incident that it belongs to, once that is known.
@@ -79,6 +81,7 @@ impl Analyst {
             health: None,
             judged_to: 0,
             is_awake: false,
+            closed_at: 0,
             counts: Counts::default(),
             found: Vec::new(),
             stamps: Vec::new(),
@@ -90,6 +93,7 @@ impl Analyst {
     /// Goes over to other settings from now on: `windows`, where windows have another shape. What they change begins anew.
     pub(super) fn look_for(&mut self, old: &AnalysisConfig, config: &CircuitMetricsConfig, windows: bool, now: u64) {
         let new = &config.analysis;
+        let now = now.max(self.closed_at);
         if windows {
             (self.seen_to, self.called_to, self.judged_to) = (now / config.bucket_size(), now / config.bucket_size(), 0);
         }
@@ -117,6 +121,7 @@ impl Analyst {
 
     /// Other calls are this circuit's from now on: what was learned of them does not hold any more. Its breaker is the same.
     pub(super) fn learn_anew(&mut self, config: &AnalysisConfig, now: u64) {
+        let now = now.max(self.closed_at);
         self.anomalies.iter_mut().for_each(|anomalies| anomalies.stop(None, now, &mut self.found));
         self.anomalies = config.anomaly.as_ref().map(Anomalies::new);
         self.trends.iter_mut().for_each(|trends| trends.begin_anew(now, &mut self.found));
@@ -155,6 +160,7 @@ impl Analyst {
             self.pass_empty(number, teaches, config);
         }
         let now = number.saturating_mul(config.bucket_size());
+        self.closed_at = self.closed_at.max(now);
         if let Some(anomalies) = &mut self.anomalies {
             anomalies.pass(now, &mut self.found);
         }
@@ -186,7 +192,7 @@ impl Analyst {
         let to_limit = self.trends.iter().flat_map(Trends::open).min_by(sooner);
         let flaps = self.patterns.iter().flat_map(Patterns::open).any(|pattern| pattern.kind == PatternKind::Flapping);
         let is_silent = unusual >> Signal::RateDown as u8 & 1 == 1 && health.is_silent(now);
-        let full = self.concurrency.as_ref().and_then(Concurrency::told).filter(|usage| usage.reference == Reference::Limit).map(|usage| usage.usage);
+        let full = self.concurrency.as_ref().and_then(Concurrency::at_limit);
         health.judge(now, &Facts { states, unusual, flaps, full, to_limit, is_silent }, &mut self.found);
     }
 
@@ -242,24 +248,35 @@ impl Analyst {
     /// Whether there may be something to tell before this bucket, whoever was heard of.
     pub(super) fn may_wake(&self, to: u64, config: &CircuitMetricsConfig) -> bool {
         let quiet = self.called_to.saturating_add(WITHOUT_CALLS / config.bucket_size()) <= to;
-        quiet && self.anomalies().next().is_some() || self.sleeps_to(&(0..u64::MAX), config) <= to
+        quiet && (self.anomalies().next().is_some() || self.usage().is_some()) || self.sleeps_to(&(0..u64::MAX), config) <= to
     }
 
     /// The bucket at which what was found in calls holds no longer without any.
     fn without_calls(&self, heard: &Range<u64>, config: &CircuitMetricsConfig) -> Option<u64> {
         let is_down = |anomaly: &&Anomaly| anomaly.signal == Signal::RateDown;
-        let of_calls = self.trends().next().is_some() || self.pressure().is_some() || self.anomalies().any(|anomaly| !is_down(&anomaly));
+        let of_calls = self.trends().next().is_some() || self.usage().is_some() || self.anomalies().any(|anomaly| !is_down(&anomaly));
         let from = if of_calls { Some(self.called_to) } else { self.anomalies().find(is_down).map(|_| heard.end.max(self.called_to)) };
         from.map(|from| from.saturating_add(WITHOUT_CALLS / config.bucket_size()))
     }
 
     /// Nobody looks any more.
     pub(super) fn stop(&mut self, now: u64) {
+        let now = now.max(self.closed_at);
         self.anomalies.iter_mut().for_each(|anomalies| anomalies.stop(None, now, &mut self.found));
         self.trends.iter_mut().for_each(|trends| trends.begin_anew(now, &mut self.found));
         self.concurrency.iter_mut().for_each(|concurrency| concurrency.stop(now, &mut self.found));
         self.patterns.iter_mut().for_each(|patterns| patterns.stop(now, &mut self.found));
         self.health.iter_mut().for_each(|health| health.end(now, &mut self.found));
+    }
+
+    /// Tells of what is over, though it might begin again soon.
+    pub(super) fn tell_ended(&mut self) {
+        self.anomalies.iter_mut().for_each(|anomalies| anomalies.tell_ended(u64::MAX, &mut self.found));
+    }
+
+    /// When what holds can be told to be stopped or to begin, at a time by the clock.
+    pub(super) fn latest(&self, now: u64) -> u64 {
+        now.max(self.closed_at)
     }
 
     /// What holds now, told again as in this phase.
@@ -268,7 +285,9 @@ impl Analyst {
         let patterns = self.patterns().map(|pattern| What::Pattern(phase, *pattern));
         let trends = self.trends().map(|trend| What::Trend(phase, *trend));
         let pressure = self.pressure().map(|usage| What::Pressure(phase, Resource::Concurrency, *usage));
-        anomalies.chain(patterns).chain(trends).chain(pressure).collect()
+        let health = self.health.as_ref().filter(|health| health.status() >= Status::Degraded);
+        let health = health.map(|health| What::Health(health.told_again(phase == Phase::Begin)));
+        anomalies.chain(patterns).chain(trends).chain(pressure).chain(health).collect()
     }
 
     /// What was found since this was asked last; counted from then on, if it was not yet.
@@ -310,6 +329,7 @@ impl Analyst {
             health,
             judged_to: 0,
             is_awake: false,
+            closed_at: 0,
             counts,
             found: Vec::new(),
             stamps: Vec::new(),

@@ -19,6 +19,9 @@ const LEAST_SHARE: f64 = 0.01;
 /// The slope that a limit is reached by is that of the newest blocks: the others are from before it began.
 const NEWEST: usize = 12;
 
+/// Blocks in a row in which it does not go on, after which a trend is over.
+const STALLED_MAX: u8 = 3;
+
 /// Seconds within which reaching a limit is worth telling.
 const TO_LIMIT_MAX: f64 = 1_200.0;
 
@@ -53,6 +56,8 @@ struct Series {
     /// Mean of the values and of their deviations from it, while there is no trend.
     usual: Option<(f64, f64)>,
     told: Option<Trend>,
+    /// Blocks in a row whose newest values did not go on.
+    stalled: u8,
 }
 
 impl Trends {
@@ -152,8 +157,13 @@ impl Series {
         let values: Vec<f64> = self.values.iter().map(|value| f64::from(*value)).collect();
         let Some((test, steps)) = trend(&values).zip(slope(&values)) else { return };
         let change = steps * most;
-        let begins = test.stands_out(change) && self.is_worth_telling(signal, change, &values);
-        let goes_on = self.told.is_some_and(|told| test.goes_on(change) && (test.uncorrected < 0.0) == (told.score < 0.0));
+        // What rose for long and rises no more is no trend: the newest values have to go on at a quarter of the pace.
+        let newest = slope(values.get(values.len().saturating_sub(NEWEST)..).unwrap_or_default()).unwrap_or_default();
+        let keeps_on = newest * steps > 0.0 && newest.abs() >= steps.abs() / 4.0;
+        self.stalled = if keeps_on { 0 } else { self.stalled.saturating_add(1) };
+        let begins = test.stands_out(change) && keeps_on && self.is_worth_telling(signal, change, &values);
+        let is_same = self.told.is_some_and(|told| (test.uncorrected < 0.0) == (told.score < 0.0));
+        let goes_on = is_same && test.goes_on(change) && self.stalled < STALLED_MAX;
         if !begins && self.told.is_none() {
             return;
         }

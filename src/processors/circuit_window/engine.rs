@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     circuit::{
-        analysis::config::AnalysisConfig,
+        analysis::config::{AnalysisConfig, HealthConfig},
         answers::Answers,
         cascade::{Cascades, Together},
         circuit::Circuit,
@@ -316,9 +316,9 @@ impl Engine {
             news.findings.extend(shard.take_findings());
             tallies.join(shard.take_tallies());
         }
-        if self.checked.load().circuit.analysis.health.is_some() {
-            news.services = self.services.lock().take(&tallies, now);
-        }
+        // Where health is not judged there are none, and what was told of them ends.
+        let recovery = self.checked.load().circuit.analysis.health.unwrap_or_default();
+        news.services = self.services.lock().take(&tallies, &recovery, now);
         self.charge.lock().set(bytes);
         self.restless.store(restless, Ordering::Relaxed);
         self.circuits.store(circuits, Ordering::Relaxed);
@@ -336,6 +336,7 @@ impl Engine {
             shard.finish(now, &mut news.events);
             news.findings.extend(shard.take_findings());
         }
+        news.services = self.services.lock().take(&Tallies::default(), &HealthConfig::default(), now);
         self.sorted(news, now)
     }
 

@@ -142,12 +142,12 @@ fn sentence(finding: &Finding) -> String {
         },
         What::Pattern(_, pattern) => format!("{circuit} {}", of_trips(&pattern)),
         What::Trend(Phase::End, trend) => {
-            format!("{circuit}: {} no longer {}", name(trend.signal), if trend.slope < 0.0 { "falls" } else { "rises" })
+            format!("{circuit}: {} no longer {}", name(trend.signal), if trend.score < 0.0 { "falls" } else { "rises" })
         }
         What::Trend(_, trend) => {
             let by = trend.relative.map(|share| format!(" by {:.1} % a minute", share.abs() * 100.0)).unwrap_or_default();
             let left = trend.to_limit.map(|seconds| format!(", at its limit in about {seconds:.0} s")).unwrap_or_default();
-            format!("{circuit}: {} {}{by}{left}", name(trend.signal), if trend.slope < 0.0 { "falls" } else { "rises" })
+            format!("{circuit}: {} {}{by}{left}", name(trend.signal), if trend.score < 0.0 { "falls" } else { "rises" })
         }
         What::Pressure(phase, resource, usage) => {
             let instance = if finding.instance.is_empty() { String::new() } else { format!(" in {}", finding.instance) };

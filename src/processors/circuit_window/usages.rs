@@ -74,12 +74,20 @@ pub(super) fn samples(metrics: &ResourceMetrics) -> Vec<Sample> {
     let mut samples = Vec::new();
     for resource in Resource::OF_PROCESSES {
         let points = of(resource.name());
-        let Some(at) = points.iter().map(|point| point.time_unix_nano).max() else { continue };
+        let Some((at, points)) = newest(points) else { continue };
         let Some(value) = value(resource, &points) else { continue };
-        let limit = resource.limit_name().map(of).and_then(|points| self::value(resource, &points));
+        // Some SDKs read the clock anew for each metric.
+        let limit = resource.limit_name().map(of).and_then(newest).and_then(|(_, points)| self::value(resource, &points));
         samples.push(Sample { resource, value, limit: limit.filter(|limit| *limit > 0.0 && *limit < LIMIT_MAX), at });
     }
     samples
+}
+
+/// The newest time, and the points of it: a sum over several times is none.
+fn newest(mut points: Vec<&NumberDataPoint>) -> Option<(u64, Vec<&NumberDataPoint>)> {
+    let at = points.iter().map(|point| point.time_unix_nano).max()?;
+    points.retain(|point| point.time_unix_nano == at);
+    Some((at, points))
 }
 
 fn points(metric: &Metric) -> &[NumberDataPoint] {
@@ -152,6 +160,7 @@ mod tests {
             data_points: vec![
                 point(300.0, &[("jvm.memory.type", "heap"), ("jvm.memory.pool.name", "old")]),
                 point(100.0, &[("jvm.memory.type", "heap"), ("jvm.memory.pool.name", "eden")]),
+                NumberDataPoint { time_unix_nano: 6, ..point(250.0, &[("jvm.memory.type", "heap")]) },
                 point(900.0, &[("jvm.memory.type", "non_heap")]),
             ],
             ..Sum::default()
