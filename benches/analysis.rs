@@ -23,6 +23,7 @@ use fuseboard::circuit::{
     },
     cascade::{Cascades, Together},
     event::IncidentId,
+    finding::Resource,
     key::{Caller, CircuitKey},
     sketch::Code,
 };
@@ -459,6 +460,111 @@ fn pressure(days: u64) {
     }
 }
 
+/// Times a day that what healthy processes tell of themselves seems to be under pressure by its baseline; and how soon
+/// half as much again is found that comes at once and stays.
+fn processes(days: u64) {
+    println!("\nprocess metrics in healthy traffic: pressure by the baseline a process and day, {days} days each; half as much again found");
+    println!("{:<34}{:>12}{:>12}{:>18}{:>18}", "", "each 10 s", "each 60 s", "each 10 s", "each 60 s");
+    let marks = Marks { threshold: 2.0, high: 0.8, low: 0.7 };
+    for (kind, name) in Tells::ALL {
+        let row = [10_u32, 60].map(|seconds| {
+            let mut process = Process::new(kind, 17);
+            let mut watched = Pressure::new(marks, kind.least());
+            let reports = days * 86_400 / u64::from(seconds);
+            let begun = (0..reports).filter(|_| {
+                let value = process.next(seconds);
+                watched.take(value, None, f64::from(seconds), true).is_some_and(|(begins, _)| begins)
+            });
+            let begun = begun.count() as f64 / days as f64;
+            let mut found: Vec<u32> = (0..100_u64)
+                .filter_map(|seed| {
+                    let mut process = Process::new(kind, seed);
+                    let mut watched = Pressure::new(marks, kind.least());
+                    // An hour is learned, twenty minutes are looked at.
+                    (0..3_600 / seconds).for_each(|_| _ = watched.take(process.next(seconds), None, f64::from(seconds), true));
+                    watched.stop();
+                    (1..=1_200 / seconds)
+                        .find(|_| watched.take(1.5 * process.next(seconds), None, f64::from(seconds), true).is_some_and(|(begins, _)| begins))
+                })
+                .collect();
+            found.sort_unstable();
+            let median = found.get(found.len() / 2).map_or(0, |reports| reports * seconds);
+            (begun, format!("{} %, {median} s", found.len()))
+        });
+        println!("{name:<34}{:>12.2}{:>12.2}{:>18}{:>18}", row[0].0, row[1].0, row[0].1, row[1].1);
+    }
+}
+
+/// What a process tells of.
+#[derive(Clone, Copy)]
+enum Tells {
+    /// Shares of a core, each like the one ten seconds before by this much.
+    Cpu(f64),
+    /// A heap that fills up within forty seconds, and is collected.
+    Heap,
+    /// Threads of a pool, as calls come.
+    Threads,
+}
+
+impl Tells {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::Cpu(0.0), "CPU 0.30 ± 0.05, independent"),
+        (Self::Cpu(0.5), "CPU, AR 0.5 in 10 s"),
+        (Self::Cpu(0.9), "CPU, AR 0.9 in 10 s"),
+        (Self::Heap, "heap 200 to 400 MiB in 40 s"),
+        (Self::Threads, "threads 40, and Poisson 5"),
+    ];
+
+    /// As much is no more than the grain of it.
+    fn least(self) -> f64 {
+        match self {
+            Self::Cpu(_) => Resource::ProcessCpu,
+            Self::Heap => Resource::JvmMemory,
+            Self::Threads => Resource::JvmThreads,
+        }
+        .least()
+    }
+}
+
+struct Process {
+    kind: Tells,
+    random: Rng,
+    off: f64,
+    phase: f64,
+}
+
+impl Process {
+    fn new(kind: Tells, seed: u64) -> Self {
+        Self { kind, random: Rng::with_seed(seed), off: 0.0, phase: 0.0 }
+    }
+
+    /// What it tells so many seconds after the last time.
+    fn next(&mut self, seconds: u32) -> f64 {
+        match self.kind {
+            Tells::Cpu(alike) => {
+                for _ in 0..seconds / 10 {
+                    self.off = alike * self.off + (1.0 - alike * alike).sqrt() * normal(&mut self.random);
+                }
+                (0.30 + 0.05 * self.off).max(0.0)
+            }
+            Tells::Heap => {
+                // No two rounds are as long.
+                self.phase += f64::from(seconds) / 40.0 * (0.1 * normal(&mut self.random)).exp();
+                (200.0 + 200.0 * self.phase.fract()) * f64::from(1 << 20)
+            }
+            Tells::Threads => {
+                let mut busy = -1.0;
+                let mut left = 5.0;
+                while left > 0.0 {
+                    left -= exponential(&mut self.random, 1.0);
+                    busy += 1.0;
+                }
+                40.0 + busy
+            }
+        }
+    }
+}
+
 /// Calls under way, second by second: each counts from its beginning to its end, a minute at most.
 #[derive(Default)]
 struct Blocks {
@@ -493,6 +599,7 @@ fn main() {
     clocks(sequences);
     trends(sequences);
     pressure(20);
+    processes(20);
     cascades(200);
     let mut seconds = Vec::new();
     let (mut traffic, mut codes) = (Traffic::new(Kind::Stationary, 50.0, 5), Vec::new());
