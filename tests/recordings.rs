@@ -4,10 +4,14 @@
 
 mod support;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
-use support::run;
+use support::{Directory, run};
 
 const RECORDINGS: &[&str] = &[
     "go-beside",
@@ -50,6 +54,49 @@ fn what_breakers_did_is_found_in_real_recordings() {
     for name in RECORDINGS {
         let (holds, verdicts) = verdicts(name, &[]);
         assert!(holds, "{name} falls short: {verdicts:#?}");
+    }
+}
+
+/// What was told of breakers, without when it was known.
+fn told(file: &Path) -> Vec<String> {
+    let output = run(&["replay", file.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).filter(|line| line["kind"] == "event");
+    let mut told: Vec<String> = events
+        .map(|line| ["event", "time_unix_nano", "circuit", "instance", "source"].map(|key| line.get(key).unwrap().to_string()).join(" "))
+        .collect();
+    told.sort();
+    told
+}
+
+/// The newest end in a request as JSON.
+fn newest_end(request: &str) -> u64 {
+    let ends = request.split("\"endTimeUnixNano\":\"").skip(1);
+    ends.map(|rest| rest.split_once('"').unwrap().0.parse().unwrap()).max().unwrap_or(0)
+}
+
+#[test]
+fn in_any_order_inside_the_allowance_events_are_the_same() {
+    let directory = Directory::new();
+    for name in RECORDINGS.iter().filter(|name| !name.ends_with("healthy")) {
+        let mut text = String::new();
+        let compressed = fs::File::open(self::directory().join(format!("{name}.jsonl.zst"))).unwrap();
+        zstd::Decoder::new(compressed).unwrap().read_to_string(&mut text).unwrap();
+        let straight = told(&directory.file("straight.jsonl", &text));
+        for seed in [1_u64, 7] {
+            // A request holds what ended within half a second: with as much of delay all of it is within `reorder`, 1 s.
+            let mut mixed = seed;
+            let mut late = |request: &str| {
+                mixed = mixed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                newest_end(request) + (mixed >> 33) % 450_000_000
+            };
+            let mut requests: Vec<(u64, &str)> = text.lines().map(|request| (late(request), request)).collect();
+            requests.sort();
+            let shuffled: Vec<&str> = requests.into_iter().map(|(_, request)| request).collect();
+            assert_ne!(shuffled.join("\n"), text.trim_end());
+            assert_eq!(told(&directory.file("shuffled.jsonl", shuffled.join("\n"))), straight, "{name}, {seed}");
+        }
     }
 }
 

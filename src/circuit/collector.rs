@@ -45,6 +45,10 @@ pub struct CircuitBreakerMetricsCollector {
     pub(super) callers: Vec<Arc<Caller>>,
     /// Traces of the request at hand that are learned from; empty between requests.
     pub(super) learning: Learning,
+    /// Processes in which something went wrong in the request at hand, and when that ended; empty between requests.
+    pub(super) worth_watching: Vec<(u32, u64)>,
+    /// Processes that are watched and not looked at yet in this round, by caller.
+    pub(super) turns: Vec<(u32, u32)>,
     /// Services that say nothing to tell their processes apart, since this was asked last.
     pub(super) nameless: Vec<Arc<Caller>>,
     /// Halves of calls that may tell a callee's name; the other half may be another shard's.
@@ -119,6 +123,8 @@ impl CircuitBreakerMetricsCollector {
             by_caller: HashTable::new(),
             callers: Vec::new(),
             learning: Learning::default(),
+            worth_watching: Vec::new(),
+            turns: Vec::new(),
             met: Vec::new(),
             nameless: Vec::new(),
             answers: Arc::default(),
@@ -214,6 +220,9 @@ impl CircuitBreakerMetricsCollector {
             applied.evidence_dropped += u64::from(!kept);
         }
         applied.evidence_dropped += self.note_units(request, inspection, &mine, now);
+        if !self.worth_watching.is_empty() {
+            applied.evidence_dropped += self.watch_closely(request, inspection, &mine, now);
+        }
         applied.nameless = std::mem::take(&mut self.nameless);
         for (index, resource) in (0..).zip(&inspection.resources) {
             if mine(index) {

@@ -185,9 +185,9 @@ impl Member {
         self.breaker.known.is_some()
     }
 
-    /// Whether it tells of its breaker, or something else does.
+    /// Whether it tells of its breaker, or something else does without doubt.
     pub(super) fn has_breaker(&self) -> bool {
-        self.reports() || self.worst_suspected().is_some_and(|(_, state)| state != State::Closed)
+        self.reports() || self.more.as_ref().is_some_and(|more| more.lanes.iter().any(|lane| lane.suspect.is_surely_open()))
     }
 
     /// Calls so far.
@@ -238,7 +238,8 @@ impl Member {
 
     /// Forgets failures that are too old to explain anything.
     pub(super) fn calm_since(&mut self, now: u64) {
-        if self.worst_suspected().is_some_and(|(last, _)| last.saturating_add(OLD) < now) {
+        let lanes = self.more.as_ref().map(|more| more.lanes.as_slice()).unwrap_or_default();
+        if lanes.iter().map(|lane| lane.suspect.heard()).max().is_some_and(|last| last.saturating_add(OLD) < now) {
             self.calm();
         }
     }

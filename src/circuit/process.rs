@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use super::{detect::watch::Watch, key::Caller, usages::Usages};
+use super::{config::CircuitMetricsConfig, detect::watch::Watch, key::Caller, usages::Usages};
 
 /// A process that sends spans: one instance of every circuit it calls through.
 #[derive(Debug)]
@@ -72,9 +72,28 @@ impl Process {
         self.newest_end = self.newest_end.max(newest_end);
     }
 
-    /// What it does, from now on if it was not watched yet: what ended until then may not be known whole.
-    pub(super) fn watched(&mut self, newest_end: u64) -> &mut Watch {
-        self.watch.get_or_insert_with(|| Box::new(Watch::new(newest_end)))
+    /// Up to when everything that it did is known.
+    pub(super) fn watermark(&self, now: u64, config: &CircuitMetricsConfig) -> u64 {
+        self.newest_end.saturating_sub(config.reorder).max(now.saturating_sub(config.allowed_lateness))
+    }
+
+    /// What goes wrong in it, and everything else once that is worth it.
+    pub(super) fn watched(&mut self) -> &mut Watch {
+        self.watch.get_or_insert_default()
+    }
+
+    /// Whether everything it does is noted.
+    #[inline]
+    pub(super) fn is_watched(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.is_wide())
+    }
+
+    /// Notes everything it does from now on: something went wrong that ended then.
+    pub(super) fn watch_closely(&mut self, end: u64, reorder: u64) -> &mut Watch {
+        let newest_end = self.newest_end;
+        let watch = self.watched();
+        watch.widen(end, reorder, newest_end);
+        watch
     }
 
     /// Notes that something it was asked ended with an error; `true` if that is one of two in five, or of three in ten.

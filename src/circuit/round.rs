@@ -21,6 +21,9 @@ use super::{
 /// Circuits and processes that one [`Round`] looks at before it lets others to the shard.
 const AT_ONCE: usize = 256;
 
+/// A process that nobody heard of for so long holds up no others. Nanoseconds.
+const QUIET: u64 = 3_000_000_000;
+
 /// One time round a shard, some of it at a time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Round {
@@ -69,8 +72,11 @@ impl CircuitBreakerMetricsCollector {
         for index in cursor.process..last {
             self.look_at_process(index, cursor.sweeping, round, now);
         }
+        if last == self.processes.capacity() && cursor.process < last {
+            self.turns.sort_unstable();
+        }
         cursor.process = last;
-        if last == self.processes.capacity() {
+        if last == self.processes.capacity() && !self.detect_some(now) {
             let last = self.circuits.capacity().min(cursor.circuit + AT_ONCE);
             for number in cursor.circuit..last {
                 self.advance_circuit(number, cursor.sweeping, round, now, events);
@@ -83,6 +89,8 @@ impl CircuitBreakerMetricsCollector {
 
     fn begin(&mut self, now: u64) -> Cursor {
         self.tallies = Tallies::default();
+        self.turns.clear();
+        self.habits.iter_mut().for_each(|(_, habits)| habits.slowest = u64::MAX);
         let sweeping = now >= self.next_sweep;
         if sweeping {
             self.next_sweep = now.saturating_add(self.config.instance_ttl.min(self.config.circuit_ttl) / 30);
@@ -104,7 +112,7 @@ impl CircuitBreakerMetricsCollector {
         } else {
             let of_process = |member: &Member| {
                 let process = self.processes.get(member.process as usize);
-                process.map_or(oldest, |process| process.newest_end.saturating_sub(self.config.reorder).max(oldest))
+                process.map_or(oldest, |process| process.watermark(now, &self.config))
             };
             let watermark = circuit.members.iter().map(|(_, member)| of_process(member)).min().unwrap_or(oldest);
             circuit.settle(watermark / self.config.bucket_size(), &heard(circuit), &self.config, events);
@@ -144,18 +152,26 @@ impl CircuitBreakerMetricsCollector {
         }
         let Some(process) = self.processes.get(index) else { return };
         round.bytes += process.bytes();
-        if process.watch.is_some() {
-            let oldest = now.saturating_sub(self.config.allowed_lateness);
-            let watermark = process.newest_end.saturating_sub(self.config.reorder).max(oldest);
-            self.detect(index, watermark, now);
+        let watermark = process.watermark(now, &self.config);
+        if process.last_seen.saturating_add(QUIET) > now
+            && let Some(habits) = self.habits.get_mut(process.habits as usize)
+        {
+            habits.slowest = habits.slowest.min(watermark);
+        }
+        if process.is_watched() {
+            self.turns.push((process.habits, u32::try_from(index).unwrap_or(u32::MAX)));
+        } else if let Some(process) = self.processes.get_mut(index) {
+            process.watch.take_if(|watch| !watch.goes_on(watermark));
         }
     }
 
     /// Closes everything: there will be no more spans.
     pub fn finish(&mut self, now: u64, events: &mut Vec<CircuitEvent>) {
-        for index in 0..self.processes.capacity() {
-            self.detect(index, u64::MAX, now);
-        }
+        self.begin(now);
+        let watched = self.processes.iter().filter(|(_, process)| process.is_watched());
+        self.turns = watched.map(|(index, process)| (process.habits, u32::try_from(index).unwrap_or(u32::MAX))).collect();
+        self.turns.sort_unstable();
+        while self.detect_some(u64::MAX) {}
         for index in 0..self.processes.capacity() {
             self.forget_usages(index, true, now);
         }

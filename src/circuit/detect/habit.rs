@@ -44,6 +44,8 @@ pub(in crate::circuit) struct Habits {
     asked: Vec<Asked>,
     /// Processes of this caller.
     pub(in crate::circuit) users: u32,
+    /// The least watermark of those that were heard of lately.
+    pub(in crate::circuit) slowest: u64,
 }
 
 /// An operation: what a process does under one name of a SERVER span.

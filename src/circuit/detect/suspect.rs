@@ -186,6 +186,11 @@ impl Suspect {
         }
     }
 
+    /// Whether it is not closed, and there is no doubt that it is a breaker.
+    pub(in crate::circuit) fn is_surely_open(&self) -> bool {
+        self.state != Known::Closed && !self.doubted
+    }
+
     /// How it was found out that it is not closed.
     pub(in crate::circuit) const fn source(&self) -> Source {
         self.source
@@ -265,6 +270,12 @@ impl Suspect {
         last(5) >= 2 || last(10) >= 3
     }
 
+    /// The end of the last call that failed, or of what it took last.
+    pub(in crate::circuit) fn heard(&self) -> u64 {
+        let [(_, failed), ..] = self.failures;
+        self.last.max(failed)
+    }
+
     /// Notes on arrival that a call failed, given the number of all calls so far; `true` if it is one of
     /// [several](Self::is_distressed).
     pub(in crate::circuit) fn fails(&mut self, end: u64, number: u32) -> bool {
@@ -313,8 +324,7 @@ impl Suspect {
     }
 
     /// Keeps a call that may explain a trip.
-    pub(in crate::circuit) fn remember(&mut self, call: Through) {
-        self.last = self.last.max(call.end);
+    fn remember(&mut self, call: Through) {
         if self.calls.len() >= CALLS_MAX {
             self.calls.pop_front();
         }

@@ -22,8 +22,13 @@ const CALM: u64 = 60_000_000_000;
 const MARKS_MAX: usize = 2_048;
 /// Marks for which there is room while that is not enough.
 const MARKS_ROOM: usize = 3 * MARKS_MAX;
+/// What went wrong that is remembered while that is all that is noted.
+const TROUBLE_MAX: usize = 16;
+/// How long. Nanoseconds.
+const TROUBLE_KEEP: u64 = 30_000_000_000;
 
-/// What one process does, while something there is worth a closer look.
+/// What one process does, while something there is worth a closer look: at first only what goes wrong, which may explain
+/// a trip later, and once that is [wide](Self::is_wide), everything.
 #[derive(Debug)]
 pub(in crate::circuit) struct Watch {
     marks: Vec<Mark>,
@@ -33,12 +38,33 @@ pub(in crate::circuit) struct Watch {
     settled_to: u64,
     /// The end of the last rejection, or of the last failure that was not the only one.
     worth: u64,
+    /// Since when everything is noted.
+    wide: Option<Wide>,
     /// Units that began before this may not be known whole.
     whole_from: u64,
     /// Circuits that are not closed in it.
     pub(in crate::circuit) restless: SmallVec<[u32; 4]>,
     /// Traces are sampled so that most are not seen.
     pub(in crate::circuit) sampled: bool,
+}
+
+/// Since when everything that a process does is noted. What went well before may have come before that, or after:
+/// nothing must depend on it.
+#[derive(Clone, Copy, Debug)]
+struct Wide {
+    /// The end of the first thing that went wrong, of those that stand close together.
+    first: u64,
+    /// Spans come out of order by up to this.
+    reorder: u64,
+    /// The newest end that had come before.
+    newest_end: u64,
+}
+
+impl Wide {
+    /// What ends later came later.
+    fn known_from(self) -> u64 {
+        self.first.saturating_add(self.reorder).max(self.newest_end)
+    }
 }
 
 /// One span, as far as it matters here.
@@ -139,6 +165,11 @@ impl Mark {
         self.trace.is_multiple_of(every) || matches!(self.what, What::Call { telling: true, .. })
     }
 
+    /// Whether it tells of something that went wrong.
+    const fn is_trouble(&self) -> bool {
+        matches!(self.what, What::Call { bad: true, .. } | What::Root { aborted: true, .. } | What::Told(_))
+    }
+
     /// When it is looked at. A text waits for the root that it belongs to, which may end much later, unless the span is a
     /// call itself.
     fn due(&self) -> u64 {
@@ -149,7 +180,7 @@ impl Mark {
     }
 
     /// What decides the order in which marks are taken: never the order of arrival.
-    const fn rank(&self) -> (u64, u64, u64, u8) {
+    pub(in crate::circuit) const fn rank(&self) -> (u64, u64, u64, u8) {
         let kind = match self.what {
             What::Call { .. } => 0,
             What::Told(_) => 1,
@@ -159,15 +190,44 @@ impl Mark {
     }
 }
 
+impl Default for Watch {
+    fn default() -> Self {
+        Self { marks: Vec::new(), every: 1, settled_to: 0, worth: 0, wide: None, whole_from: 0, restless: SmallVec::new(), sampled: false }
+    }
+}
+
 impl Watch {
-    /// Begins when nothing that ended later than this was seen.
-    pub(in crate::circuit) fn new(newest_end: u64) -> Self {
-        Self { marks: Vec::new(), every: 1, settled_to: 0, worth: 0, whole_from: newest_end, restless: SmallVec::new(), sampled: false }
+    /// Whether everything is noted, and not only what goes wrong.
+    pub(in crate::circuit) const fn is_wide(&self) -> bool {
+        self.wide.is_some()
+    }
+
+    /// Notes everything from now on, since something that ended then went wrong; what had come before ended at this time
+    /// at the latest. Where it was wide already, what went wrong may turn out to have begun earlier.
+    pub(in crate::circuit) fn widen(&mut self, end: u64, reorder: u64, newest_end: u64) {
+        let close = |mark: &&Mark| mark.is_trouble() && mark.end <= end && mark.end.saturating_add(reorder) >= end;
+        let first = self.marks.iter().filter(close).map(|mark| mark.end).min().unwrap_or(end);
+        match &mut self.wide {
+            None => self.wide = Some(Wide { first, reorder, newest_end }),
+            Some(wide) if end < wide.first && end.saturating_add(reorder) >= wide.first => wide.first = first,
+            Some(_) => {}
+        }
     }
 
     /// Whether all calls of a unit are known.
-    pub(in crate::circuit) const fn knows(&self, root: &Mark) -> bool {
-        root.start > self.whole_from && root.end - root.start < KEEP && root.trace.is_multiple_of(self.every)
+    pub(in crate::circuit) fn knows(&self, root: &Mark) -> bool {
+        let known_from = self.wide.map_or(u64::MAX, Wide::known_from).max(self.whole_from);
+        root.start > known_from && root.end - root.start < KEEP && root.trace.is_multiple_of(self.every)
+    }
+
+    /// Whether anything of a trace was noted.
+    pub(in crate::circuit) fn has_trace(&self, trace: u64) -> bool {
+        self.marks.iter().any(|mark| mark.trace == trace)
+    }
+
+    /// Whether a root was noted.
+    pub(in crate::circuit) fn has_root(&self, trace: u64, start: u64) -> bool {
+        self.marks.iter().any(|mark| mark.trace == trace && mark.start == start && matches!(mark.what, What::Root { .. }))
     }
 
     /// Whether a circuit is not closed in it, as of the last second.
@@ -193,6 +253,10 @@ impl Watch {
         if !mark.is_of_every(self.every) {
             return true;
         }
+        if !self.is_wide() {
+            self.note_trouble(mark);
+            return true;
+        }
         if self.marks.len() >= MARKS_MAX && self.every < 1 << 20 {
             self.every *= 2;
             let every = self.every;
@@ -205,9 +269,22 @@ impl Watch {
         room
     }
 
-    /// What is due at this watermark, in order of ends. What comes later than that moves nothing any more.
+    /// Keeps the latest things that went wrong.
+    fn note_trouble(&mut self, mark: Mark) {
+        self.worth(mark.end);
+        if self.marks.len() < TROUBLE_MAX {
+            self.marks.push(mark);
+        } else if let Some(oldest) = self.marks.iter_mut().min_by_key(|mark| mark.end).filter(|oldest| oldest.end < mark.end) {
+            *oldest = mark;
+        }
+    }
+
+    /// What is due at this watermark, in order of ends. What comes later than that moves nothing any more; nor does what
+    /// went well at a time of which not everything is known.
     pub(in crate::circuit) fn take_due(&mut self, watermark: u64) -> Vec<Mark> {
-        let due = |mark: &&Mark| (self.settled_to.saturating_add(1)..=watermark).contains(&mark.due());
+        let Some(known_from) = self.wide.map(Wide::known_from) else { return Vec::new() };
+        let tells = |mark: &Mark| mark.end > known_from || mark.is_trouble();
+        let due = |mark: &&Mark| (self.settled_to.saturating_add(1)..=watermark).contains(&mark.due()) && tells(mark);
         let mut due: Vec<Mark> = self.marks.iter().filter(due).cloned().collect();
         due.sort_by_key(Mark::rank);
         self.settled_to = self.settled_to.max(watermark);
@@ -291,14 +368,21 @@ impl Watch {
     /// When the last of the calls began that were under way then, as far as is known at the time when something that
     /// ended then is looked at: later ends may not have come yet.
     pub(in crate::circuit) fn in_flight(&self, wanted: Lane, start: u64, end: u64) -> Option<u64> {
-        let is = |mark: &&Mark| mark.start < start && mark.end > start && mark.end <= end.saturating_add(HOLD);
+        let known_from = self.wide.map_or(u64::MAX, Wide::known_from);
+        let is = |mark: &&Mark| {
+            mark.start < start && mark.end > start && mark.end <= end.saturating_add(HOLD) && (mark.end > known_from || mark.is_trouble())
+        };
         let is_call = |mark: &&Mark| matches!(mark.what, What::Call { lane, .. } if lane == wanted);
         self.marks.iter().filter(is).filter(is_call).map(|mark| mark.start).max()
     }
 
     /// Forgets what is old; `false` when there is nothing left to watch for.
     pub(in crate::circuit) fn goes_on(&mut self, watermark: u64) -> bool {
-        self.marks.retain(|mark| mark.end.saturating_add(KEEP) > watermark);
+        let keep = if self.is_wide() { KEEP } else { TROUBLE_KEEP };
+        self.marks.retain(|mark| mark.end.saturating_add(keep) > watermark);
+        if !self.is_wide() {
+            return !self.marks.is_empty();
+        }
         if self.marks.is_empty() {
             self.marks = Vec::new();
         }
@@ -308,5 +392,62 @@ impl Watch {
     /// Bytes on the heap.
     pub(in crate::circuit) fn heap_bytes(&self) -> usize {
         self.marks.capacity() * size_of::<Mark>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: u64 = 1_000_000;
+    const SECOND: u64 = 1_000 * MILLI;
+
+    fn call(end: u64, bad: bool) -> Mark {
+        let what = What::Call { lane: Lane::of(0), route: Route::default(), bad, telling: false, alone: false };
+        Mark { start: end - MILLI, end, trace: end, what }
+    }
+
+    fn ends(due: &[Mark]) -> Vec<u64> {
+        due.iter().map(|mark| mark.end / MILLI).collect()
+    }
+
+    #[test]
+    fn what_went_well_before_everything_was_noted_tells_nothing() {
+        // Two failures, after which everything is noted; some of what went well came before that, and was not.
+        let well: Vec<Mark> = [9_200, 9_900, 10_300, 11_000, 11_400].map(|at| call(at * MILLI, false)).into();
+        for before in 0..=3 {
+            let mut watch = Watch::default();
+            watch.note(call(10_000 * MILLI, true));
+            watch.note(call(10_200 * MILLI, true));
+            watch.widen(10_200 * MILLI, SECOND, 10_400 * MILLI);
+            well.iter().skip(before).cloned().for_each(|mark| _ = watch.note(mark));
+            assert_eq!(ends(&watch.take_due(20 * SECOND)), [10_000, 10_200, 11_400]);
+        }
+    }
+
+    #[test]
+    fn what_went_wrong_earlier_and_came_later_counts() {
+        let mut watch = Watch::default();
+        watch.note(call(10_200 * MILLI, true));
+        watch.widen(10_200 * MILLI, SECOND, 0);
+        watch.note(call(10_000 * MILLI, true));
+        watch.widen(10_000 * MILLI, SECOND, 0);
+        watch.note(call(11_100 * MILLI, false));
+        assert!(watch.knows(&Mark { start: 11_050 * MILLI, ..call(11_100 * MILLI, false) }));
+        assert_eq!(ends(&watch.take_due(20 * SECOND)), [10_000, 10_200, 11_100]);
+        // What is much older has nothing to do with it.
+        watch.widen(2 * SECOND, SECOND, 0);
+        assert!(!watch.knows(&call(10_500 * MILLI, false)));
+    }
+
+    #[test]
+    fn of_what_goes_wrong_now_and_then_the_latest_is_kept_for_a_while() {
+        let mut watch = Watch::default();
+        (1..=50).rev().for_each(|second| _ = watch.note(call(second * SECOND, true)));
+        assert_eq!(watch.marks.len(), TROUBLE_MAX);
+        assert!(watch.take_due(100 * SECOND).is_empty());
+        assert!(watch.goes_on(70 * SECOND));
+        assert_eq!(watch.marks.iter().map(|mark| mark.end / SECOND).min(), Some(41));
+        assert!(!watch.goes_on(81 * SECOND));
     }
 }

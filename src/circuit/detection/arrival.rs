@@ -9,12 +9,12 @@ use super::super::{
     detect::{
         lane::{Lane, Lanes, Route},
         rule::Meaning,
-        suspect::{NO_OPERATION, Through},
         watch::{Mark, Told, What},
     },
     inspect::{Inspection, RootRecord, SpanRecord, ToldRecord, ids_at, route_at, span_at, trace_at},
     meeting::Met,
     process::Seat,
+    seats::Found,
     state::State,
     usual::SLOW_MIN,
 };
@@ -45,7 +45,7 @@ impl CircuitBreakerMetricsCollector {
         for told in inspection.told.iter().filter(|told| mine(told.resource)) {
             let process = self.process_of(request, inspection, told.resource, &mut current, now);
             if let Some(process) = process.and_then(|process| self.processes.get_mut(process as usize)) {
-                process.watched(process.newest_end);
+                process.watch_closely(told.end, self.config.reorder);
             }
         }
     }
@@ -59,7 +59,7 @@ impl CircuitBreakerMetricsCollector {
             return true;
         }
         let Some(process) = self.processes.get(index as usize) else { return true };
-        let (watched, enough) = (process.watch.is_some(), process.learned >= LEARNED_ENOUGH);
+        let (watched, enough) = (process.is_watched(), process.learned >= LEARNED_ENOUGH);
         let trace = trace_at(request, span.ids);
         if trace.is_multiple_of(if enough { LEARNED_LATER_OF } else { LEARNED_OF }) {
             self.note_healthy(index, seat, span, request, trace, !inspection.roots.is_empty());
@@ -72,9 +72,7 @@ impl CircuitBreakerMetricsCollector {
         let bad = slow || span.outcome == Outcome::Failure;
         let route = if bad { Route::of(route_at(request, span.route)) } else { Route::default() };
         if bad {
-            let newest_end = inspection.resources.get(span.resource as usize).map_or(0, |resource| resource.newest_end);
-            let call = Through { start: span.start, end: span.end, bad, operation: NO_OPERATION, route };
-            self.note_failure(index, seat, call, watched, newest_end);
+            self.note_failure(index, seat, span, route, trace);
         }
         if !watched {
             return true;
@@ -107,20 +105,67 @@ impl CircuitBreakerMetricsCollector {
         watch.note(Mark { start: span.start, end: span.end, trace, what })
     }
 
+    /// Notes a call that went wrong: from the second within few calls on everything its process does is worth noting.
     #[cold]
-    fn note_failure(&mut self, index: u32, seat: Seat, call: Through, watched: bool, newest_end: u64) {
-        let lane = self.lane_of(seat.circuit, call.route).number;
+    fn note_failure(&mut self, index: u32, seat: Seat, span: &SpanRecord, route: Route, trace: u64) {
+        let lane = self.lane_of(seat.circuit, route);
         let circuit = self.circuits.get_mut(seat.circuit as usize);
         let member = circuit.and_then(|circuit| circuit.members.get_mut(seat.member? as usize));
         let Some(member) = member.filter(|member| !member.reports()) else { return };
         let calls = member.calls();
-        let distressed = member.suspect(lane).fails(call.end, calls);
-        if !watched {
-            member.suspect(lane).remember(call);
+        let distressed = member.suspect(lane.number).fails(span.end, calls);
+        let Some(process) = self.processes.get_mut(index as usize) else { return };
+        if !process.is_watched() {
+            let what = What::Call { lane, route, bad: true, telling: false, alone: span.alone };
+            process.watched().note(Mark { start: span.start, end: span.end, trace, what });
         }
-        if distressed && let Some(process) = self.processes.get_mut(index as usize) {
-            process.watched(newest_end).worth(call.end);
+        if distressed {
+            self.is_worth_watching(index, span.end);
         }
+    }
+
+    /// Something happened in a process that is worth a closer look at all it does, what stands in this request included.
+    fn is_worth_watching(&mut self, index: u32, end: u64) {
+        let Some(process) = self.processes.get_mut(index as usize) else { return };
+        if process.is_watched() {
+            process.watch_closely(end, self.config.reorder).worth(end);
+        } else {
+            process.watched().worth(end);
+            self.worth_watching.push((index, end));
+        }
+    }
+
+    /// Begins to note everything that processes do in which something went wrong in this request, and what else stands
+    /// in it. Gives how much found no room.
+    #[cold]
+    pub(in crate::circuit) fn watch_closely(&mut self, request: &[u8], inspection: &Inspection, mine: &impl Fn(u32) -> bool, now: u64) -> u64 {
+        let mut begun: SmallVec<[u32; 4]> = SmallVec::new();
+        for (index, end) in std::mem::take(&mut self.worth_watching) {
+            self.processes.get_mut(index as usize).into_iter().for_each(|process| _ = process.watch_closely(end, self.config.reorder));
+            if !begun.contains(&index) {
+                begun.push(index);
+            }
+        }
+        let (mut dropped, mut current) = (0, None);
+        for span in inspection.spans.iter().filter(|span| mine(span.resource) && span.outcome == Outcome::Success) {
+            let process = self.process_of(request, inspection, span.resource, &mut current, now);
+            let Some(process) = process.filter(|process| begun.contains(process)) else { continue };
+            let (Found::Seat(seat) | Found::ByPath(seat)) = self.place(process, inspection, request, (span.target, span.route), now) else {
+                continue;
+            };
+            let is_slow = self.circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.is_slow(span.end - span.start));
+            let trace = trace_at(request, span.ids);
+            dropped += u64::from(!is_slow && !self.note_watched(process, seat, span, request, trace, (false, Route::default())));
+        }
+        for root in inspection.roots.iter().filter(|root| mine(root.resource)) {
+            let process = self.process_of(request, inspection, root.resource, &mut current, now);
+            let Some(process) = process.filter(|process| begun.contains(process)) else { continue };
+            let noted = self.processes.get(process as usize).and_then(|process| process.watch.as_ref());
+            if noted.is_none_or(|watch| !watch.has_root(trace_at(request, root.ids), root.start)) {
+                dropped += u64::from(!self.note_unit(process, root, request, inspection));
+            }
+        }
+        dropped
     }
 
     /// Notes what stands around the calls of this request: roots, and texts of breakers' libraries. Gives how many found
@@ -155,7 +200,7 @@ impl CircuitBreakerMetricsCollector {
             self.seems_open(index, &told, record.end);
         }
         let Some(process) = self.processes.get_mut(index as usize) else { return true };
-        process.watched(process.newest_end).note(Mark { start, end, trace, what: What::Told(Arc::new(told)) })
+        process.watch_closely(end, self.config.reorder).note(Mark { start, end, trace, what: What::Told(Arc::new(told)) })
     }
 
     /// Moves the state that is not final yet, where it is plain whose it is.
@@ -190,25 +235,33 @@ impl CircuitBreakerMetricsCollector {
         if root.parent != 0 && self.answers.are_wanted(now) {
             self.answers.note(trace, &process.caller.service, Span { start: root.start, end: root.end });
         }
-        if root.aborted && process.breaks_off(root.end) {
-            let newest_end = inspection.resources.get(root.resource as usize).map_or(0, |resource| resource.newest_end);
-            process.watched(newest_end).worth(root.end);
-        }
+        let broke_off = root.aborted && process.breaks_off(root.end);
         if root.parent != 0 && trace.is_multiple_of(MET_OF) && self.met.len() < MET_MAX {
             self.met.push(Met::Answer { key: trace ^ span_at(request, root.parent), callee: Arc::clone(&process.caller) });
         }
-        let Some(watch) = &mut process.watch else {
+        // Of a process that is not watched closely, only what went wrong in it matters, and the operations that it belongs to.
+        let matters = process.watch.as_ref().is_some_and(|watch| watch.is_wide() || watch.has_trace(trace));
+        if !matters && !root.aborted {
             let of = if process.learned >= LEARNED_ENOUGH { LEARNED_LATER_OF } else { LEARNED_OF };
-            if trace.is_multiple_of(of) && !root.aborted {
+            if trace.is_multiple_of(of) {
                 process.learned = process.learned.saturating_add(1);
                 self.learning.roots.push((trace, index, root.operation, (root.start, root.end)));
             }
             return true;
-        };
+        }
+        let noted = self.note_unit(index, root, request, inspection);
+        if broke_off {
+            self.is_worth_watching(index, root.end);
+        }
+        noted
+    }
+
+    fn note_unit(&mut self, index: u32, root: &RootRecord, request: &[u8], inspection: &Inspection) -> bool {
+        let Some(process) = self.processes.get_mut(index as usize) else { return true };
         let habits = self.habits.get_mut(process.habits as usize);
         let operation = habits.and_then(|habits| habits.operation(inspection.text(request, root.operation)));
         let what = What::Root { operation, aborted: root.aborted };
-        watch.note(Mark { start: root.start, end: root.end, trace, what })
+        process.watched().note(Mark { start: root.start, end: root.end, trace: trace_at(request, root.ids), what })
     }
 
     /// Notes a call to learn from.

@@ -22,6 +22,12 @@ use super::{
 /// A call that is missing is never thought rarer than this.
 const RARE: f32 = 0.01;
 
+/// Processes of one caller that are looked at before others are let to the shard.
+const AT_ONCE: usize = 256;
+
+/// How long what one process did waits for what others of its caller did before. Nanoseconds.
+const WAIT: u64 = 1_000_000_000;
+
 /// A usual call that a unit did not make.
 struct Missing {
     lane: Lane,
@@ -50,50 +56,76 @@ struct Cause<'a> {
 }
 
 impl CircuitBreakerMetricsCollector {
-    /// Looks at what is due of a process that is watched.
-    pub(in crate::circuit) fn detect(&mut self, index: usize, watermark: u64, now: u64) {
-        let Some(process) = self.processes.get_mut(index) else { return };
-        let Some(mut watch) = process.watch.take() else { return };
+    /// Looks at what is due of some of the processes that are watched, all of one caller; `false` if there were none left.
+    ///
+    /// They learn of each other, so that what they did is taken in order of its ends, whosever it is.
+    pub(in crate::circuit) fn detect_some(&mut self, now: u64) -> bool {
+        let Some((caller, _)) = self.turns.last().copied() else { return false };
+        let of_others = self.turns.iter().rposition(|(other, _)| *other != caller).map_or(0, |at| at + 1);
+        let turns = self.turns.split_off(of_others.max(self.turns.len().saturating_sub(AT_ONCE)));
+        let slowest = self.habits.get(caller as usize).map_or(u64::MAX, |habits| habits.slowest);
         self.answers.want(now);
-        let number = u32::try_from(index).unwrap_or(u32::MAX);
-        for mark in watch.take_due(watermark) {
-            let splits = match &mark.what {
-                What::Call { lane, route, bad, alone, .. } => {
-                    let within = watch.root_of(&mark);
-                    let operation = within.and_then(|(_, operation)| operation).unwrap_or(NO_OPERATION);
-                    let call = Through { start: mark.start, end: mark.end, bad: *bad, operation, route: *route };
-                    let lane = self.lane_of(lane.circuit, *route);
-                    let beside = !*bad && self.state_in(lane, number) != State::Closed && self.is_beside(number, lane, within, &watch);
-                    if !beside {
-                        // One whose root has not ended yet is part of some operation.
-                        let within = within.map(|(_, operation)| operation).or_else(|| (!alone).then_some(None));
-                        self.suspect_call(number, lane, within, call);
-                    }
-                    continue;
-                }
-                What::Root { operation, aborted } => {
-                    let unit = watch.unit(&mark);
-                    let whole = watch.knows(&mark) && !watch.sampled;
-                    let called = unit.called();
-                    let seen = Seen { root: &mark, operation: *operation, aborted: *aborted, unit: &unit, called, whole, watch: &watch };
-                    self.look_at(number, &seen, now)
-                }
-                What::Told(told) if !told.is_taken() && watch.root_of(&mark).is_none() => {
-                    let unit = Unit { told: [Arc::clone(told)].into_iter().collect(), ..Unit::default() };
-                    let called = SmallVec::new();
-                    let seen = Seen { root: &mark, operation: None, aborted: true, unit: &unit, called, whole: false, watch: &watch };
-                    self.look_at(number, &seen, now)
-                }
-                What::Told(_) => continue,
-            };
-            for (from, to, routes) in splits {
-                watch.split(from, to, &routes);
+        let mut watches: Vec<(u32, u64, Box<Watch>)> = Vec::new();
+        for (_, index) in turns {
+            let Some(process) = self.processes.get_mut(index as usize) else { continue };
+            let watermark = process.watermark(now, &self.config);
+            let Some(watch) = process.watch.take() else { continue };
+            watches.push((index, watermark.min(slowest.max(watermark.saturating_sub(WAIT))), watch));
+        }
+        let mut due: Vec<(usize, Mark)> = Vec::new();
+        for (turn, (_, watermark, watch)) in watches.iter_mut().enumerate() {
+            due.extend(watch.take_due(*watermark).into_iter().map(|mark| (turn, mark)));
+        }
+        due.sort_by_key(|(turn, mark)| (mark.rank(), *turn));
+        for (turn, mark) in due {
+            let Some((index, _, watch)) = watches.get(turn) else { continue };
+            for (from, to, routes) in self.look_at_mark(*index, &mark, watch, now) {
+                watches.iter_mut().for_each(|(_, _, watch)| watch.split(from, to, &routes));
             }
         }
-        let circuits: SmallVec<[u32; 8]> = self.processes.get(index).map(|process| process.circuits().collect()).unwrap_or_default();
-        watch.restless = circuits.into_iter().filter(|circuit| self.is_restless_in(*circuit, number)).collect();
-        let calm = !watch.goes_on(watermark) && self.calm(number, watermark);
-        if let Some(process) = self.processes.get_mut(index).filter(|_| !calm) {
+        for (index, watermark, watch) in watches {
+            self.watch_on(index, watch, watermark);
+        }
+        true
+    }
+
+    /// One thing that a process did. Gives the breakers that turned out to be two.
+    fn look_at_mark(&mut self, number: u32, mark: &Mark, watch: &Watch, now: u64) -> Splits {
+        match &mark.what {
+            What::Call { lane, route, bad, alone, .. } => {
+                let within = watch.root_of(mark);
+                let operation = within.and_then(|(_, operation)| operation).unwrap_or(NO_OPERATION);
+                let call = Through { start: mark.start, end: mark.end, bad: *bad, operation, route: *route };
+                let lane = self.lane_of(lane.circuit, *route);
+                let beside = !*bad && self.state_in(lane, number) != State::Closed && self.is_beside(number, lane, within, watch);
+                if !beside {
+                    // One whose root has not ended yet is part of some operation.
+                    let within = within.map(|(_, operation)| operation).or_else(|| (!alone).then_some(None));
+                    self.suspect_call(number, lane, within, call);
+                }
+                Splits::new()
+            }
+            What::Root { operation, aborted } => {
+                let unit = watch.unit(mark);
+                let whole = watch.knows(mark) && !watch.sampled;
+                let called = unit.called();
+                self.look_at(number, &Seen { root: mark, operation: *operation, aborted: *aborted, unit: &unit, called, whole, watch }, now)
+            }
+            What::Told(told) if !told.is_taken() && watch.root_of(mark).is_none() => {
+                let unit = Unit { told: [Arc::clone(told)].into_iter().collect(), ..Unit::default() };
+                let called = SmallVec::new();
+                self.look_at(number, &Seen { root: mark, operation: None, aborted: true, unit: &unit, called, whole: false, watch }, now)
+            }
+            What::Told(_) => Splits::new(),
+        }
+    }
+
+    /// Goes on to watch a process, unless there is nothing left to watch for.
+    fn watch_on(&mut self, index: u32, mut watch: Box<Watch>, watermark: u64) {
+        let circuits: SmallVec<[u32; 8]> = self.processes.get(index as usize).map(|process| process.circuits().collect()).unwrap_or_default();
+        watch.restless = circuits.into_iter().filter(|circuit| self.is_restless_in(*circuit, index)).collect();
+        let calm = !watch.goes_on(watermark) && self.calm(index, watermark);
+        if let Some(process) = self.processes.get_mut(index as usize).filter(|_| !calm) {
             process.watch = Some(watch);
         }
     }
