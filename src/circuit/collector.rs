@@ -12,6 +12,7 @@ use super::{
     circuit::{Address, Call, Circuit, Reshape},
     config::CircuitMetricsConfig,
     detect::{habit::Habits, lane::Lane},
+    detection::memo::Memo,
     finding::Finding,
     inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, SpanRecord, TargetRecord, Text},
     key::{Caller, CircuitKey, authority},
@@ -45,6 +46,7 @@ pub struct CircuitBreakerMetricsCollector {
     pub(super) callers: Vec<Arc<Caller>>,
     /// Traces of the request at hand that are learned from; empty between requests.
     pub(super) learning: Learning,
+    pub(super) memo: Memo,
     /// Processes in which something went wrong in the request at hand, and when that ended; empty between requests.
     pub(super) worth_watching: Vec<(u32, u64)>,
     /// Processes that are watched and not looked at yet in this round, by caller.
@@ -123,6 +125,7 @@ impl CircuitBreakerMetricsCollector {
             by_caller: HashTable::new(),
             callers: Vec::new(),
             learning: Learning::default(),
+            memo: Memo::default(),
             worth_watching: Vec::new(),
             turns: Vec::new(),
             met: Vec::new(),
@@ -179,6 +182,7 @@ impl CircuitBreakerMetricsCollector {
     /// Counts the spans of a request whose resources are `mine`. Can't fail.
     pub fn apply(&mut self, request: &[u8], inspection: &Inspection, mine: impl Fn(u32) -> bool, now: u64) -> Applied {
         let mut applied = Applied::default();
+        self.memo = Memo::default();
         self.watch(request, inspection, &mine, now);
         let mut current: Option<(u32, Option<u32>)> = None;
         let mut before: Option<(u32, TargetRecord, Seat)> = None;

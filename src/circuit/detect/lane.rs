@@ -36,13 +36,24 @@ impl Lane {
 impl Route {
     /// Of a URL, a path, or the name of a method.
     pub(in crate::circuit) fn of(text: &[u8]) -> Self {
+        Self::read(text).0
+    }
+
+    /// The same, and where in the text the part ends by which it is known.
+    pub(in crate::circuit) fn read(text: &[u8]) -> (Self, usize) {
         let part = Self::part(text);
         if part.is_empty() {
-            return Self::default();
+            return Default::default();
         }
         // The same in every process: nobody gains by a collision that makes two routes one.
         let [a, b, c, d, ..] = FixedState::with_seed(0).hash_one(part).to_le_bytes();
-        Self(u32::from_le_bytes([a, b, c, d]).max(1))
+        let end = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize) + part.len();
+        (Self(u32::from_le_bytes([a, b, c, d]).max(1)), end)
+    }
+
+    /// Whether a text goes on behind the part of another with something that tells no routes apart.
+    pub(in crate::circuit) fn is_same(text: &[u8], other: &[u8], end: usize) -> bool {
+        matches!(text.get(end), None | Some(b'?' | b'#')) && end > 0 && text.get(..end) == other.get(..end)
     }
 
     /// Whether it is known.
@@ -197,6 +208,14 @@ mod tests {
         ] {
             assert_eq!(Route::part(url.as_bytes()), part.as_bytes(), "{url}");
         }
+        for url in ["http://payments:8080/charge?card=1", "/orders/open/all", "shop.Payments/Charge", "http://payments", "/a/1"] {
+            let (url, end) = (url.as_bytes(), Route::read(url.as_bytes()).1);
+            for other in ["?x=1", "#x", "", "/more", "s", "1"] {
+                let other = [url.get(..end).unwrap_or_default(), other.as_bytes()].concat();
+                assert!(!Route::is_same(&other, url, end) || Route::of(&other) == Route::of(url), "{other:?}");
+            }
+        }
+        assert!(Route::is_same(b"http://a/charge?y", b"http://a/charge?x", 15));
         assert_eq!(Route::of(b"http://a/charge?x"), Route::of(b"http://b/charge"));
         assert!(!Route::of(b"http://a/17").is_known());
     }

@@ -42,6 +42,8 @@ pub(in crate::circuit) struct Watch {
     wide: Option<Wide>,
     /// Units that began before this may not be known whole.
     whole_from: u64,
+    /// The breaker that seemed open last: its name and circuit as they were told, the circuit, and the place in it.
+    seemed: Option<Seemed>,
     /// Circuits that are not closed in it.
     pub(in crate::circuit) restless: SmallVec<[u32; 4]>,
     /// Traces are sampled so that most are not seen.
@@ -65,6 +67,15 @@ impl Wide {
     fn known_from(self) -> u64 {
         self.first.saturating_add(self.reorder).max(self.newest_end)
     }
+}
+
+/// What a text told of a breaker, and which circuit's it was taken for.
+#[derive(Debug)]
+struct Seemed {
+    name: Option<Arc<str>>,
+    told: Option<u32>,
+    /// The circuit, and the process's place in it.
+    place: (u32, u32),
 }
 
 /// One span, as far as it matters here.
@@ -192,7 +203,17 @@ impl Mark {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { marks: Vec::new(), every: 1, settled_to: 0, worth: 0, wide: None, whole_from: 0, restless: SmallVec::new(), sampled: false }
+        Self {
+            marks: Vec::new(),
+            every: 1,
+            settled_to: 0,
+            worth: 0,
+            wide: None,
+            whole_from: 0,
+            seemed: None,
+            restless: SmallVec::new(),
+            sampled: false,
+        }
     }
 }
 
@@ -205,12 +226,12 @@ impl Watch {
     /// Notes everything from now on, since something that ended then went wrong; what had come before ended at this time
     /// at the latest. Where it was wide already, what went wrong may turn out to have begun earlier.
     pub(in crate::circuit) fn widen(&mut self, end: u64, reorder: u64, newest_end: u64) {
-        let close = |mark: &&Mark| mark.is_trouble() && mark.end <= end && mark.end.saturating_add(reorder) >= end;
-        let first = self.marks.iter().filter(close).map(|mark| mark.end).min().unwrap_or(end);
-        match &mut self.wide {
-            None => self.wide = Some(Wide { first, reorder, newest_end }),
-            Some(wide) if end < wide.first && end.saturating_add(reorder) >= wide.first => wide.first = first,
-            Some(_) => {}
+        let wide = self.wide.unwrap_or(Wide { first: u64::MAX, reorder, newest_end });
+        let began_earlier = self.wide.is_none() || end < wide.first && end.saturating_add(reorder) >= wide.first;
+        if began_earlier {
+            let close = |mark: &&Mark| mark.is_trouble() && mark.end <= end && mark.end.saturating_add(reorder) >= end;
+            let first = self.marks.iter().filter(close).map(|mark| mark.end).min().unwrap_or(end);
+            self.wide = Some(Wide { first, ..wide });
         }
     }
 
@@ -228,6 +249,21 @@ impl Watch {
     /// Whether a root was noted.
     pub(in crate::circuit) fn has_root(&self, trace: u64, start: u64) -> bool {
         self.marks.iter().any(|mark| mark.trace == trace && mark.start == start && matches!(mark.what, What::Root { .. }))
+    }
+
+    /// A text tells that a breaker is open, which was taken for the one that a circuit has in this place.
+    pub(in crate::circuit) fn seems_open(&mut self, told: &Told, place: (u32, u32)) {
+        self.seemed = Some(Seemed { name: told.name.clone(), told: told.circuit, place });
+    }
+
+    /// What a text like this one was taken for last.
+    pub(in crate::circuit) fn seemed_open(&self, told: &Told) -> Option<(u32, u32)> {
+        self.seemed.as_ref().filter(|seemed| seemed.told == told.circuit && seemed.name == told.name).map(|seemed| seemed.place)
+    }
+
+    /// A breaker's name, if it is the one that was told last.
+    pub(in crate::circuit) fn name_again(&self, name: &[u8]) -> Option<Arc<str>> {
+        self.seemed.as_ref()?.name.as_ref().filter(|known| known.as_bytes() == name).cloned()
     }
 
     /// Whether a circuit is not closed in it, as of the last second.
@@ -347,6 +383,7 @@ impl Watch {
 
     /// Forgets a circuit that ended.
     pub(in crate::circuit) fn forget(&mut self, gone: u32) {
+        self.seemed = None;
         self.marks.retain(|mark| match &mark.what {
             What::Call { lane, .. } => lane.circuit != gone,
             What::Told(told) => told.circuit != Some(gone),
@@ -356,6 +393,7 @@ impl Watch {
 
     /// One circuit became part of another.
     pub(in crate::circuit) fn replace(&mut self, old: u32, new: u32) {
+        self.seemed = None;
         for mark in &mut self.marks {
             match &mut mark.what {
                 What::Call { lane, .. } if lane.circuit == old => *lane = Lane::of(new),

@@ -70,7 +70,7 @@ impl CircuitBreakerMetricsCollector {
         }
         let slow = may_be_slow && self.circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.is_slow(span.end - span.start));
         let bad = slow || span.outcome == Outcome::Failure;
-        let route = if bad { Route::of(route_at(request, span.route)) } else { Route::default() };
+        let route = if bad { self.memo.route(request, span.route) } else { Route::default() };
         if bad {
             self.note_failure(index, seat, span, route, trace);
         }
@@ -92,7 +92,7 @@ impl CircuitBreakerMetricsCollector {
         let mut number = 0;
         if restless || bad || trace.is_multiple_of(LEARNED_OF) || circuit.lanes().is_some_and(Lanes::are_several) {
             if !bad {
-                route = Route::of(route_at(request, span.route));
+                route = self.memo.route(request, span.route);
             }
             number = circuit.lane_of(route);
         }
@@ -187,7 +187,8 @@ impl CircuitBreakerMetricsCollector {
 
     fn note_told(&mut self, index: u32, record: &ToldRecord, request: &[u8], inspection: &Inspection, now: u64) -> bool {
         let name = inspection.text(request, record.name);
-        let name = (!name.is_empty()).then(|| Arc::from(String::from_utf8_lossy(name)));
+        let known = self.processes.get(index as usize).and_then(|process| process.watch.as_ref()).and_then(|watch| watch.name_again(name));
+        let name = known.or_else(|| (!name.is_empty()).then(|| Arc::from(String::from_utf8_lossy(name))));
         let circuit = record.target.and_then(|target| self.circuit_called(index, inspection, request, (target, record.route), now));
         let (trace, ids) = (trace_at(request, record.ids), ids_at(request, record.ids));
         let (at, start, end) = (record.at, record.start, record.end);
@@ -205,12 +206,27 @@ impl CircuitBreakerMetricsCollector {
 
     /// Moves the state that is not final yet, where it is plain whose it is.
     fn seems_open(&mut self, index: u32, told: &Told, at: u64) {
-        let name = told.name.as_deref().unwrap_or_default().as_bytes();
-        let circuit = told.circuit.or_else(|| self.refused_by(index, name));
-        let Some(circuit) = circuit.and_then(|circuit| self.circuits.get_mut(circuit as usize)) else { return };
-        if let Some((_, member)) = circuit.members.iter_mut().find(|(_, member)| member.process == index) {
+        let Some(watch) = self.processes.get(index as usize).and_then(|process| process.watch.as_ref()) else { return };
+        // While it seems open, what tells so again is taken for the same.
+        if let Some((circuit, number)) = watch.seemed_open(told)
+            && let Some(circuit) = self.circuits.get_mut(circuit as usize)
+            && let Some(member) = circuit.members.get_mut(number as usize)
+            && member.process == index
+            && member.provisional() == Some(State::Open)
+        {
             member.seems(at, State::Open);
             circuit.changed = true;
+            return;
+        }
+        let name = told.name.as_deref().unwrap_or_default().as_bytes();
+        let Some(number) = told.circuit.or_else(|| self.refused_by(index, name)) else { return };
+        let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
+        if let Some((place, member)) = circuit.members.iter_mut().find(|(_, member)| member.process == index) {
+            member.seems(at, State::Open);
+            circuit.changed = true;
+            let place = u32::try_from(place).unwrap_or(u32::MAX);
+            let watch = self.processes.get_mut(index as usize).and_then(|process| process.watch.as_mut());
+            watch.into_iter().for_each(|watch| watch.seems_open(told, (number, place)));
         }
     }
 
@@ -259,7 +275,7 @@ impl CircuitBreakerMetricsCollector {
     fn note_unit(&mut self, index: u32, root: &RootRecord, request: &[u8], inspection: &Inspection) -> bool {
         let Some(process) = self.processes.get_mut(index as usize) else { return true };
         let habits = self.habits.get_mut(process.habits as usize);
-        let operation = habits.and_then(|habits| habits.operation(inspection.text(request, root.operation)));
+        let operation = habits.and_then(|habits| self.memo.operation((process.habits, root.operation), request, inspection, habits));
         let what = What::Root { operation, aborted: root.aborted };
         process.watched().note(Mark { start: root.start, end: root.end, trace: trace_at(request, root.ids), what })
     }
@@ -271,7 +287,7 @@ impl CircuitBreakerMetricsCollector {
             circuit.see_usual(span.end - span.start);
         }
         if learns {
-            let number = circuit.lanes().map_or(0, |lanes| lanes.of_route(Route::of(route_at(request, span.route))));
+            let number = circuit.lanes().map_or(0, |lanes| lanes.of_route(self.memo.route(request, span.route)));
             self.learning.calls.push((trace, index, Lane { circuit: seat.circuit, number }, span.start));
         }
         if span.target.address && trace.is_multiple_of(MET_OF) && self.met.len() < MET_MAX {

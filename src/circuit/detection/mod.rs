@@ -1,10 +1,11 @@
 //! From what a process does to what its breakers did: the collector's part that looks closer.
 //!
 //! `arrival` notes what may matter as it comes in; `unit` looks at it in order of time, one trace of one process at a
-//! time; `blame` says whose rejection it is, and tells the breakers of one edge apart.
+//! time; `blame` says whose rejection it is, and tells the breakers of one edge apart. `memo` is what a request said before.
 
 mod arrival;
 mod blame;
+pub(super) mod memo;
 mod unit;
 
 use smallvec::SmallVec;

@@ -13,6 +13,11 @@ pub struct Text {
 pub(super) const BESIDE: u32 = 1 << 31;
 
 impl Text {
+    /// Whether it is as long as another.
+    pub(in crate::circuit) const fn has_length_of(self, other: Self) -> bool {
+        self.len == other.len
+    }
+
     /// Whether it is empty.
     pub const fn is_empty(self) -> bool {
         self.len == 0
