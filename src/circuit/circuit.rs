@@ -18,7 +18,7 @@ use super::{
         suspect::Decision,
     },
     event::{CircuitEvent, IncidentId},
-    finding::{Anomaly, Finding, Pattern, Phase, Reason, Status, Trend},
+    finding::{Anomaly, Finding, Pattern, Phase, Reason, Status, Trend, What},
     key::{CircuitKey, Target},
     member::{Evidence, Member},
     paths::Paths,
@@ -541,10 +541,28 @@ impl Circuit {
         let born = self.born();
         let found = self.analyst.as_mut().map(|analyst| analyst.take_found(born)).unwrap_or_default();
         self.changed |= !found.is_empty();
-        found
-            .into_iter()
-            .map(|(at, what, incident)| Finding { at, circuit: Arc::clone(&self.key), instance: Arc::default(), incident, what })
-            .collect()
+        let mut all = self.take_findings_of_instances();
+        let finding = |(at, what, incident)| Finding { at, circuit: Arc::clone(&self.key), instance: Arc::default(), incident, what };
+        all.extend(found.into_iter().map(finding));
+        all
+    }
+
+    fn take_findings_of_instances(&mut self) -> Vec<Finding> {
+        let found = self.analyst.as_mut().map(|analyst| analyst.take_found_of_instances()).unwrap_or_default();
+        self.changed |= !found.is_empty();
+        let incident = self.incident().map(|(id, _)| id);
+        let finding = |(at, instance, change)| Finding { at, circuit: Arc::clone(&self.key), instance, incident, what: What::Health(change) };
+        found.into_iter().map(finding).collect()
+    }
+
+    /// Instances that are healthy, degraded and unhealthy; `None` where that is not judged. Those whose breaker does
+    /// nothing unusual are healthy where the circuit is called, and unknown where it is not.
+    pub fn instances_by_health(&self) -> Option<[usize; Status::ALL.len()]> {
+        let (degraded, unhealthy) = self.analyst.as_ref()?.instances_ailing()?;
+        let others = self.members.len().saturating_sub(degraded + unhealthy);
+        let is_known = self.health().is_some_and(|(status, _)| status != Status::Unknown);
+        let (unknown, healthy) = if is_known { (0, others) } else { (others, 0) };
+        Some([unknown, healthy, degraded, unhealthy])
     }
 
     /// Nobody looks any more.
@@ -561,7 +579,11 @@ impl Circuit {
     fn holding(&self, phase: Phase, at: u64) -> Vec<Finding> {
         let incident = self.incident().map(|(id, _)| id);
         let holding = self.analyst.as_ref().map(|analyst| analyst.holding(phase)).unwrap_or_default();
-        holding.into_iter().map(|what| Finding { at, circuit: Arc::clone(&self.key), instance: Arc::default(), incident, what }).collect()
+        let of_circuit = holding.into_iter().map(|what| (Arc::default(), what));
+        let of_instances = self.analyst.iter().flat_map(|analyst| analyst.instances_holding(phase));
+        let of_instances = of_instances.map(|(instance, change)| (instance, What::Health(change)));
+        let finding = |(instance, what)| Finding { at, circuit: Arc::clone(&self.key), instance, incident, what };
+        of_circuit.chain(of_instances).map(finding).collect()
     }
 
     /// What is unusual now.
@@ -820,7 +842,11 @@ impl Circuit {
     fn judge(&mut self, config: &CircuitMetricsConfig) {
         let (closed_to, states, incident) = (self.window.closed_to(), self.states(), self.incident().map(|(id, _)| id));
         if let Some(analyst) = &mut self.analyst {
-            analyst.judge(closed_to, states, config);
+            let state_of = |(number, member): (usize, &Member)| member.state().map(|state| (number, state));
+            let is_restless = |state: &(usize, State)| !matches!(state.1, State::Closed | State::Disabled);
+            let restless: SmallVec<[(usize, State); 4]> = self.members.iter().filter_map(state_of).filter(is_restless).collect();
+            let instance_at = |number: usize| self.members.get(number).map(Member::instance);
+            analyst.judge(closed_to, states, (&restless, instance_at), config);
             analyst.stamp(incident);
         }
     }

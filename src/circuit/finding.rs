@@ -23,6 +23,20 @@ pub struct Finding {
     pub what: What,
 }
 
+impl Finding {
+    /// The name of its event.
+    pub fn event_name(&self) -> &'static str {
+        match self.what {
+            What::Anomaly(..) => "circuit_breaker.anomaly",
+            What::Pattern(..) => "circuit_breaker.pattern",
+            What::Trend(..) => "circuit_breaker.trend",
+            What::Pressure(..) => "circuit_breaker.resource_pressure",
+            What::Health(_) if self.instance.is_empty() => "circuit_breaker.health",
+            What::Health(_) => "circuit_breaker.instance.health",
+        }
+    }
+}
+
 /// What was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum What {
@@ -304,6 +318,8 @@ impl Status {
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Open { of: 1, .. } => f.write_str("open"),
+            Self::HalfOpen { of: 1, .. } => f.write_str("half-open"),
             Self::Open { open, of } => write!(f, "open in {open} of {of} instances"),
             Self::HalfOpen { half_open, of } => write!(f, "half-open in {half_open} of {of} instances"),
             Self::Silent => f.write_str("nobody calls"),
@@ -369,17 +385,6 @@ impl Trend {
 }
 
 impl What {
-    /// The name of its event.
-    pub const fn event_name(&self) -> &'static str {
-        match self {
-            Self::Anomaly(..) => "circuit_breaker.anomaly",
-            Self::Pattern(..) => "circuit_breaker.pattern",
-            Self::Trend(..) => "circuit_breaker.trend",
-            Self::Pressure(..) => "circuit_breaker.resource_pressure",
-            Self::Health(_) => "circuit_breaker.health",
-        }
-    }
-
     /// Whether it begins, changes or ends.
     pub const fn phase(&self) -> Phase {
         match self {

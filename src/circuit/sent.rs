@@ -37,7 +37,7 @@ pub struct SentRarely {
     /// Anomalies, in the order of [`Signal::ALL`]; 0 while a series has not begun.
     pub anomalies: [u32; Signal::ALL.len()],
     /// Findings whose gauges had a value: a bit for each, anomalies first, then patterns and trends.
-    pub findings: u32,
+    pub findings: u64,
     /// What those gauges said, as a hash.
     pub gauges: u64,
 }

@@ -1,4 +1,4 @@
-//! How callees are, over the circuits that call them.
+//! How callees are, over the circuits that call them, and how all is together.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -36,28 +36,50 @@ impl Equivalent<Callee> for Called<'_> {
     }
 }
 
+/// Whose health it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Whose {
+    /// That of all circuits together.
+    Overall,
+    /// A callee's.
+    Callee(Arc<Callee>),
+}
+
 /// Circuits that lead to callees, in the shards of one `circuit_window`.
 #[derive(Clone, Debug, Default)]
-pub struct Tallies(HashMap<Callee, Tally, RandomState>);
+pub struct Tallies {
+    callees: HashMap<Callee, Tally, RandomState>,
+    all: Tally,
+}
 
 impl Tallies {
-    /// Counts a circuit, if its callee is known.
+    /// Counts a circuit; for its callee, too, if that is known.
     pub(super) fn add(&mut self, circuit: &Circuit, status: Status) {
+        self.all.add(circuit, status);
         let key = circuit.key();
         // A bare address is nobody's name.
         let is_named = !key.address.is_empty() || key.port.is_none() && !is_address(key.text.as_bytes());
         let Some(callee) = key.callee().filter(|_| is_named) else { return };
         let called = Called { environment: &key.caller.environment, name: &callee };
-        if let Some(tally) = self.0.get_mut(&called) {
+        if let Some(tally) = self.callees.get_mut(&called) {
             return tally.add(circuit, status);
         }
         let callee = Callee { environment: key.caller.environment.clone(), name: callee.into() };
-        self.0.entry(callee).or_default().add(circuit, status);
+        self.callees.entry(callee).or_default().add(circuit, status);
     }
 
     /// Adds what another shard counted.
     pub fn join(&mut self, other: Self) {
-        other.0.into_iter().for_each(|(callee, tally)| self.0.entry(callee).or_default().join(&tally));
+        other.callees.into_iter().for_each(|(callee, tally)| self.callees.entry(callee).or_default().join(&tally));
+        self.all.join(&other.all);
+    }
+
+    /// Whether any circuit is counted for it.
+    fn knows(&self, whose: &Whose) -> bool {
+        match whose {
+            Whose::Overall => self.all.circuits > 0,
+            Whose::Callee(callee) => self.callees.contains_key(&**callee),
+        }
     }
 }
 
@@ -71,13 +93,13 @@ pub struct Tally {
     circuits: u32,
 }
 
-/// A callee's health changed.
+/// The health of a callee, or of all together, changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceChange {
     /// When, in Unix nanoseconds.
     pub at: u64,
     /// Whose.
-    pub callee: Arc<Callee>,
+    pub whose: Whose,
     /// What it was.
     pub before: Status,
     /// What it is.
@@ -101,8 +123,9 @@ impl Tally {
         (self.open, self.circuits) = (self.open + other.open, self.circuits + other.circuits);
     }
 
-    /// How the callee is. What is unknown never outvotes what is known.
-    pub fn status(&self) -> Status {
+    /// How those are that these circuits lead to. What is unknown never outvotes what is known. One open breaker is worth
+    /// a warning of its callee, but not of all together.
+    pub fn status(&self, whose: &Whose) -> Status {
         let [_, healthy, degraded, unhealthy] = self.calls;
         let known = healthy + degraded + unhealthy;
         if known == 0 {
@@ -111,7 +134,7 @@ impl Tally {
         let share = |calls: u64| calls as f64 / known as f64;
         if share(unhealthy) >= MOST {
             Status::Unhealthy
-        } else if share(unhealthy) >= SOME || share(degraded + unhealthy) >= MOST || self.open > 0 {
+        } else if share(unhealthy) >= SOME || share(degraded + unhealthy) >= MOST || self.open > 0 && *whose != Whose::Overall {
             Status::Degraded
         } else {
             Status::Healthy
@@ -144,75 +167,76 @@ fn is_news(before: Status, after: Status) -> bool {
     before != after && before.max(after) >= Status::Degraded
 }
 
-/// The callees that are known, and how each was told to be.
+/// The callees that are known, and all together, and how each was told to be.
 #[derive(Debug, Default)]
 pub struct Services {
-    all: BTreeMap<Arc<Callee>, Known>,
+    all: BTreeMap<Whose, Known>,
     /// What was told of them, and when.
-    told: BTreeMap<Arc<Callee>, (Status, u64)>,
+    told: BTreeMap<Whose, (Status, u64)>,
 }
 
 impl Services {
     /// Takes in what is counted now; gives what changed. Callees that no circuit leads to any more are forgotten.
     ///
-    /// A callee gets worse at once, and better only when it was not as bad for as long as a circuit must not have been.
+    /// Each gets worse at once, and better only when it was not as bad for as long as a circuit must not have been.
     pub fn take(&mut self, tallies: &Tallies, recovery: &HealthConfig, now: u64) -> Vec<ServiceChange> {
         let mut changes = Vec::new();
-        self.all.retain(|callee, known| {
-            let stays = tallies.0.contains_key(&**callee);
+        self.all.retain(|whose, known| {
+            let stays = tallies.knows(whose);
             if !stays && is_news(known.status, Status::Unknown) {
-                let (callee, before) = (Arc::clone(callee), known.status);
-                changes.push(ServiceChange { at: now, callee, before, after: Status::Unknown, tally: Tally::default() });
+                let (whose, before) = (whose.clone(), known.status);
+                changes.push(ServiceChange { at: now, whose, before, after: Status::Unknown, tally: Tally::default() });
             }
             stays
         });
-        for (callee, tally) in &tallies.0 {
-            let (callee, known) = match self.all.get_key_value(callee) {
-                Some((callee, known)) => (Arc::clone(callee), *known),
-                None => (Arc::new(callee.clone()), Known { status: Status::Unknown, changed: 0, held: now }),
-            };
-            let target = tally.status();
-            let known = if target >= known.status { Known { held: now, ..known } } else { known };
-            let held_for = match known.status {
-                Status::Unhealthy => recovery.unhealthy_for,
-                Status::Degraded => recovery.degraded_for,
-                Status::Healthy | Status::Unknown => 0,
-            };
-            let news = is_news(known.status, target);
-            let may = target > known.status || now >= known.held.saturating_add(held_for);
-            let apart = !news || known.changed == 0 || now >= known.changed.saturating_add(APART);
-            let next = if target != known.status && may && apart {
-                if news {
-                    let (callee, before) = (Arc::clone(&callee), known.status);
-                    changes.push(ServiceChange { at: now, callee, before, after: target, tally: *tally });
-                }
-                Known { status: target, changed: if news { now } else { known.changed }, held: now }
-            } else {
-                known
-            };
-            self.all.insert(callee, next);
+        if tallies.knows(&Whose::Overall) {
+            changes.extend(self.judge(Whose::Overall, &tallies.all, recovery, now));
         }
-        changes.sort_by(|one, other| one.callee.cmp(&other.callee));
+        for (callee, tally) in &tallies.callees {
+            changes.extend(self.judge(Whose::Callee(Arc::new(callee.clone())), tally, recovery, now));
+        }
+        changes.sort_by(|one, other| one.whose.cmp(&other.whose));
         changes
     }
 
-    /// What there is to tell of callees: those that changed since it was told, those that were not told for this long, and
-    /// those that are known no more, without a status.
-    pub fn due(&self, now: u64, whole_after: u64) -> Vec<(Arc<Callee>, Option<Status>)> {
-        let is_due = |callee: &Arc<Callee>, status: Status| {
-            self.told.get(callee).is_none_or(|(told, at)| *told != status || now.saturating_sub(*at) >= whole_after)
+    fn judge(&mut self, whose: Whose, tally: &Tally, recovery: &HealthConfig, now: u64) -> Option<ServiceChange> {
+        let target = tally.status(&whose);
+        let known = self.all.entry(whose.clone()).or_insert(Known { status: Status::Unknown, changed: 0, held: now });
+        if target >= known.status {
+            known.held = now;
+        }
+        let held_for = match known.status {
+            Status::Unhealthy => recovery.unhealthy_for,
+            Status::Degraded => recovery.degraded_for,
+            Status::Healthy | Status::Unknown => 0,
         };
-        let known = self.all.iter().map(|(callee, known)| (callee, known.status)).filter(|(callee, status)| is_due(callee, *status));
-        let gone = self.told.keys().filter(|callee| !self.all.contains_key(*callee));
-        known.map(|(callee, status)| (Arc::clone(callee), Some(status))).chain(gone.map(|callee| (Arc::clone(callee), None))).collect()
+        let news = is_news(known.status, target);
+        let may = target > known.status || now >= known.held.saturating_add(held_for);
+        let apart = !news || known.changed == 0 || now >= known.changed.saturating_add(APART);
+        if target == known.status || !may || !apart {
+            return None;
+        }
+        let before = known.status;
+        *known = Known { status: target, changed: if news { now } else { known.changed }, held: now };
+        news.then_some(ServiceChange { at: now, whose, before, after: target, tally: *tally })
+    }
+
+    /// What there is to tell: of those that changed since it was told, those that were not told for this long, and
+    /// those that are known no more, without a status.
+    pub fn due(&self, now: u64, whole_after: u64) -> Vec<(Whose, Option<Status>)> {
+        let is_due =
+            |whose: &Whose, status: Status| self.told.get(whose).is_none_or(|(told, at)| *told != status || now.saturating_sub(*at) >= whole_after);
+        let known = self.all.iter().map(|(whose, known)| (whose, known.status)).filter(|(whose, status)| is_due(whose, *status));
+        let gone = self.told.keys().filter(|whose| !self.all.contains_key(*whose));
+        known.map(|(whose, status)| (whose.clone(), Some(status))).chain(gone.map(|whose| (whose.clone(), None))).collect()
     }
 
     /// This was told.
-    pub fn told(&mut self, told: &[(Arc<Callee>, Option<Status>)], now: u64) {
-        for (callee, status) in told {
+    pub fn told(&mut self, told: &[(Whose, Option<Status>)], now: u64) {
+        for (whose, status) in told {
             match status {
-                Some(status) => _ = self.told.insert(Arc::clone(callee), (*status, now)),
-                None => _ = self.told.remove(callee),
+                Some(status) => _ = self.told.insert(whose.clone(), (*status, now)),
+                None => _ = self.told.remove(whose),
             }
         }
     }
@@ -240,7 +264,8 @@ mod tests {
             (tally(40, 0, 60, 0), Status::Unhealthy),
             (tally(0, 0, 0, 0), Status::Unknown),
         ] {
-            assert_eq!(counted.status(), status, "{counted:?}");
+            let callee = Whose::Callee(Arc::new(Callee { environment: "".into(), name: "payments".into() }));
+            assert_eq!(counted.status(&callee), status, "{counted:?}");
         }
     }
 
@@ -249,7 +274,7 @@ mod tests {
         let callee = Callee { environment: "".into(), name: "payments".into() };
         let mut services = Services::default();
         let mut take = |counted: Option<Tally>, second: u64| {
-            let tallies = Tallies(counted.map(|counted| (callee.clone(), counted)).into_iter().collect());
+            let tallies = Tallies { callees: counted.map(|counted| (callee.clone(), counted)).into_iter().collect(), all: Tally::default() };
             services
                 .take(&tallies, &HealthConfig::default(), second * 1_000_000_000)
                 .into_iter()
@@ -279,11 +304,13 @@ mod tests {
     fn what_changed_is_told_the_rest_now_and_then_and_an_end_once() {
         let callee = Callee { environment: "".into(), name: "payments".into() };
         let mut services = Services::default();
-        services.take(&Tallies([(callee.clone(), tally(9, 0, 0, 0))].into_iter().collect()), &HealthConfig::default(), 1);
+        let (counted, all) = (tally(9, 0, 0, 0), tally(9, 0, 0, 1));
+        services.take(&Tallies { callees: [(callee.clone(), counted)].into_iter().collect(), all }, &HealthConfig::default(), 1);
         let due = services.due(2, 60);
-        assert_eq!(due, [(Arc::new(callee), Some(Status::Healthy))]);
+        let healthy = Some(Status::Healthy);
+        assert_eq!(due, [(Whose::Overall, healthy), (Whose::Callee(Arc::new(callee)), healthy)]);
         services.told(&due, 2);
-        assert_eq!((services.due(61, 60).len(), services.due(62, 60).len()), (0, 1));
+        assert_eq!((services.due(61, 60).len(), services.due(62, 60).len()), (0, 2));
         services.take(&Tallies::default(), &HealthConfig::default(), 70);
         let ends = services.due(70, 60);
         assert_eq!(ends[0].1, None);
@@ -295,7 +322,8 @@ mod tests {
         #[test]
         fn more_unhealthy_calls_make_no_callee_better(healthy in 0..1_000_u64, degraded in 0..1_000_u64, unhealthy in 0..1_000_u64, more in 0..1_000_u64) {
             prop_assume!(healthy + degraded + unhealthy > 0);
-            prop_assert!(tally(healthy, degraded, unhealthy + more, 0).status() >= tally(healthy, degraded, unhealthy, 0).status());
+            let of = |unhealthy: u64| tally(healthy, degraded, unhealthy, 0).status(&Whose::Overall);
+            prop_assert!(of(unhealthy + more) >= of(unhealthy));
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
         circuit::Circuit,
         finding::{Anomaly, Finding, HealthChange, Pattern, Status, What},
         key::CircuitKey,
-        service::ServiceChange,
+        service::{ServiceChange, Whose},
         sketch::Dense,
         state::{Change, Source, State},
     },
@@ -117,7 +117,7 @@ fn without_port(name: &str) -> &str {
 pub(super) struct FindingLine {
     kind: &'static str,
     /// `anomaly`, `pattern`, `trend`, `resource_pressure` or `health`.
-    finding: &'static str,
+    finding: String,
     /// `begin`, `change`, `end` or `stopped`.
     phase: &'static str,
     time_unix_nano: u64,
@@ -130,13 +130,14 @@ pub(super) struct FindingLine {
     what: FoundLine,
 }
 
-/// How a callee is, over the circuits that call it.
+/// How a callee is, over the circuits that call it, or all together.
 #[derive(Debug, Serialize)]
 pub(super) struct ServiceLine {
     kind: &'static str,
     finding: &'static str,
     phase: &'static str,
     time_unix_nano: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
     service: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     environment: String,
@@ -147,13 +148,17 @@ pub(super) struct ServiceLine {
 
 impl ServiceLine {
     pub(super) fn of(change: &ServiceChange) -> Self {
+        let (finding, service, environment) = match &change.whose {
+            Whose::Overall => ("overall_health", String::new(), String::new()),
+            Whose::Callee(callee) => ("service_health", callee.name.to_string(), callee.environment.to_string()),
+        };
         Self {
             kind: "finding",
-            finding: "service_health",
+            finding,
             phase: "change",
             time_unix_nano: change.at,
-            service: change.callee.name.to_string(),
-            environment: change.callee.environment.to_string(),
+            service,
+            environment,
             status: change.after.name(),
             before: change.before.name(),
             reason: if change.after > Status::Healthy { change.tally.to_string() } else { String::new() },
@@ -267,10 +272,10 @@ enum FoundLine {
 
 impl FindingLine {
     pub(super) fn of(finding: &Finding) -> Self {
-        let name = finding.what.event_name();
+        let name = finding.event_name();
         Self {
             kind: "finding",
-            finding: name.strip_prefix("circuit_breaker.").unwrap_or(name),
+            finding: name.strip_prefix("circuit_breaker.").unwrap_or(name).replace('.', "_"),
             phase: finding.what.phase().name(),
             time_unix_nano: finding.at,
             circuit: CircuitName::of(&finding.circuit),
@@ -528,7 +533,7 @@ pub(super) fn write_tables(out: &mut impl Write, events: &[EventLine], found: &F
     }
     if !(findings.is_empty() && services.is_empty() && together.is_empty()) {
         let row =
-            |line: &FindingLine| vec![time(line.time_unix_nano), line.finding.to_owned(), line.phase.to_owned(), line.circuit.text(), line.detail()];
+            |line: &FindingLine| vec![time(line.time_unix_nano), line.finding.clone(), line.phase.to_owned(), line.circuit.text(), line.detail()];
         let service = |line: &ServiceLine| {
             let detail = if line.reason.is_empty() { line.status.to_owned() } else { format!("{}, {}", line.status, line.reason) };
             vec![time(line.time_unix_nano), line.finding.to_owned(), line.phase.to_owned(), line.service.clone(), detail]

@@ -11,6 +11,9 @@ use super::{
     evidence::{Dispersion, Evidence, RATE_MIN, Side, of_rate, of_share},
 };
 
+/// Latencies are told that exceed the usual by a fifth: what is less may be sure, and still nobody's concern.
+const LEAST_SLOWER: f64 = 1.2;
+
 /// The least lasting changes of shares that are worth finding.
 const LEAST_BODY: f64 = 0.10;
 const LEAST_TAIL: f64 = 0.05;
@@ -40,9 +43,9 @@ const ACCEPTED: f64 = 1_800.0;
 /// What a chart watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Signal {
-    /// Latency of most calls: more than half are slower than the usual median.
+    /// Latency of most calls: more than half are slower than the usual median by a fifth.
     LatencyBody,
-    /// Latency of the slowest: more than a tenth are slower than the usual 90th percentile.
+    /// Latency of the slowest: more than a tenth are slower than the usual 90th percentile by a fifth.
     LatencyTail,
     /// The share of calls that fail, of those that were let through.
     Errors,
@@ -205,10 +208,10 @@ struct Quantiles {
 }
 
 impl Quantiles {
-    /// Calls slower than the median, and slower than the 90th percentile.
-    fn slower(&self, latencies: &[(u16, u32)]) -> Option<(f64, f64)> {
+    /// Calls that took more than so many times the median, and than the 90th percentile.
+    fn slower(&self, latencies: &[(u16, u32)], times: f64) -> Option<(f64, f64)> {
         let (median, ninety) = self.logs?;
-        let code = |log: f64| Code::of(nanos(log)).0;
+        let code = |log: f64| Code::of(nanos(log + times.ln())).0;
         let beyond = |code: u16| latencies.iter().filter(|(other, _)| *other > code).map(|(_, count)| f64::from(*count)).sum();
         Some((beyond(code(median)), beyond(code(ninety))))
     }
@@ -216,7 +219,7 @@ impl Quantiles {
     fn learn(&mut self, sample: &Sample<'_>) {
         let calls = f64::from(sample.calls);
         self.age += sample.seconds;
-        let Some((slower, slowest)) = self.slower(sample.latencies) else {
+        let Some((slower, slowest)) = self.slower(sample.latencies, 1.0) else {
             return self.collect(sample.latencies);
         };
         if calls <= 0.0 {
@@ -370,11 +373,11 @@ impl Detector {
         match signal {
             Signal::LatencyBody | Signal::LatencyTail if self.latency.age < LATENCY_FROM => None,
             Signal::LatencyBody => {
-                let judged = share(self.latency.slower(sample.latencies)?.0, calls, 0.5, LEAST_BODY, &self.latency.body)?;
+                let judged = share(self.latency.slower(sample.latencies, LEAST_SLOWER)?.0, calls, 0.5, LEAST_BODY, &self.latency.body)?;
                 Some(Judged { expected: self.latency.logs?.0.exp(), seen: sample.percentile(50.0)?, ..judged })
             }
             Signal::LatencyTail => {
-                let judged = share(self.latency.slower(sample.latencies)?.1, calls, 0.1, LEAST_TAIL, &self.latency.tail)?;
+                let judged = share(self.latency.slower(sample.latencies, LEAST_SLOWER)?.1, calls, 0.1, LEAST_TAIL, &self.latency.tail)?;
                 Some(Judged { expected: self.latency.logs?.1.exp(), seen: sample.percentile(90.0)?, ..judged })
             }
             _ if self.age < COUNTS_FROM => None,

@@ -82,6 +82,26 @@ impl Health {
         Self { config, since, status, reasons, changed: 0, held: since, looks: 0, due: None, last_call: 0, taken_at: 0, shares: Shares::default() }
     }
 
+    /// Of an instance that nothing was wrong with.
+    pub(super) fn well(config: HealthConfig, now: u64) -> Self {
+        Self { status: Status::Healthy, last_call: now, ..Self::new(config, 0) }
+    }
+
+    /// It is there.
+    pub(super) const fn hear(&mut self, now: u64) {
+        self.last_call = now;
+    }
+
+    /// Whether nothing is wrong, and nothing seems to be.
+    pub(super) fn is_well(&self) -> bool {
+        self.status < Status::Degraded && self.looks == 0
+    }
+
+    /// When a change may be told that was held back.
+    pub(super) const fn due(&self) -> Option<u64> {
+        self.due
+    }
+
     /// What it is now.
     pub(super) const fn status(&self) -> Status {
         self.status

@@ -3,19 +3,21 @@
 mod anomalies;
 mod concurrency;
 mod health;
+mod instances;
 mod patterns;
 mod trends;
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
-pub(super) use self::health::States;
 use self::{
     anomalies::Anomalies,
     concurrency::Concurrency,
     health::{Facts, Health},
+    instances::Instances,
     patterns::Patterns,
     trends::Trends,
 };
+pub(super) use self::{health::States, instances::OfInstance};
 use super::{
     analysis::{
         anomaly::{Sample, Signal},
@@ -25,7 +27,8 @@ use super::{
     bucket::MetricsBucket,
     config::CircuitMetricsConfig,
     event::IncidentId,
-    finding::{Anomaly, Pattern, PatternKind, Phase, Reason, Resource, Status, Trend, What},
+    finding::{Anomaly, HealthChange, Pattern, PatternKind, Phase, Reason, Resource, Status, Trend, What},
+    state::State,
 };
 
 /// Empty buckets in a row that say anything: so many nanoseconds. Longer gaps are taken for what nobody was there to see.
@@ -48,6 +51,7 @@ pub(super) struct Analyst {
     concurrency: Option<Concurrency>,
     patterns: Option<Patterns>,
     health: Option<Health>,
+    instances: Option<Instances>,
     /// Every bucket before this one was there when health was judged.
     judged_to: u64,
     /// Something happened that needs no bucket.
@@ -58,6 +62,7 @@ pub(super) struct Analyst {
     counts: Counts,
     /// Not taken yet; with the incident that it belongs to, once that is known.
     found: Vec<(u64, What)>,
+    found_of_instances: Vec<OfInstance>,
     stamps: Vec<Option<IncidentId>>,
 }
 
@@ -79,11 +84,13 @@ impl Analyst {
             concurrency: None,
             patterns: None,
             health: None,
+            instances: None,
             judged_to: 0,
             is_awake: false,
             closed_at: 0,
             counts: Counts::default(),
             found: Vec::new(),
+            found_of_instances: Vec::new(),
             stamps: Vec::new(),
         };
         analyst.look_for(&AnalysisConfig::default(), config, false, number.saturating_mul(config.bucket_size()));
@@ -116,6 +123,8 @@ impl Analyst {
         if old.health != new.health {
             self.health.iter_mut().for_each(|health| health.end(now, &mut self.found));
             self.health = new.health.map(|config| Health::new(config, now));
+            self.instances.iter_mut().for_each(|instances| instances.end(now, &mut self.found_of_instances));
+            self.instances = new.health.map(Instances::new);
         }
     }
 
@@ -181,7 +190,13 @@ impl Analyst {
     }
 
     /// Judges how the circuit is, once for each bucket at most: every bucket before this one is closed.
-    pub(super) fn judge(&mut self, number: u64, states: States, config: &CircuitMetricsConfig) {
+    pub(super) fn judge<'a>(
+        &mut self,
+        number: u64,
+        states: States,
+        (restless, instance_at): (&[(usize, State)], impl Fn(usize) -> Option<&'a Arc<str>>),
+        config: &CircuitMetricsConfig,
+    ) {
         let was_awake = std::mem::take(&mut self.is_awake);
         let Some(health) = self.health.as_mut().filter(|_| number > self.judged_to || was_awake) else { return };
         self.judged_to = self.judged_to.max(number);
@@ -194,6 +209,9 @@ impl Analyst {
         let is_silent = unusual >> Signal::RateDown as u8 & 1 == 1 && health.is_silent(now);
         let full = self.concurrency.as_ref().and_then(Concurrency::at_limit);
         health.judge(now, &Facts { states, unusual, flaps, full, to_limit, is_silent }, &mut self.found);
+        if let Some(instances) = &mut self.instances {
+            instances.judge(now, restless, instance_at, &mut self.found_of_instances);
+        }
     }
 
     /// Takes in the empty buckets before this one, as far as somebody was there who could have called.
@@ -240,9 +258,10 @@ impl Analyst {
         let anomalies = self.anomalies.as_ref().and_then(Anomalies::deadline).map(of_time);
         let patterns = self.patterns.as_ref().and_then(Patterns::deadline).map(of_time);
         let health = self.health.as_ref().and_then(Health::deadline).map(of_time);
+        let instances = self.instances.as_ref().and_then(Instances::deadline).map(of_time);
         let silence = self.anomalies.as_ref().and_then(Anomalies::silence_in).filter(|buckets| *buckets <= SILENCE_MAX / config.bucket_size());
         let silence = silence.map(|buckets| self.seen_to.max(heard.start).saturating_add(buckets)).filter(|number| *number <= heard.end);
-        [anomalies, patterns, health, silence, self.without_calls(heard, config)].into_iter().flatten().min().unwrap_or(u64::MAX)
+        [anomalies, patterns, health, instances, silence, self.without_calls(heard, config)].into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
     /// Whether there may be something to tell before this bucket, whoever was heard of.
@@ -267,6 +286,7 @@ impl Analyst {
         self.concurrency.iter_mut().for_each(|concurrency| concurrency.stop(now, &mut self.found));
         self.patterns.iter_mut().for_each(|patterns| patterns.stop(now, &mut self.found));
         self.health.iter_mut().for_each(|health| health.end(now, &mut self.found));
+        self.instances.iter_mut().for_each(|instances| instances.end(now, &mut self.found_of_instances));
     }
 
     /// Tells of what is over, though it might begin again soon.
@@ -288,6 +308,21 @@ impl Analyst {
         let health = self.health.as_ref().filter(|health| health.status() >= Status::Degraded);
         let health = health.map(|health| What::Health(health.told_again(phase == Phase::Begin)));
         anomalies.chain(patterns).chain(trends).chain(pressure).chain(health).collect()
+    }
+
+    /// How instances are that are not as the circuit is, told again as in this phase.
+    pub(super) fn instances_holding(&self, phase: Phase) -> impl Iterator<Item = (Arc<str>, HealthChange)> {
+        self.instances.iter().flat_map(move |instances| instances.told_again(phase == Phase::Begin))
+    }
+
+    /// What was found of instances since this was asked last.
+    pub(super) fn take_found_of_instances(&mut self) -> Vec<OfInstance> {
+        std::mem::take(&mut self.found_of_instances)
+    }
+
+    /// How many instances are degraded, and how many unhealthy; `None` where that is not judged.
+    pub(super) fn instances_ailing(&self) -> Option<(usize, usize)> {
+        self.instances.as_ref().map(Instances::count)
     }
 
     /// What was found since this was asked last; counted from then on, if it was not yet.
@@ -327,11 +362,13 @@ impl Analyst {
             concurrency,
             patterns,
             health,
+            instances: None,
             judged_to: 0,
             is_awake: false,
             closed_at: 0,
             counts,
             found: Vec::new(),
+            found_of_instances: Vec::new(),
             stamps: Vec::new(),
         }
     }
@@ -377,7 +414,9 @@ impl Analyst {
             + self.anomalies.as_ref().map_or(0, Anomalies::heap_bytes)
             + self.trends.as_ref().map_or(0, Trends::heap_bytes)
             + self.patterns.as_ref().map_or(0, Patterns::heap_bytes)
+            + self.instances.as_ref().map_or(0, Instances::heap_bytes)
             + self.found.capacity() * size_of::<(u64, What)>()
+            + self.found_of_instances.capacity() * size_of::<OfInstance>()
             + self.stamps.capacity() * size_of::<Option<IncidentId>>()
     }
 }

@@ -92,7 +92,7 @@ impl Counts {
 
     pub(super) fn finding(&self, finding: &Finding) {
         let phase = KeyValue::new("phase", finding.what.phase().name());
-        self.events.add(1, &[self.id.clone(), KeyValue::new("event", finding.what.event_name()), phase]);
+        self.events.add(1, &[self.id.clone(), KeyValue::new("event", finding.event_name()), phase]);
     }
 
     pub(super) fn events_dropped(&self, count: u64) {

@@ -39,7 +39,7 @@ use crate::{
         room::Room,
         round::Round,
         sent::Sent,
-        service::{Callee, ServiceChange, Services, Tallies},
+        service::{ServiceChange, Services, Tallies, Whose},
         state::Change,
     },
     clock::Clock,
@@ -58,7 +58,7 @@ const CIRCUITS_A_REQUEST: usize = 16;
 const SERVICES_A_REQUEST: usize = 256;
 
 /// A callee, and the status that is told of it; none where its series ends.
-type ServiceTold = (Arc<Callee>, Option<Status>);
+type ServiceTold = (Whose, Option<Status>);
 
 /// Windows of all circuits, split by caller, and what goes in and out of them.
 pub(super) struct Engine {
@@ -387,16 +387,14 @@ impl Engine {
     /// What there is to tell of callees, each for a request of bounded size.
     pub(super) fn services_due(&self) -> Vec<Vec<ServiceTold>> {
         let checked = self.checked.load();
-        if checked.disabled_metrics.iter().any(|disabled| disabled == services::METRIC.0) {
-            return Vec::new();
-        }
-        let due = self.services.lock().due(self.clock.now(), WHOLE_AFTER);
+        let is_told = |(whose, _): &ServiceTold| !checked.disabled_metrics.iter().any(|disabled| disabled == services::metric(whose).0);
+        let due: Vec<ServiceTold> = self.services.lock().due(self.clock.now(), WHOLE_AFTER).into_iter().filter(is_told).collect();
         due.chunks(SERVICES_A_REQUEST).map(<[ServiceTold]>::to_vec).collect()
     }
 
-    /// Gauges of callees, and how many points.
+    /// Gauges of callees and of all together, and how many points.
     pub(super) fn services(&self, due: &[ServiceTold]) -> (ExportMetricsServiceRequest, usize) {
-        services::metrics(due.iter().map(|(callee, status)| (&**callee, *status)), self.clock.now())
+        services::metrics(due.iter().map(|(whose, status)| (whose, *status)), self.clock.now())
     }
 
     /// This was told of callees.

@@ -38,7 +38,7 @@ pub(super) fn record(finding: &Finding, now: u64) -> LogRecord {
         severity_text: severity_text.to_owned(),
         body: Some(AnyValue { value: Some(Value::StringValue(sentence(finding))) }),
         attributes: all,
-        event_name: finding.what.event_name().to_owned(),
+        event_name: finding.event_name().to_owned(),
         ..LogRecord::default()
     }
 }
@@ -52,7 +52,7 @@ fn uid(finding: &Finding) -> String {
         What::Pressure(_, resource, usage) => (resource.name(), usage.reference.name()),
         What::Health(change) => (change.before.name(), change.after.name()),
     };
-    derived((&*finding.circuit, &*finding.instance, finding.at, finding.what.event_name(), finding.what.phase().name(), what))
+    derived((&*finding.circuit, &*finding.instance, finding.at, finding.event_name(), finding.what.phase().name(), what))
 }
 
 /// What a finding says.
@@ -161,7 +161,8 @@ fn sentence(finding: &Finding) -> String {
         What::Health(HealthChange { after, reasons, .. }) => {
             let reasons: Vec<String> = reasons.iter().flatten().map(ToString::to_string).collect();
             let because = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join(", ")) };
-            format!("{circuit} is {}{because}", after.name())
+            let instance = if finding.instance.is_empty() { String::new() } else { format!(" in {}", finding.instance) };
+            format!("{circuit}{instance} is {}{because}", after.name())
         }
     }
 }

@@ -78,7 +78,7 @@ impl Incidents {
     fn note_finding(&mut self, finding: &Finding) {
         if let Some(incident) = finding.incident.and_then(|id| self.going_on.get_mut(&id)) {
             let attributes = findings::attributes(&finding.what);
-            incident.keep(Event { time_unix_nano: finding.at, name: finding.what.event_name().to_owned(), attributes, ..Event::default() });
+            incident.keep(Event { time_unix_nano: finding.at, name: finding.event_name().to_owned(), attributes, ..Event::default() });
         }
     }
 

@@ -1,4 +1,4 @@
-//! The health of callees on its way out: a gauge each, and a log record at each change.
+//! The health of callees, and of all together, on its way out: a gauge each, and a log record at each change.
 
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
@@ -15,23 +15,46 @@ use super::{
 use crate::circuit::{
     finding::Status,
     key::Caller,
-    service::{Callee, ServiceChange},
+    service::{ServiceChange, Whose},
 };
 
 /// The metric's name, unit and meaning.
 pub(super) const METRIC: (&str, &str, &str) =
     ("circuit_breaker.service.health", "1", "Of a callee, over the circuits that call it: 1 for the status that holds, 0 for the others.");
 
-/// The callee as a resource.
-fn of(callee: &Callee) -> Resource {
-    resource(&Caller { environment: callee.environment.clone(), service: callee.name.clone(), ..Caller::default() })
+/// The same of all together.
+pub(super) const OVERALL: (&str, &str, &str) =
+    ("circuit_breaker.overall.health", "1", "Of all circuits together: 1 for the status that holds, 0 for the others.");
+
+/// Whose it is, as a resource.
+fn of(whose: &Whose) -> Resource {
+    match whose {
+        Whose::Overall => resource(&Caller { service: "fuseboard".into(), ..Caller::default() }),
+        Whose::Callee(callee) => resource(&Caller { environment: callee.environment.clone(), service: callee.name.clone(), ..Caller::default() }),
+    }
 }
 
-/// Gauges of callees, with the status that holds; `None` where a series ends.
-pub(super) fn metrics<'a>(all: impl Iterator<Item = (&'a Callee, Option<Status>)>, now: u64) -> (ExportMetricsServiceRequest, usize) {
-    let (name, unit, description) = METRIC;
+/// The metric that tells it; the event has the same name.
+pub(super) const fn metric(whose: &Whose) -> (&'static str, &'static str, &'static str) {
+    match whose {
+        Whose::Overall => OVERALL,
+        Whose::Callee(_) => METRIC,
+    }
+}
+
+/// What people call it.
+fn shown(whose: &Whose) -> &str {
+    match whose {
+        Whose::Overall => "all together",
+        Whose::Callee(callee) => &callee.name,
+    }
+}
+
+/// Gauges, with the status that holds; `None` where a series ends.
+pub(super) fn metrics<'a>(all: impl Iterator<Item = (&'a Whose, Option<Status>)>, now: u64) -> (ExportMetricsServiceRequest, usize) {
     let resource_metrics: Vec<ResourceMetrics> = all
-        .map(|(callee, holds)| {
+        .map(|(whose, holds)| {
+            let (name, unit, description) = metric(whose);
             let point = |status: Status| NumberDataPoint {
                 attributes: vec![text("circuit_breaker.health.status", status.name())],
                 time_unix_nano: now,
@@ -43,14 +66,14 @@ pub(super) fn metrics<'a>(all: impl Iterator<Item = (&'a Callee, Option<Status>)
             let (name, unit, description) = (name.to_owned(), unit.to_owned(), description.to_owned());
             let metrics = vec![Metric { name, unit, description, data: Some(data), ..Metric::default() }];
             let scope_metrics = vec![ScopeMetrics { scope: Some(scope()), metrics, ..ScopeMetrics::default() }];
-            ResourceMetrics { resource: Some(of(callee)), scope_metrics, ..ResourceMetrics::default() }
+            ResourceMetrics { resource: Some(of(whose)), scope_metrics, ..ResourceMetrics::default() }
         })
         .collect();
     let points = resource_metrics.len() * Status::ALL.len();
     (ExportMetricsServiceRequest { resource_metrics }, points)
 }
 
-/// A change as a log record, under the callee's own resource.
+/// A change as a log record; a callee's under its own resource.
 pub(super) fn logs(change: &ServiceChange, now: u64) -> ResourceLogs {
     let (severity, severity_text) = match change.after {
         Status::Unhealthy => (SeverityNumber::Error, "ERROR"),
@@ -64,16 +87,16 @@ pub(super) fn logs(change: &ServiceChange, now: u64) -> ResourceLogs {
         observed_time_unix_nano: now,
         severity_number: severity.into(),
         severity_text: severity_text.to_owned(),
-        body: Some(AnyValue { value: Some(Value::StringValue(format!("{} is {}{because}", change.callee.name, change.after.name()))) }),
+        body: Some(AnyValue { value: Some(Value::StringValue(format!("{} is {}{because}", shown(&change.whose), change.after.name()))) }),
         attributes: vec![
             text("circuit_breaker.health.status", change.after.name()),
             text("circuit_breaker.health.status.before", change.before.name()),
             texts("circuit_breaker.health.reasons", reasons.into_iter()),
-            text("log.record.uid", derived((&*change.callee, change.at, change.after.name()))),
+            text("log.record.uid", derived((&change.whose, change.at, change.after.name()))),
         ],
-        event_name: "circuit_breaker.service.health".to_owned(),
+        event_name: metric(&change.whose).0.to_owned(),
         ..LogRecord::default()
     };
     let scope_logs = vec![ScopeLogs { scope: Some(scope()), log_records: vec![record], ..ScopeLogs::default() }];
-    ResourceLogs { resource: Some(of(&change.callee)), scope_logs, ..ResourceLogs::default() }
+    ResourceLogs { resource: Some(of(&change.whose)), scope_logs, ..ResourceLogs::default() }
 }

@@ -42,7 +42,7 @@ impl Of {
     }
 }
 
-/// Every gauge of findings that there may be, always in the same order; fewer than 32.
+/// Every gauge of findings that there may be, always in the same order; fewer than 64.
 pub(super) fn all(circuit: &Circuit) -> impl Iterator<Item = Found> {
     let anomalies = Signal::ALL.into_iter().map(|signal| {
         let found = circuit.anomalies().find(|anomaly| anomaly.signal == signal);
@@ -71,5 +71,10 @@ pub(super) fn all(circuit: &Circuit) -> impl Iterator<Item = Found> {
         let value = holds.map(|holds| f64::from(u8::from(holds == status)));
         Found { name: "circuit_breaker.health", of: Of::Health(status), value }
     });
-    anomalies.chain(patterns).chain(trends).chain(usage).chain(health)
+    let instances = circuit.instances_by_health();
+    let of_instances = Status::ALL.into_iter().enumerate().map(move |(at, status)| {
+        let value = instances.and_then(|all| all.get(at).map(|count| *count as f64));
+        Found { name: "circuit_breaker.instance.health", of: Of::Health(status), value }
+    });
+    anomalies.chain(patterns).chain(trends).chain(usage).chain(health).chain(of_instances)
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::circuit::{circuit::Circuit, config::CircuitMetricsConfig, key::Caller, sent::Sent};
 
 /// Every metric that goes out: name, unit, what it is.
-const METRICS: [(&str, &str, &str); 23] = [
+const METRICS: [(&str, &str, &str); 24] = [
     ("circuit_breaker.requests", "{request}", "Calls through the circuit, by outcome."),
     ("circuit_breaker.duration", "s", "Latency of calls that were sent."),
     ("circuit_breaker.trips", "{trip}", "Changes from closed to open."),
@@ -44,13 +44,15 @@ const METRICS: [(&str, &str, &str); 23] = [
     ("circuit_breaker.trend", "1/min", "Of a signal that rises or falls: by what share of its level."),
     ("circuit_breaker.resource.usage", "1", "Of what callers use up: share of its limit, or multiple of its baseline."),
     ("circuit_breaker.health", "1", "1 for the status that holds, 0 for the others."),
+    ("circuit_breaker.instance.health", "{instance}", "Instances by how they are."),
 ];
 
 /// The names of all metrics.
 #[expect(clippy::indexing_slicing, reason = "checked when it is compiled")]
-pub(super) const NAMES: [&str; METRICS.len() + 1] = {
-    let mut names = [""; METRICS.len() + 1];
+pub(super) const NAMES: [&str; METRICS.len() + 2] = {
+    let mut names = [""; METRICS.len() + 2];
     names[METRICS.len()] = services::METRIC.0;
+    names[METRICS.len() + 1] = services::OVERALL.0;
     let mut at = 0;
     while at < METRICS.len() {
         names[at] = METRICS[at].0;

@@ -369,7 +369,7 @@ impl<'a, 'b> Series<'a, 'b> {
     fn findings(&mut self) {
         let before = self.circuit.sent.rarely.as_ref().map_or((0, 0), |rarely| (rarely.findings, rarely.gauges));
         let mut gauges = Vec::new();
-        let mut holds = 0_u32;
+        let mut holds = 0_u64;
         for (at, Found { name, of, value }) in found::all(self.circuit).enumerate() {
             let bit = 1 << at;
             let was = before.0 & bit != 0;
