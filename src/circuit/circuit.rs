@@ -618,7 +618,7 @@ impl Circuit {
     }
 
     /// What rises or falls now.
-    pub fn trends(&self) -> impl Iterator<Item = &Trend> {
+    pub fn trends(&self) -> impl Iterator<Item = Trend> {
         self.analyst.iter().flat_map(|analyst| analyst.trends())
     }
 

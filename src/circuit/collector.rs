@@ -158,7 +158,7 @@ impl CircuitBreakerMetricsCollector {
             circuit.reconfigure(reshape);
             self.findings.extend(circuit.take_findings());
         }
-        if old.analysis.resource != config.analysis.resource {
+        if (old.analysis.resource, old.analysis.trend) != (config.analysis.resource, config.analysis.trend) {
             (0..self.processes.capacity()).for_each(|index| self.forget_usages(index, true, now));
         }
         self.config = Arc::clone(config);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    analysis::{anomaly::Signal, pressure::Usage},
+    analysis::{anomaly::Signal, pressure::Usage, series::Course},
     event::IncidentId,
     key::CircuitKey,
 };
@@ -211,21 +211,32 @@ pub enum Certainty {
     Certain,
 }
 
-/// A signal that rises or falls.
+/// Of what something is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Measured {
+    /// Of the calls of a circuit.
+    Calls(Signal),
+    /// Of what callers use up.
+    Resource(Resource),
+}
+
+impl Measured {
+    /// `circuit_breaker.signal`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Calls(signal) => signal.name(),
+            Self::Resource(resource) => resource.name(),
+        }
+    }
+}
+
+/// Something rises or falls.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Trend {
-    /// Which.
-    pub signal: Signal,
-    /// Change a minute, in seconds, shares, or calls a second.
-    pub slope: f64,
-    /// Change a minute as a share of the level; `None` where the level is 0.
-    pub relative: Option<f64>,
-    /// Standard deviations that the ranks lie away from no trend.
-    pub score: f64,
-    /// Where it stands now, in seconds, a share, or calls a second.
-    pub level: f64,
-    /// Seconds until it reaches its limit if it goes on like this; `None` without a limit, or not within twenty minutes.
-    pub to_limit: Option<f64>,
+    /// What.
+    pub signal: Measured,
+    /// How: in seconds, shares, calls a second, or the unit of the resource.
+    pub course: Course,
 }
 
 /// How a circuit is, from best to worst.
@@ -294,7 +305,7 @@ pub enum Reason {
     /// A signal will reach its limit.
     Limit {
         /// Which.
-        signal: Signal,
+        signal: Measured,
         /// In so many seconds.
         seconds: f64,
     },
@@ -371,16 +382,21 @@ impl Certainty {
 }
 
 impl Trend {
+    /// Of this.
+    pub const fn of(signal: Measured, course: Course) -> Self {
+        Self { signal, course }
+    }
+
     /// At most how likely chance alone shows a trend like this one, or the other way: Mills' ratio, which is right to some
     /// per cent from two deviations on.
     pub fn p_value(&self) -> f64 {
-        let score = self.score.abs().max(1.0);
+        let score = self.course.score.abs().max(1.0);
         ((-score * score / 2.0).exp() / (score * (std::f64::consts::TAU).sqrt()) * 2.0).min(1.0)
     }
 
     /// `circuit_breaker.direction`.
     pub const fn direction(&self) -> &'static str {
-        if self.score < 0.0 { "down" } else { "up" }
+        if self.course.score < 0.0 { "down" } else { "up" }
     }
 }
 

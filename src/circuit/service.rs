@@ -167,12 +167,10 @@ fn is_news(before: Status, after: Status) -> bool {
     before != after && before.max(after) >= Status::Degraded
 }
 
-/// The callees that are known, and all together, and how each was told to be.
+/// The callees that are known, and all together, and how each is.
 #[derive(Debug, Default)]
 pub struct Services {
     all: BTreeMap<Whose, Known>,
-    /// What was told of them, and when.
-    told: BTreeMap<Whose, (Status, u64)>,
 }
 
 impl Services {
@@ -221,24 +219,9 @@ impl Services {
         news.then_some(ServiceChange { at: now, whose, before, after: target, tally: *tally })
     }
 
-    /// What there is to tell: of those that changed since it was told, those that were not told for this long, and
-    /// those that are known no more, without a status.
-    pub fn due(&self, now: u64, whole_after: u64) -> Vec<(Whose, Option<Status>)> {
-        let is_due =
-            |whose: &Whose, status: Status| self.told.get(whose).is_none_or(|(told, at)| *told != status || now.saturating_sub(*at) >= whole_after);
-        let known = self.all.iter().map(|(whose, known)| (whose, known.status)).filter(|(whose, status)| is_due(whose, *status));
-        let gone = self.told.keys().filter(|whose| !self.all.contains_key(*whose));
-        known.map(|(whose, status)| (whose.clone(), Some(status))).chain(gone.map(|whose| (whose.clone(), None))).collect()
-    }
-
-    /// This was told.
-    pub fn told(&mut self, told: &[(Whose, Option<Status>)], now: u64) {
-        for (whose, status) in told {
-            match status {
-                Some(status) => _ = self.told.insert(whose.clone(), (*status, now)),
-                None => _ = self.told.remove(whose),
-            }
-        }
+    /// How all are that are known.
+    pub fn holding(&self) -> BTreeMap<Whose, Status> {
+        self.all.iter().map(|(whose, known)| (whose.clone(), known.status)).collect()
     }
 }
 
@@ -301,21 +284,19 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_told_the_rest_now_and_then_and_an_end_once() {
+    fn all_together_are_as_most_calls_are_and_one_open_breaker_is_no_matter() {
         let callee = Callee { environment: "".into(), name: "payments".into() };
         let mut services = Services::default();
-        let (counted, all) = (tally(9, 0, 0, 0), tally(9, 0, 0, 1));
-        services.take(&Tallies { callees: [(callee.clone(), counted)].into_iter().collect(), all }, &HealthConfig::default(), 1);
-        let due = services.due(2, 60);
-        let healthy = Some(Status::Healthy);
-        assert_eq!(due, [(Whose::Overall, healthy), (Whose::Callee(Arc::new(callee)), healthy)]);
-        services.told(&due, 2);
-        assert_eq!((services.due(61, 60).len(), services.due(62, 60).len()), (0, 2));
-        services.take(&Tallies::default(), &HealthConfig::default(), 70);
-        let ends = services.due(70, 60);
-        assert_eq!(ends[0].1, None);
-        services.told(&ends, 70);
-        assert_eq!(services.due(200, 60), []);
+        let mut holding = |counted: Tally, all: Tally, second: u64| {
+            let tallies = Tallies { callees: [(callee.clone(), counted)].into_iter().collect(), all };
+            services.take(&tallies, &HealthConfig::default(), second * 1_000_000_000);
+            services.holding().into_values().collect::<Vec<_>>()
+        };
+        use Status::{Degraded, Healthy, Unhealthy};
+        assert_eq!(holding(tally(99, 0, 1, 1), tally(999, 0, 1, 1), 1), [Healthy, Degraded]);
+        assert_eq!(holding(tally(0, 0, 9, 4), tally(80, 0, 20, 4), 20), [Degraded, Unhealthy]);
+        services.take(&Tallies::default(), &HealthConfig::default(), 70_000_000_000);
+        assert_eq!(services.holding().len(), 0);
     }
 
     proptest! {

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use super::{
-    analysis::pressure::Pressure,
+    analysis::{
+        config::AnalysisConfig,
+        pressure::{Pressure, Reference},
+        series::{Course, Look, Scale, Series, Turn},
+    },
     collector::CircuitBreakerMetricsCollector,
-    finding::{Finding, Phase, Resource, What},
+    finding::{Finding, Measured, Phase, Resource, Trend, What},
     inspect::{Inspection, ResourceRecord},
-    key::CircuitKey,
+    key::{Caller, CircuitKey},
     process::Process,
 };
 
@@ -18,6 +22,12 @@ const KNOWN: u64 = 600 * SECOND;
 
 /// A sample stands for the time since the one before, but not for longer than this, in seconds.
 const SECONDS_MAX: f64 = 300.0;
+
+/// Reports that a trend is seen in.
+const REPORTS: usize = 30;
+
+/// Reports are at even distances if none comes later than after so many times the usual one.
+const UNEVEN: f64 = 2.5;
 
 /// What a process told of a resource.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,6 +42,28 @@ pub struct Sample {
     pub at: u64,
 }
 
+/// Something that holds of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OfProcess {
+    /// Whose process it is.
+    pub caller: Arc<Caller>,
+    /// Which.
+    pub instance: Arc<str>,
+    /// Of what it uses up.
+    pub resource: Resource,
+    /// What holds of that.
+    pub held: Held,
+}
+
+/// What holds of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Held {
+    /// It is under pressure, against this: the share of a limit, or the multiple of its baseline.
+    Usage(Reference),
+    /// It rises or falls, a minute, as a share of its level.
+    Trend,
+}
+
 /// What is known of the resources of one process: at most one entry for each.
 pub(super) type Usages = Vec<Watched>;
 
@@ -39,14 +71,52 @@ pub(super) type Usages = Vec<Watched>;
 pub(super) struct Watched {
     resource: Resource,
     at: u64,
-    pressure: Pressure,
+    pressure: Option<Pressure>,
+    series: Series,
+    /// Seconds from one report to the next, as a mean.
+    step: f64,
+}
+
+impl Watched {
+    fn new(resource: Resource, config: &AnalysisConfig) -> Self {
+        let pressure = config.resource.map(|config| Pressure::new(config.marks, resource.least()));
+        Self { resource, at: 0, pressure, series: Series::default(), step: 0.0 }
+    }
+
+    /// Takes in a report that came so many seconds after the one before.
+    fn follow(&mut self, value: f64, limit: Option<f64>, seconds: f64) -> Option<What> {
+        let trend = |phase: Phase, course: Course| What::Trend(phase, Trend::of(Measured::Resource(self.resource), course));
+        if self.step > 0.0 && seconds > UNEVEN * self.step {
+            self.step = 0.0;
+            return self.series.begin_anew().map(|course| trend(Phase::Stopped, course));
+        }
+        self.step = if self.step > 0.0 { self.step + (seconds - self.step) / 8.0 } else { seconds };
+        let scale = if self.resource.own_limit().is_some() { Scale::Share } else { Scale::Log };
+        let look = Look { scale, step: self.step.max(1.0), length: REPORTS, limit };
+        self.series.take(value, &look).map(|turn| match turn {
+            Turn::Begins(course) => trend(Phase::Begin, course),
+            Turn::Ends(course) => trend(Phase::End, course),
+        })
+    }
+
+    /// Nobody looks any more.
+    fn stop(&mut self) -> impl Iterator<Item = What> + use<> {
+        let resource = self.resource;
+        let pressure = self.pressure.as_mut().and_then(Pressure::stop).map(|usage| What::Pressure(Phase::Stopped, resource, usage));
+        let trend = self.series.begin_anew().map(|course| What::Trend(Phase::Stopped, Trend::of(Measured::Resource(resource), course)));
+        pressure.into_iter().chain(trend)
+    }
 }
 
 impl CircuitBreakerMetricsCollector {
     /// Takes in what a process of this resource told of itself; nothing of processes that call nobody, or can't be told
     /// apart. Samples that come out of order, or twice, or at impossible times, are left out.
     pub fn use_up(&mut self, request: &[u8], inspection: &Inspection, record: &ResourceRecord, samples: &[Sample], now: u64) {
-        let Some(config) = self.config.analysis.resource else { return };
+        let config = Arc::clone(&self.config);
+        let config = &config.analysis;
+        if config.resource.is_none() && config.trend.is_none() {
+            return;
+        }
         let Some(index) = self.find_process(request, inspection, record) else { return };
         let (latest, earliest) = (now.saturating_add(self.config.max_clock_skew), now.saturating_sub(KNOWN));
         let Some(process) = self.processes.get(index as usize).filter(|process| !process.instance.is_empty()) else { return };
@@ -59,17 +129,38 @@ impl CircuitBreakerMetricsCollector {
             let Sample { resource, value, at, .. } = *sample;
             let known = process.usages.iter().position(|watched| watched.resource == resource);
             let place = known.unwrap_or_else(|| {
-                process.usages.push(Watched { resource, at: 0, pressure: Pressure::new(config.marks, resource.least()) });
+                process.usages.push(Watched::new(resource, config));
                 process.usages.len() - 1
             });
             let Some(watched) = process.usages.get_mut(place).filter(|watched| watched.at < at) else { continue };
-            let seconds = if watched.at == 0 { 1.0 } else { ((at - watched.at) as f64 / 1e9).clamp(1.0, SECONDS_MAX) };
+            let passed = (watched.at > 0).then(|| (at - watched.at) as f64 / 1e9);
+            let seconds = passed.map_or(1.0, |passed| passed.clamp(1.0, SECONDS_MAX));
             watched.at = at;
             let limit = sample.limit.or_else(|| resource.own_limit());
-            let news = watched.pressure.take(value, limit, seconds, teaches);
+            let news = watched.pressure.as_mut().and_then(|pressure| pressure.take(value, limit, seconds, teaches));
             found.extend(news.map(|(begins, usage)| (at, What::Pressure(if begins { Phase::Begin } else { Phase::End }, resource, usage))));
+            if let Some(passed) = passed.filter(|_| config.trend.is_some()) {
+                found.extend(watched.follow(value, limit, passed).map(|what| (at, what)));
+            }
         }
         self.tell_of_process(index, found);
+    }
+
+    /// What holds of processes now.
+    pub fn processes_holding(&self) -> impl Iterator<Item = (OfProcess, f64)> {
+        self.processes.iter().flat_map(|(_, process)| {
+            process.usages.iter().flat_map(|watched| {
+                let of = |held| OfProcess {
+                    caller: Arc::clone(&process.caller),
+                    instance: Arc::clone(&process.instance),
+                    resource: watched.resource,
+                    held,
+                };
+                let usage = watched.pressure.as_ref().and_then(Pressure::told).map(|usage| (of(Held::Usage(usage.reference)), usage.usage));
+                let trend = watched.series.told().and_then(|course| course.relative).map(|relative| (of(Held::Trend), relative));
+                usage.into_iter().chain(trend)
+            })
+        })
     }
 
     /// Forgets what a process did not tell again for long, or everything: it is gone, or nobody looks any more.
@@ -78,8 +169,9 @@ impl CircuitBreakerMetricsCollector {
         let mut found = Vec::new();
         process.usages.retain_mut(|watched| {
             let stays = !all && watched.at.saturating_add(KNOWN) >= now;
-            if !stays && let Some(usage) = watched.pressure.stop() {
-                found.push((now.max(watched.at), What::Pressure(Phase::Stopped, watched.resource, usage)));
+            if !stays {
+                let at = now.max(watched.at);
+                found.extend(watched.stop().map(|what| (at, what)));
             }
             stays
         });
@@ -104,7 +196,7 @@ impl CircuitBreakerMetricsCollector {
 impl Process {
     /// Bytes that what is known of its resources takes.
     pub(super) fn usage_bytes(&self) -> usize {
-        self.usages.capacity() * size_of::<Watched>()
+        self.usages.capacity() * size_of::<Watched>() + self.usages.iter().map(|watched| watched.series.heap_bytes()).sum::<usize>()
     }
 }
 
@@ -112,10 +204,7 @@ impl Process {
 mod tests {
     use super::*;
     use crate::circuit::{
-        analysis::{
-            config::{AnalysisConfig, ResourceConfig},
-            pressure::Reference,
-        },
+        analysis::config::{ResourceConfig, TrendConfig},
         config::CircuitMetricsConfig,
         inspect::{Rules, inspect},
         room::Room,
@@ -145,6 +234,11 @@ mod tests {
         assert_eq!(names, [("shop", String::new(), "a")], "once, though it calls two callees");
         let What::Pressure(Phase::Begin, Resource::JvmMemory, usage) = found[0].what else { panic!("{found:?}") };
         assert_eq!((usage.seen, usage.usage, usage.reference), (950.0, 0.95, Reference::Limit));
+        let holding: Vec<(OfProcess, f64)> = shard.processes_holding().collect();
+        assert!(
+            matches!(&holding[..], [(OfProcess { instance, held: Held::Usage(Reference::Limit), .. }, 0.95)] if &**instance == "a"),
+            "{holding:?}"
+        );
         // A sample that says it is of another time is none.
         for at in [u64::MAX, 1, START + 365 * 86_400 * SECOND] {
             let sample = Sample { resource: Resource::JvmMemory, value: 1.0, limit: Some(1_000.0), at };
@@ -155,11 +249,49 @@ mod tests {
         assert_eq!(shard.take_findings(), []);
         shard.forget_usages(0, false, START + 19 * 60 * SECOND + KNOWN + 1);
         assert!(matches!(shard.take_findings()[..], [Finding { what: What::Pressure(Phase::Stopped, ..), .. }]));
+        assert_eq!(shard.processes_holding().count(), 0);
         // Of processes that call nobody nothing is kept.
         let other = crate::circuit::testing::request("cart", "b", vec![call(2, START, START + 10, vec![])]);
         let inspection = inspect(&other, 0, &Rules::default(), u64::MAX).unwrap();
         let sample = Sample { resource: Resource::GoMemory, value: 5.0, limit: None, at: START };
         shard.use_up(&other, &inspection, &inspection.resources[0], &[sample], START);
         assert_eq!(shard.processes.iter().map(|(_, process)| process.usages.len()).sum::<usize>(), 0);
+    }
+
+    /// Findings of memory of a process that reports every so many seconds.
+    fn told_of(value: impl Fn(u64) -> f64, reports: u64, seconds: impl Fn(u64) -> u64) -> Vec<(u64, What)> {
+        let mut config = CircuitMetricsConfig::default();
+        config.analysis = AnalysisConfig { trend: Some(TrendConfig::default()), ..AnalysisConfig::default() };
+        let mut shard = CircuitBreakerMetricsCollector::new(Arc::new(config), Arc::default(), Arc::new(Room::new(9)));
+        let request = request("shop", "a", vec![call(1, START, START + 10, vec![text("server.address", "pay")])]);
+        let inspection = inspect(&request, 0, &Rules::default(), u64::MAX).unwrap();
+        shard.apply(&request, &inspection, |_| true, START);
+        let (mut at, mut found) = (START, Vec::new());
+        for report in 0..reports {
+            at += seconds(report) * SECOND;
+            let sample = Sample { resource: Resource::JvmMemory, value: value(report), limit: Some(1_000.0), at };
+            shard.use_up(&request, &inspection, &inspection.resources[0], &[sample], at);
+            found.extend(shard.take_findings().into_iter().map(|finding| (report, finding.what)));
+        }
+        found
+    }
+
+    #[test]
+    fn memory_that_leaks_is_told_with_the_time_that_is_left() {
+        // Collected every few minutes, and each time a little more is left.
+        let garbage = |report: u64| (report % 4) as f64 * 8.0;
+        let leaks = |report: u64| 300.0 + garbage(report) + report.saturating_sub(60) as f64 * 10.0;
+        let found = told_of(leaks, 110, |_| 60);
+        let [(report, What::Trend(Phase::Begin, trend))] = found[..] else { panic!("{found:?}") };
+        assert!((62..95).contains(&report) && trend.signal == Measured::Resource(Resource::JvmMemory), "{report} {trend:?}");
+        assert!((trend.course.slope / 10.0 - 1.0).abs() < 0.5, "{trend:?}");
+        assert_eq!(told_of(|report| 300.0 + garbage(report), 300, |_| 60), []);
+    }
+
+    #[test]
+    fn after_a_gap_a_trend_begins_anew() {
+        let leaks = |report: u64| 100.0 + report as f64 * 10.0;
+        let found = told_of(leaks, 60, |report| if report == 50 { 400 } else { 60 });
+        assert!(matches!(found[..], [(_, What::Trend(Phase::Begin, _)), (50, What::Trend(Phase::Stopped, _))]), "{found:?}");
     }
 }

@@ -323,11 +323,11 @@ impl FoundLine {
             What::Trend(_, trend) => Self::Trend {
                 signal: trend.signal.name(),
                 direction: trend.direction(),
-                slope: trend.slope,
+                slope: trend.course.slope,
                 p_value: trend.p_value(),
-                level: trend.level,
-                relative: trend.relative,
-                time_to_limit: trend.to_limit,
+                level: trend.course.level,
+                relative: trend.course.relative,
+                time_to_limit: trend.course.to_limit,
             },
             What::Pressure(_, resource, usage) => Self::Pressure {
                 signal: resource.name(),

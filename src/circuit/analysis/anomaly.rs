@@ -11,8 +11,12 @@ use super::{
     evidence::{Dispersion, Evidence, RATE_MIN, Side, of_rate, of_share},
 };
 
-/// Latencies are told that exceed the usual by a fifth: what is less may be sure, and still nobody's concern.
+/// Latencies are told that seem to exceed the usual by a fifth: what is less may be sure, and still nobody's concern.
 const LEAST_SLOWER: f64 = 1.2;
+
+/// The shares of calls beyond the two quantiles.
+const BEYOND_MEDIAN: f64 = 0.5;
+const BEYOND_NINETY: f64 = 0.1;
 
 /// The least lasting changes of shares that are worth finding.
 const LEAST_BODY: f64 = 0.10;
@@ -225,14 +229,14 @@ impl Quantiles {
         if calls <= 0.0 {
             return;
         }
-        self.body.learn(slower - calls * 0.5, calls * 0.25, sample.seconds);
-        self.tail.learn(slowest - calls * 0.1, calls * 0.09, sample.seconds);
+        self.body.learn(slower - calls * BEYOND_MEDIAN, calls * 0.25, sample.seconds);
+        self.tail.learn(slowest - calls * BEYOND_NINETY, calls * 0.09, sample.seconds);
         let Some((median, ninety)) = &mut self.logs else { return };
         let width = (*ninety - *median).max(0.05);
         let pace = (sample.seconds / MEMORY).max(sample.seconds / (self.age + 60.0)).min(1.0) * (calls / 5.0).min(1.0);
         // One over the density of a log-normal at the two quantiles.
-        *median += pace * 2.0 * width * (slower / calls - 0.5);
-        *ninety += pace * 4.5 * width * (slowest / calls - 0.1);
+        *median += pace * 2.0 * width * (slower / calls - BEYOND_MEDIAN);
+        *ninety += pace * 4.5 * width * (slowest / calls - BEYOND_NINETY);
         *ninety = ninety.max(*median + 0.02);
     }
 
@@ -261,6 +265,20 @@ struct Watched {
     open_for: f64,
 }
 
+/// Calls since evidence has risen, and those that took longer than the usual by a fifth.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Excess {
+    calls: f64,
+    beyond: f64,
+}
+
+impl Excess {
+    /// Whether the quantile beyond which this share lies seems to be higher by as much.
+    fn is_worth_telling(self, share: f64) -> bool {
+        self.beyond >= share * self.calls
+    }
+}
+
 /// Watches the calls of one circuit. O(1) a bucket, but for the latencies in it; about 600 bytes.
 #[derive(Clone, Debug)]
 pub struct Detector {
@@ -269,6 +287,8 @@ pub struct Detector {
     age: f64,
     watched: [Watched; 6],
     latency: Quantiles,
+    /// By the median, and by the 90th percentile.
+    excess: [Excess; 2],
     errors: Share,
     rejections: Share,
     rate: Rate,
@@ -282,7 +302,7 @@ impl Detector {
             Watched { chart: if habituates { Chart::habituating() } else { Chart::default() }, open_for: 0.0 }
         });
         let (latency, errors, rejections, rate) = (Quantiles::default(), Share::default(), Share::default(), Rate::default());
-        Self { threshold, age: 0.0, watched, latency, errors, rejections, rate }
+        Self { threshold, age: 0.0, watched, latency, excess: Default::default(), errors, rejections, rate }
     }
 
     /// Whether a signal is unusual.
@@ -319,7 +339,13 @@ impl Detector {
         for signal in Signal::ALL {
             let judged = self.judge(signal, sample);
             let rising = self.watched(signal).map_or(0.0, |watched| watched.chart.rising());
-            let step = self.step(signal, judged.as_ref(), sample.seconds);
+            let exceeds = self.exceeds(signal, rising, sample);
+            let mut step = self.step(signal, judged.as_ref(), sample.seconds);
+            if step == Step::Opened && !exceeds {
+                // It is learned instead.
+                self.close(signal);
+                step = Step::Quiet;
+            }
             if step != Step::Quiet {
                 let mut reading = judged.map(|judged| judged.reading());
                 if let Some(reading) = reading.as_mut().filter(|_| signal == Signal::RateDown) {
@@ -336,6 +362,25 @@ impl Detector {
         }
         self.age += sample.seconds;
         notices
+    }
+
+    /// Whether a signal is off by enough to be told, as far as this bucket and those before it show in which evidence rose
+    /// for so many seconds.
+    fn exceeds(&mut self, signal: Signal, rising: f64, sample: &Sample<'_>) -> bool {
+        let [median, ninety] = &mut self.excess;
+        let (excess, share) = match signal {
+            Signal::LatencyBody => (median, BEYOND_MEDIAN),
+            Signal::LatencyTail => (ninety, BEYOND_NINETY),
+            _ => return true,
+        };
+        if rising <= 0.0 {
+            *excess = Excess::default();
+        }
+        if let Some((slower, slowest)) = self.latency.slower(sample.latencies, LEAST_SLOWER) {
+            excess.calls += f64::from(sample.calls);
+            excess.beyond += if signal == Signal::LatencyBody { slower } else { slowest };
+        }
+        excess.is_worth_telling(share)
     }
 
     fn step(&mut self, signal: Signal, judged: Option<&Judged>, seconds: f64) -> Step {
@@ -373,11 +418,11 @@ impl Detector {
         match signal {
             Signal::LatencyBody | Signal::LatencyTail if self.latency.age < LATENCY_FROM => None,
             Signal::LatencyBody => {
-                let judged = share(self.latency.slower(sample.latencies, LEAST_SLOWER)?.0, calls, 0.5, LEAST_BODY, &self.latency.body)?;
+                let judged = share(self.latency.slower(sample.latencies, 1.0)?.0, calls, BEYOND_MEDIAN, LEAST_BODY, &self.latency.body)?;
                 Some(Judged { expected: self.latency.logs?.0.exp(), seen: sample.percentile(50.0)?, ..judged })
             }
             Signal::LatencyTail => {
-                let judged = share(self.latency.slower(sample.latencies, LEAST_SLOWER)?.1, calls, 0.1, LEAST_TAIL, &self.latency.tail)?;
+                let judged = share(self.latency.slower(sample.latencies, 1.0)?.1, calls, BEYOND_NINETY, LEAST_TAIL, &self.latency.tail)?;
                 Some(Judged { expected: self.latency.logs?.1.exp(), seen: sample.percentile(90.0)?, ..judged })
             }
             _ if self.age < COUNTS_FROM => None,
@@ -523,6 +568,16 @@ mod tests {
         }
         assert!(detector.is_open(Signal::Rejections));
         assert!(detector.rejections.usual() < 0.01);
+    }
+
+    #[test]
+    fn what_is_slower_by_a_tenth_is_learned_and_not_told() {
+        let told = |millis: f64| {
+            let mut detector = after(900);
+            let slower = second(50, 0, millis);
+            (0..600).flat_map(|_| take(&mut detector, &slower)).any(|notice| notice.step == Step::Opened)
+        };
+        assert!(!told(44.0) && told(52.0));
     }
 
     proptest! {

@@ -9,5 +9,6 @@ pub mod flapping;
 pub mod gauge;
 pub mod pressure;
 pub mod regularity;
+pub mod series;
 pub mod trend;
 pub mod zscore;

@@ -54,7 +54,7 @@ struct Shares {
 
 /// What else is known of a circuit.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Facts<'a> {
+pub(super) struct Facts {
     pub(super) states: States,
     /// What is unusual, a bit for each signal.
     pub(super) unusual: u8,
@@ -62,7 +62,7 @@ pub(super) struct Facts<'a> {
     /// Of their limit the share of calls that are under way, where that is much.
     pub(super) full: Option<f64>,
     /// The trend that reaches its limit first.
-    pub(super) to_limit: Option<&'a Trend>,
+    pub(super) to_limit: Option<Trend>,
     /// Whether nobody calls, where it is unusual that few do.
     pub(super) is_silent: bool,
 }
@@ -142,7 +142,7 @@ impl Health {
     }
 
     /// Judges by what is known now.
-    pub(super) fn judge(&mut self, now: u64, facts: &Facts<'_>, found: &mut Vec<(u64, What)>) {
+    pub(super) fn judge(&mut self, now: u64, facts: &Facts, found: &mut Vec<(u64, What)>) {
         let (target, reasons) = self.target(now, facts);
         self.due = None;
         if target == self.status {
@@ -205,7 +205,7 @@ impl Health {
     }
 
     /// How it is by the rules alone, and why.
-    fn target(&self, now: u64, facts: &Facts<'_>) -> (Status, [Option<Reason>; REASONS_MAX]) {
+    fn target(&self, now: u64, facts: &Facts) -> (Status, [Option<Reason>; REASONS_MAX]) {
         let mut unhealthy = Reasons::default();
         let mut degraded = Reasons::default();
         let rules = &self.config;
@@ -242,7 +242,7 @@ impl Health {
         if let Some(usage) = facts.full.filter(|_| rules.degraded_concurrency) {
             degraded.add(Reason::Full { usage });
         }
-        if let Some((signal, seconds)) = facts.to_limit.and_then(|trend| Some((trend.signal, trend.to_limit?)))
+        if let Some((signal, seconds)) = facts.to_limit.and_then(|trend| Some((trend.signal, trend.course.to_limit?)))
             && seconds < rules.degraded_time_to_limit as f64 / 1e9
         {
             degraded.add(Reason::Limit { signal, seconds });
@@ -298,7 +298,7 @@ mod tests {
     const START: u64 = 1_700_000_000 * SECOND;
 
     /// Seconds of 20 calls, of which so many fail, and what else is known; gives second, before, after and the first reason.
-    fn found(seconds: impl Iterator<Item = (u32, Facts<'static>)>) -> Vec<(u64, Status, Status, Option<Reason>)> {
+    fn found(seconds: impl Iterator<Item = (u32, Facts)>) -> Vec<(u64, Status, Status, Option<Reason>)> {
         let (mut health, mut found) = (Health::new(HealthConfig::default(), START), Vec::new());
         for (second, (failures, facts)) in (1..).zip(seconds) {
             let now = START + second * SECOND;
@@ -314,7 +314,7 @@ mod tests {
             .collect()
     }
 
-    fn unusual(signal: Signal) -> Facts<'static> {
+    fn unusual(signal: Signal) -> Facts {
         Facts { unusual: 1 << signal as u8, ..Facts::default() }
     }
 

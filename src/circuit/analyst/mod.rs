@@ -203,7 +203,8 @@ impl Analyst {
         let now = number.saturating_mul(config.bucket_size());
         let anomalies = self.anomalies.iter().flat_map(Anomalies::open);
         let unusual = anomalies.fold(0, |all, anomaly| all | 1 << anomaly.signal as u8);
-        let sooner = |one: &&Trend, other: &&Trend| one.to_limit.unwrap_or(f64::MAX).total_cmp(&other.to_limit.unwrap_or(f64::MAX));
+        let left = |trend: &Trend| trend.course.to_limit.unwrap_or(f64::MAX);
+        let sooner = |one: &Trend, other: &Trend| left(one).total_cmp(&left(other));
         let to_limit = self.trends.iter().flat_map(Trends::open).min_by(sooner);
         let flaps = self.patterns.iter().flat_map(Patterns::open).any(|pattern| pattern.kind == PatternKind::Flapping);
         let is_silent = unusual >> Signal::RateDown as u8 & 1 == 1 && health.is_silent(now);
@@ -228,7 +229,8 @@ impl Analyst {
     fn take(&mut self, number: u64, sample: &Sample<'_>, config: &CircuitMetricsConfig) {
         let end = (number + 1).saturating_mul(config.bucket_size());
         self.anomalies.iter_mut().for_each(|anomalies| anomalies.take((number, end), sample, config.buckets(), &mut self.found));
-        self.trends.iter_mut().for_each(|trends| trends.take(number, end, sample, &mut self.found));
+        let concurrency_limit = config.analysis.resource.as_ref().and_then(|resource| resource.concurrency_limit);
+        self.trends.iter_mut().for_each(|trends| trends.take((number, end), sample, concurrency_limit, &mut self.found));
         self.health.iter_mut().for_each(|health| health.take(end, sample));
         self.seen_to = number + 1;
     }
@@ -303,7 +305,7 @@ impl Analyst {
     pub(super) fn holding(&self, phase: Phase) -> Vec<What> {
         let anomalies = self.anomalies().map(|anomaly| What::Anomaly(phase, *anomaly));
         let patterns = self.patterns().map(|pattern| What::Pattern(phase, *pattern));
-        let trends = self.trends().map(|trend| What::Trend(phase, *trend));
+        let trends = self.trends().map(|trend| What::Trend(phase, trend));
         let pressure = self.pressure().map(|usage| What::Pressure(phase, Resource::Concurrency, *usage));
         let health = self.health.as_ref().filter(|health| health.status() >= Status::Degraded);
         let health = health.map(|health| What::Health(health.told_again(phase == Phase::Begin)));
@@ -404,7 +406,7 @@ impl Analyst {
     }
 
     /// What rises or falls now.
-    pub(super) fn trends(&self) -> impl Iterator<Item = &Trend> {
+    pub(super) fn trends(&self) -> impl Iterator<Item = Trend> {
         self.trends.iter().flat_map(Trends::open)
     }
 

@@ -1,32 +1,22 @@
-use std::collections::VecDeque;
-
 use crate::circuit::{
     analysis::{
         anomaly::{Sample, Signal},
         config::TrendConfig,
-        trend::{level, slope, trend},
+        series::{Course, Look, Scale, Series, Turn},
     },
-    finding::{Phase, Trend, What},
+    finding::{Measured, Phase, Resource, Trend, What},
 };
 
 /// Blocks in a window.
 const BLOCKS: u64 = 30;
 
-/// The least change over a window that is worth telling: of the level, and of a share of failures.
-const LEAST: f64 = 0.1;
-const LEAST_SHARE: f64 = 0.01;
-
-/// The slope that a limit is reached by is that of the newest blocks: the others are from before it began.
-const NEWEST: usize = 12;
-
-/// Blocks in a row in which it does not go on, after which a trend is over.
-const STALLED_MAX: u8 = 3;
-
-/// Seconds within which reaching a limit is worth telling.
-const TO_LIMIT_MAX: f64 = 1_200.0;
-
-/// What rises and falls.
-const SIGNALS: [Signal; 3] = [Signal::LatencyBody, Signal::Errors, Signal::RateUp];
+/// What rises and falls, and on what scale.
+const MEASURED: [(Measured, Scale); 4] = [
+    (Measured::Calls(Signal::LatencyBody), Scale::Log),
+    (Measured::Calls(Signal::Errors), Scale::Share),
+    (Measured::Calls(Signal::RateUp), Scale::Root),
+    (Measured::Resource(Resource::Concurrency), Scale::Root),
+];
 
 /// Where the signals of a circuit are going: means of blocks, 30 in a window, tested as each is complete.
 #[derive(Clone, Debug)]
@@ -35,7 +25,7 @@ pub(super) struct Trends {
     /// Which block the sums are of, by number of its buckets.
     block: u64,
     sums: Sums,
-    series: [Series; SIGNALS.len()],
+    series: [Series; MEASURED.len()],
 }
 
 /// Of the buckets of one block.
@@ -49,24 +39,14 @@ struct Sums {
     duration: f64,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Series {
-    /// Logarithms of seconds, shares, square roots of calls a second: so that chance spreads alike at every level.
-    values: VecDeque<f32>,
-    /// Mean of the values and of their deviations from it, while there is no trend.
-    usual: Option<(f64, f64)>,
-    told: Option<Trend>,
-    /// Blocks in a row whose newest values did not go on.
-    stalled: u8,
-}
-
 impl Trends {
     pub(super) fn new(config: TrendConfig) -> Self {
         Self { config, block: 0, sums: Sums::default(), series: Default::default() }
     }
 
-    /// Takes in bucket `number`, which ended then, in Unix nanoseconds.
-    pub(super) fn take(&mut self, number: u64, end: u64, sample: &Sample<'_>, found: &mut Vec<(u64, What)>) {
+    /// Takes in bucket `number`, which ended then, in Unix nanoseconds; `concurrency_limit` is how many calls may be under
+    /// way.
+    pub(super) fn take(&mut self, (number, end): (u64, u64), sample: &Sample<'_>, concurrency_limit: Option<f64>, found: &mut Vec<(u64, What)>) {
         let length = self.block_length(sample.seconds);
         let block = number / length;
         if block != self.block {
@@ -74,7 +54,7 @@ impl Trends {
                 // What was not looked at may be anything.
                 self.begin_anew(end, found);
             } else {
-                self.complete(length as f64 * sample.seconds, end, found);
+                self.complete(length as f64 * sample.seconds, end, concurrency_limit, found);
             }
             (self.block, self.sums) = (block, Sums::default());
         }
@@ -95,19 +75,18 @@ impl Trends {
     /// Nobody looks any more, or what comes next does not belong to what was.
     pub(super) fn begin_anew(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
         self.sums = Sums::default();
-        for series in &mut self.series {
-            found.extend(series.told.take().map(|trend| (now, What::Trend(Phase::Stopped, trend))));
-            series.values = VecDeque::new();
+        for ((measured, _), series) in MEASURED.into_iter().zip(&mut self.series) {
+            found.extend(series.begin_anew().map(|course| (now, What::Trend(Phase::Stopped, Trend::of(measured, course)))));
         }
     }
 
     /// What rises or falls now.
-    pub(super) fn open(&self) -> impl Iterator<Item = &Trend> {
-        self.series.iter().filter_map(|series| series.told.as_ref())
+    pub(super) fn open(&self) -> impl Iterator<Item = Trend> {
+        MEASURED.iter().zip(&self.series).filter_map(|((measured, _), series)| Some(Trend::of(*measured, *series.told()?)))
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.series.iter().map(|series| series.values.capacity() * size_of::<f32>()).sum()
+        self.series.iter().map(Series::heap_bytes).sum()
     }
 
     /// Buckets in a block.
@@ -117,103 +96,38 @@ impl Trends {
         (self.config.window() / BLOCKS).div_ceil(bucket.max(1)).max(1)
     }
 
-    fn complete(&mut self, block: f64, end: u64, found: &mut Vec<(u64, What)>) {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "about thirty")]
+    fn complete(&mut self, step: f64, end: u64, concurrency_limit: Option<f64>, found: &mut Vec<(u64, What)>) {
         let Sums { calls, failures, requests, seconds, duration, .. } = self.sums;
+        let TrendConfig { duration_limit, error_ratio_limit, request_rate_limit, .. } = self.config;
+        // Without calls there is no latency and no share; without time no rate. What is under way is what all of them took.
         let values = [
-            (calls > 0.0 && duration > 0.0).then(|| (duration / calls).ln()),
-            (calls > 0.0).then(|| failures / calls),
-            (seconds > 0.0).then(|| (requests / seconds).sqrt()),
+            ((calls > 0.0).then(|| duration / calls), duration_limit),
+            ((calls > 0.0).then(|| failures / calls), error_ratio_limit),
+            ((seconds > 0.0).then(|| requests / seconds), request_rate_limit),
+            // Latency and rate tell as much, but for when it reaches its limit.
+            ((seconds > 0.0 && concurrency_limit.is_some()).then(|| duration / seconds), concurrency_limit),
         ];
-        let most = (self.config.window() as f64 / 1e9 / block).round();
-        for ((signal, series), value) in SIGNALS.into_iter().zip(&mut self.series).zip(values) {
-            match value {
-                Some(value) => series.take(signal, value, block, most, &self.config, end, found),
+        let length = (self.config.window() as f64 / 1e9 / step).round() as usize;
+        for (((measured, scale), series), (value, limit)) in MEASURED.into_iter().zip(&mut self.series).zip(values) {
+            let turn = match value {
+                Some(value) => series.take(value, &Look { scale, step, length, limit }),
                 // Too few calls to see a trend in.
-                None => {
-                    found.extend(series.told.take().map(|trend| (end, What::Trend(Phase::Stopped, trend))));
-                    series.values = VecDeque::new();
-                }
-            }
+                None => series.begin_anew().map(Turn::Ends),
+            };
+            found.extend(turn.map(|turn| (end, told(measured, turn, value.is_some()))));
         }
     }
 }
 
-impl Series {
-    #[expect(clippy::too_many_arguments, reason = "one block of one signal")]
-    fn take(&mut self, signal: Signal, value: f64, block: f64, most: f64, config: &TrendConfig, end: u64, found: &mut Vec<(u64, What)>) {
-        while self.values.len() as f64 >= most {
-            self.values.pop_front();
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "seven digits tell as much as is asked for")]
-        self.values.push_back(value as f32);
-        if self.told.is_none() {
-            let (mean, deviation) = self.usual.unwrap_or((value, 0.0));
-            let off = value - mean;
-            self.usual = Some((mean + off / most, deviation + (off.abs() - deviation) / most));
-        }
-        if (self.values.len() as f64) < most {
-            return;
-        }
-        let values: Vec<f64> = self.values.iter().map(|value| f64::from(*value)).collect();
-        let Some((test, steps)) = trend(&values).zip(slope(&values)) else { return };
-        let change = steps * most;
-        // What rose for long and rises no more is no trend: the newest values have to go on at a quarter of the pace.
-        let newest = slope(values.get(values.len().saturating_sub(NEWEST)..).unwrap_or_default()).unwrap_or_default();
-        let keeps_on = newest * steps > 0.0 && newest.abs() >= steps.abs() / 4.0;
-        self.stalled = if keeps_on { 0 } else { self.stalled.saturating_add(1) };
-        let begins = test.stands_out(change) && keeps_on && self.is_worth_telling(signal, change, &values);
-        let is_same = self.told.is_some_and(|told| (test.uncorrected < 0.0) == (told.score < 0.0));
-        let goes_on = is_same && test.goes_on(change) && self.stalled < STALLED_MAX;
-        if !begins && self.told.is_none() {
-            return;
-        }
-        let now = level(&values, steps).map(|at| describe(signal, test.uncorrected, at, &values, block, config));
-        match (&mut self.told, now) {
-            (told @ None, Some(now)) => {
-                *told = Some(now);
-                found.push((end, What::Trend(Phase::Begin, now)));
-            }
-            (Some(told), Some(now)) if goes_on => *told = now,
-            (told, _) => found.extend(told.take().map(|trend| (end, What::Trend(Phase::End, trend)))),
-        }
-    }
-
-    /// Whether it changed so much over a window.
-    fn is_worth_telling(&self, signal: Signal, change: f64, values: &[f64]) -> bool {
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
-        let least = match signal {
-            Signal::LatencyBody | Signal::LatencyTail => LEAST,
-            Signal::Errors | Signal::Rejections => LEAST_SHARE.max(LEAST * mean),
-            // Half as much on square roots.
-            Signal::RateUp | Signal::RateDown => LEAST / 2.0 * mean,
-        };
-        // Of a normal distribution the mean deviation is 0.8 standard deviations.
-        let spread = self.usual.map_or(0.0, |(_, deviation)| 1.2533 * deviation);
-        change.abs() >= least.max(spread)
-    }
-}
-
-/// A trend in seconds, shares, or calls a second, and by the minute: from where a series stands, by the slope of its newest
-/// values, since the others may be from before it began.
-fn describe(signal: Signal, score: f64, at: f64, values: &[f64], block: f64, config: &TrendConfig) -> Trend {
-    let newest = values.get(values.len().saturating_sub(NEWEST)..).unwrap_or_default();
-    let (limit, real): (Option<f64>, fn(f64) -> f64) = match signal {
-        Signal::LatencyBody | Signal::LatencyTail => (config.duration_limit, f64::exp),
-        Signal::Errors | Signal::Rejections => (config.error_ratio_limit, |share| share.clamp(0.0, 1.0)),
-        Signal::RateUp | Signal::RateDown => (config.request_rate_limit, |root| root.max(0.0).powi(2)),
+/// What is told of it: that it ends, or, where nothing is seen any more, that nobody looks.
+fn told(measured: Measured, turn: Turn, is_seen: bool) -> What {
+    let (phase, course): (Phase, Course) = match turn {
+        Turn::Begins(course) => (Phase::Begin, course),
+        Turn::Ends(course) if is_seen => (Phase::End, course),
+        Turn::Ends(course) => (Phase::Stopped, course),
     };
-    let level = real(at);
-    let newest: Vec<f64> = newest.iter().map(|value| real(*value)).collect();
-    let minute = slope(&newest).unwrap_or_default() * 60.0 / block;
-    let left = limit.map(|limit| (limit - level).max(0.0) / (minute / 60.0));
-    Trend {
-        signal,
-        slope: minute,
-        relative: (level > 0.0).then(|| minute / level),
-        score,
-        level,
-        to_limit: left.filter(|left| minute > 0.0 && *left <= TO_LIMIT_MAX),
-    }
+    What::Trend(phase, Trend::of(measured, course))
 }
 
 #[cfg(test)]
@@ -227,7 +141,7 @@ mod tests {
         let (mut trends, mut found, mut number) = (Trends::new(config), Vec::new(), 1_000);
         for (calls, failures, duration, teaches) in seconds {
             let sample = Sample { calls, failures, seconds: 1.0, teaches, duration_sum: duration * f64::from(calls), ..Sample::default() };
-            trends.take(number, (number + 1) * SECOND, &sample, &mut found);
+            trends.take((number, (number + 1) * SECOND), &sample, None, &mut found);
             number += 1;
         }
         found
@@ -250,9 +164,9 @@ mod tests {
         let found = found(config, (0..2_000).map(|at| (50, 0, duration(at), true)));
         let [(begin, Phase::Begin, rises), (end, Phase::End, last)] = found[..] else { panic!("{found:?}") };
         assert!((700..850).contains(&begin) && (1_250..1_600).contains(&end), "{begin} {end}");
-        assert!(rises.slope > 0.0 && rises.relative.is_some_and(|share| (0.05..0.2).contains(&share)), "{rises:?}");
+        assert!(rises.course.slope > 0.0 && rises.course.relative.is_some_and(|share| (0.05..0.2).contains(&share)), "{rises:?}");
         // It rises the faster the further it is: at 0.04 * 2^x it takes 2.32 doublings to 0.2, to second 1 297.
-        let left = rises.to_limit.unwrap();
+        let left = rises.course.to_limit.unwrap();
         assert!((0.5..2.5).contains(&(left / (1_297.0 - begin as f64))), "{left} at {begin}");
         assert_eq!(last.direction(), "up");
     }
@@ -267,8 +181,8 @@ mod tests {
         let [(begin, Phase::Begin, trend)] = told[..] else { panic!("{told:?}") };
         assert!((720..=780).contains(&begin), "{begin}");
         // 36 ms a minute; 0.3 s are reached at second 1 067.
-        assert!((trend.slope / 0.036 - 1.0).abs() < 0.3, "{trend:?}");
-        assert!((trend.to_limit.unwrap() / (1_067.0 - begin as f64) - 1.0).abs() < 0.3, "{trend:?} at {begin}");
+        assert!((trend.course.slope / 0.036 - 1.0).abs() < 0.3, "{trend:?}");
+        assert!((trend.course.to_limit.unwrap() / (1_067.0 - begin as f64) - 1.0).abs() < 0.3, "{trend:?} at {begin}");
     }
 
     #[test]
@@ -279,14 +193,33 @@ mod tests {
     }
 
     #[test]
+    fn calls_under_way_are_told_where_they_near_a_limit() {
+        let (mut trends, mut found) = (Trends::new(TrendConfig::default()), Vec::new());
+        for number in 0..900_u32 {
+            // From 2 under way to 8 in five minutes, as latency rises.
+            let duration = 0.04 * (1.0 + f64::from(number.clamp(500, 800) - 500) / 100.0) * (1.0 + 0.1 * noise(number));
+            let sample = Sample { calls: 50, seconds: 1.0, teaches: true, duration_sum: duration * 50.0, ..Sample::default() };
+            trends.take((number.into(), u64::from(number + 1) * SECOND), &sample, Some(12.0), &mut found);
+        }
+        let of_calls = |what: &What| matches!(what, What::Trend(Phase::Begin, trend) if trend.signal == Measured::Resource(Resource::Concurrency));
+        let (at, What::Trend(_, trend)) = found.iter().find(|(_, what)| of_calls(what)).unwrap() else { panic!("{found:?}") };
+        // 12 would be reached at second 1 000.
+        let left = trend.course.to_limit.unwrap() / (1_000.0 - (at / SECOND) as f64);
+        assert!((0.6..1.6).contains(&left), "{left} of what is left, {trend:?}");
+    }
+
+    #[test]
     fn a_falling_rate_and_rising_errors_are_told() {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "around a hundred")]
         let around = |mean: u32, at: u32| (f64::from(mean) + 20.0 * noise(at)).max(0.0) as u32;
         let rate = |at: u32| around(if at < 600 { 100 } else { 100 - (at - 600).min(300) / 5 }, at);
         let told = found(TrendConfig::default(), (0..1_500).map(|at| (rate(at), 0, 0.04, true)));
-        assert!(told.iter().all(|(.., trend)| trend.signal == Signal::RateUp && trend.direction() == "down") && !told.is_empty(), "{told:?}");
+        assert!(
+            told.iter().all(|(.., trend)| trend.signal == Measured::Calls(Signal::RateUp) && trend.direction() == "down") && !told.is_empty(),
+            "{told:?}"
+        );
         let failures = |at: u32| around(if at < 600 { 10 } else { 10 + (at - 600).min(300) / 10 }, at);
         let told = found(TrendConfig::default(), (0..1_500).map(|at| (100, failures(at), 0.04, true)));
-        assert!(told.iter().all(|(.., trend)| trend.signal == Signal::Errors) && !told.is_empty(), "{told:?}");
+        assert!(told.iter().all(|(.., trend)| trend.signal == Measured::Calls(Signal::Errors)) && !told.is_empty(), "{told:?}");
     }
 }

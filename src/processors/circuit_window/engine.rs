@@ -17,8 +17,10 @@ use smallvec::SmallVec;
 use super::{
     config::Checked,
     counts::Counts,
+    last_told::LastTold,
     logs::{self, Told},
     metrics::{Page, Settings, WHOLE_AFTER, is_whole_due},
+    processes,
     seen::Seen,
     services, usages,
 };
@@ -41,6 +43,7 @@ use crate::{
         sent::Sent,
         service::{ServiceChange, Services, Tallies, Whose},
         state::Change,
+        usages::OfProcess,
     },
     clock::Clock,
     otlp::Malformed,
@@ -54,11 +57,16 @@ const REMEMBERED: u64 = 60_000_000_000;
 /// percentiles.
 const CIRCUITS_A_REQUEST: usize = 16;
 
-/// Callees in one request, for the same reason.
-const SERVICES_A_REQUEST: usize = 256;
+/// Callees, or processes, in one request, for the same reason.
+const GAUGES_A_REQUEST: usize = 256;
 
-/// A callee, and the status that is told of it; none where its series ends.
-type ServiceTold = (Whose, Option<Status>);
+/// What is told beside circuits, each with a value; none where its series ends.
+pub(super) enum Beside {
+    /// How callees are, and all together.
+    Services(Vec<(Whose, Option<Status>)>),
+    /// What holds of processes.
+    Processes(Vec<(OfProcess, Option<f64>)>),
+}
 
 /// Windows of all circuits, split by caller, and what goes in and out of them.
 pub(super) struct Engine {
@@ -70,6 +78,8 @@ pub(super) struct Engine {
     /// Circuits that are not closed in all of their instances, as of the last second.
     restless: AtomicUsize,
     services: Mutex<Services>,
+    services_told: Mutex<LastTold<Whose, Status>>,
+    processes_told: Mutex<LastTold<OfProcess, f64>>,
     cascades: Mutex<Cascades>,
     /// Circuits, as of the last second.
     circuits: AtomicUsize,
@@ -157,6 +167,8 @@ impl Engine {
             overflow: collector(&Arc::new(Room::new(0))),
             restless: AtomicUsize::new(0),
             services: Mutex::default(),
+            services_told: Mutex::default(),
+            processes_told: Mutex::default(),
             cascades: Mutex::default(),
             circuits: AtomicUsize::new(0),
             room,
@@ -384,22 +396,36 @@ impl Engine {
         all
     }
 
-    /// What there is to tell of callees, each for a request of bounded size.
-    pub(super) fn services_due(&self) -> Vec<Vec<ServiceTold>> {
-        let checked = self.checked.load();
-        let is_told = |(whose, _): &ServiceTold| !checked.disabled_metrics.iter().any(|disabled| disabled == services::metric(whose).0);
-        let due: Vec<ServiceTold> = self.services.lock().due(self.clock.now(), WHOLE_AFTER).into_iter().filter(is_told).collect();
-        due.chunks(SERVICES_A_REQUEST).map(<[ServiceTold]>::to_vec).collect()
+    /// What there is to tell beside circuits, each for a request of bounded size.
+    pub(super) fn beside_due(&self) -> Vec<Beside> {
+        let (now, checked) = (self.clock.now(), self.checked.load());
+        let is_told = |metric: &str| !checked.disabled_metrics.iter().any(|disabled| disabled == metric);
+        let mut services = self.services_told.lock().due(&self.services.lock().holding(), now, WHOLE_AFTER);
+        services.retain(|(whose, _)| is_told(services::metric(whose).0));
+        let holding = self.shards.iter().flat_map(|shard| shard.lock().processes_holding().collect::<Vec<_>>()).collect();
+        let mut processes = self.processes_told.lock().due(&holding, now, WHOLE_AFTER);
+        processes.retain(|(of, _)| is_told(processes::metric(of)));
+        let services = services.chunks(GAUGES_A_REQUEST).map(|some| Beside::Services(some.to_vec()));
+        let processes = processes.chunks(GAUGES_A_REQUEST).map(|some| Beside::Processes(some.to_vec()));
+        services.chain(processes).collect()
     }
 
-    /// Gauges of callees and of all together, and how many points.
-    pub(super) fn services(&self, due: &[ServiceTold]) -> (ExportMetricsServiceRequest, usize) {
-        services::metrics(due.iter().map(|(whose, status)| (whose, *status)), self.clock.now())
+    /// It as gauges, and how many points.
+    pub(super) fn beside(&self, due: &Beside) -> (ExportMetricsServiceRequest, usize) {
+        let now = self.clock.now();
+        match due {
+            Beside::Services(all) => services::metrics(all.iter().map(|(whose, status)| (whose, *status)), now),
+            Beside::Processes(all) => processes::metrics(all.iter().map(|(of, value)| (of, *value)), now),
+        }
     }
 
-    /// This was told of callees.
-    pub(super) fn services_told(&self, told: &[ServiceTold]) {
-        self.services.lock().told(told, self.clock.now());
+    /// This was told.
+    pub(super) fn beside_told(&self, told: &Beside) {
+        let now = self.clock.now();
+        match told {
+            Beside::Services(all) => self.services_told.lock().told(all, now),
+            Beside::Processes(all) => self.processes_told.lock().told(all, now),
+        }
     }
 
     /// Tells what is due; the report is to be [settled](Self::settle).

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::circuit::{
     analysis::{anomaly::Signal, pressure::Reference},
-    finding::{Anomaly, Certainty, Finding, HealthChange, Pattern, PatternKind, Phase, Status, What},
+    finding::{Anomaly, Certainty, Finding, HealthChange, Measured, Pattern, PatternKind, Phase, Status, What},
 };
 
 /// What an analyzer found, as a log record.
@@ -75,12 +75,12 @@ pub(super) fn attributes(what: &What) -> Vec<KeyValue> {
                 text("circuit_breaker.trend.phase", phase.name()),
                 text("circuit_breaker.signal", trend.signal.name()),
                 text("circuit_breaker.direction", trend.direction()),
-                float("circuit_breaker.trend.slope", trend.slope),
+                float("circuit_breaker.trend.course.slope", trend.course.slope),
                 float("circuit_breaker.trend.p_value", trend.p_value()),
-                float("circuit_breaker.trend.level", trend.level),
+                float("circuit_breaker.trend.course.level", trend.course.level),
             ];
-            all.extend(trend.relative.map(|share| float("circuit_breaker.trend.relative", share)));
-            all.extend(trend.to_limit.map(|seconds| float("circuit_breaker.trend.time_to_limit", seconds)));
+            all.extend(trend.course.relative.map(|share| float("circuit_breaker.trend.course.relative", share)));
+            all.extend(trend.course.to_limit.map(|seconds| float("circuit_breaker.trend.time_to_limit", seconds)));
             all
         }
         What::Pressure(phase, resource, usage) => {
@@ -127,7 +127,7 @@ fn sentence(finding: &Finding) -> String {
         let what = match finding.what {
             What::Anomaly(_, anomaly) => name(anomaly.signal),
             What::Pattern(_, pattern) => pattern.kind.name(),
-            What::Trend(_, trend) => name(trend.signal),
+            What::Trend(_, trend) => measured(trend.signal),
             What::Pressure(_, resource, _) => resource.name(),
             What::Health(_) => "health",
         };
@@ -142,12 +142,12 @@ fn sentence(finding: &Finding) -> String {
         },
         What::Pattern(_, pattern) => format!("{circuit} {}", of_trips(&pattern)),
         What::Trend(Phase::End, trend) => {
-            format!("{circuit}: {} no longer {}", name(trend.signal), if trend.score < 0.0 { "falls" } else { "rises" })
+            format!("{circuit}: {} no longer {}", measured(trend.signal), if trend.course.score < 0.0 { "falls" } else { "rises" })
         }
         What::Trend(_, trend) => {
-            let by = trend.relative.map(|share| format!(" by {:.1} % a minute", share.abs() * 100.0)).unwrap_or_default();
-            let left = trend.to_limit.map(|seconds| format!(", at its limit in about {seconds:.0} s")).unwrap_or_default();
-            format!("{circuit}: {} {}{by}{left}", name(trend.signal), if trend.score < 0.0 { "falls" } else { "rises" })
+            let by = trend.course.relative.map(|share| format!(" by {:.1} % a minute", share.abs() * 100.0)).unwrap_or_default();
+            let left = trend.course.to_limit.map(|seconds| format!(", at its limit in about {seconds:.0} s")).unwrap_or_default();
+            format!("{circuit}: {} {}{by}{left}", measured(trend.signal), if trend.course.score < 0.0 { "falls" } else { "rises" })
         }
         What::Pressure(phase, resource, usage) => {
             let instance = if finding.instance.is_empty() { String::new() } else { format!(" in {}", finding.instance) };
@@ -164,6 +164,14 @@ fn sentence(finding: &Finding) -> String {
             let instance = if finding.instance.is_empty() { String::new() } else { format!(" in {}", finding.instance) };
             format!("{circuit}{instance} is {}{because}", after.name())
         }
+    }
+}
+
+/// How people call what rises and falls.
+const fn measured(measured: Measured) -> &'static str {
+    match measured {
+        Measured::Calls(signal) => name(signal),
+        Measured::Resource(resource) => resource.name(),
     }
 }
 

@@ -176,9 +176,9 @@ impl Replay {
             return;
         }
         if remainder == 0 {
-            for due in self.engine.services_due() {
-                self.metrics.push(self.engine.services(&due).0);
-                self.engine.services_told(&due);
+            for due in self.engine.beside_due() {
+                self.metrics.push(self.engine.beside(&due).0);
+                self.engine.beside_told(&due);
             }
         }
         for due in self.engine.due(interval, remainder) {

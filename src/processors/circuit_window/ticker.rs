@@ -22,6 +22,9 @@ use crate::{
     pipeline::{Outlet, Outlets, OverLimit, Part, Payload},
 };
 
+/// How often buckets are closed, and what breakers did is looked for: it is known that much later at most.
+const EACH: Duration = Duration::from_millis(500);
+
 /// Events that wait at most, while nobody takes them.
 const EVENTS_MAX: usize = 10_000;
 
@@ -37,7 +40,7 @@ const EVENTS_A_REQUEST: usize = 256;
 /// Spans of incidents in one request, for the same reason: each has many events.
 const INCIDENTS_A_REQUEST: usize = 8;
 
-/// Closes buckets once a second, and tells what there is to tell; whoever is slow to take it does not hold up the
+/// Closes buckets twice a second, and tells what there is to tell; whoever is slow to take it does not hold up the
 /// buckets.
 pub(super) struct Ticker {
     id: String,
@@ -48,7 +51,7 @@ pub(super) struct Ticker {
     incidents: Mutex<Incidents>,
     /// Spans of incidents that were told to nobody yet.
     waiting_spans: Mutex<Vec<(Arc<CircuitKey>, Span)>>,
-    /// A second's buckets are closed: what is told then holds all that came before.
+    /// Buckets are closed: what is told then holds all that came before.
     closed: Notify,
 }
 
@@ -75,9 +78,9 @@ impl Ticker {
     }
 
     async fn close_until(&self, stop: &CancellationToken) {
-        let mut seconds = interval(Duration::from_secs(1));
-        seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        while stop.run_until_cancelled(seconds.tick()).await.is_some() {
+        let mut ticks = interval(EACH);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             self.keep(self.engine.advance());
             self.closed.notify_one();
         }
@@ -141,7 +144,7 @@ impl Ticker {
             refused.extend(sent.ok().flatten());
         }
         if remainder == 0 {
-            refused.extend(self.report_services().await);
+            refused.extend(self.report_beside().await);
         }
         if let Some(reason) = refused.first() {
             tracing::warn!(processor = self.id, reason, requests = refused.len(), "metrics found no room; they will be told again");
@@ -149,17 +152,17 @@ impl Ticker {
         refused.is_empty()
     }
 
-    /// Sends how callees are; gives why that was refused, if it was.
-    async fn report_services(&self) -> Vec<String> {
+    /// Sends what there is to tell beside circuits; gives why that was refused, if it was.
+    async fn report_beside(&self) -> Vec<String> {
         let mut refused = Vec::new();
-        for due in self.engine.services_due() {
-            let (request, points) = self.engine.services(&due);
+        for due in self.engine.beside_due() {
+            let (request, points) = self.engine.beside(&due);
             let sent = match self.engine.charged(request.encode_to_vec(), points) {
                 Ok(part) => self.outlets.metrics.consume(Payload::new(Signal::Metrics, part)).await.map_err(|refusal| refusal.to_string()),
                 Err(over) => Err(over.to_string()),
             };
             match sent {
-                Ok(()) => self.engine.services_told(&due),
+                Ok(()) => self.engine.beside_told(&due),
                 Err(reason) => refused.push(reason),
             }
         }

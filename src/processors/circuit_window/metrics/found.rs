@@ -4,7 +4,7 @@ use super::super::attributes::text;
 use crate::circuit::{
     analysis::{anomaly::Signal, pressure::Reference},
     circuit::Circuit,
-    finding::{PatternKind, Resource, Status},
+    finding::{Measured, PatternKind, Resource, Status},
 };
 
 /// A gauge of what analyzers found.
@@ -23,7 +23,7 @@ pub(super) enum Of {
     Anomaly(Signal),
     Pattern(PatternKind),
     /// A signal that rises or falls.
-    Trend(Signal),
+    Trend(Measured),
     Usage(Reference),
     Health(Status),
 }
@@ -58,9 +58,10 @@ pub(super) fn all(circuit: &Circuit) -> impl Iterator<Item = Found> {
         ];
         values.map(|(name, value)| Found { name, of: Of::Pattern(kind), value })
     });
-    let trends = Signal::ALL.into_iter().map(|signal| {
-        let found = circuit.trends().find(|trend| trend.signal == signal);
-        Found { name: "circuit_breaker.trend", of: Of::Trend(signal), value: found.and_then(|trend| trend.relative) }
+    let measured = Signal::ALL.into_iter().map(Measured::Calls).chain([Measured::Resource(Resource::Concurrency)]);
+    let trends = measured.map(|measured| {
+        let found = circuit.trends().find(|trend| trend.signal == measured);
+        Found { name: "circuit_breaker.trend", of: Of::Trend(measured), value: found.and_then(|trend| trend.course.relative) }
     });
     let usage = [Reference::Limit, Reference::Baseline].into_iter().map(|reference| {
         let found = circuit.usage().filter(|usage| usage.reference == reference);

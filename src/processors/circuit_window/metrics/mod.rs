@@ -47,6 +47,11 @@ const METRICS: [(&str, &str, &str); 24] = [
     ("circuit_breaker.instance.health", "{instance}", "Instances by how they are."),
 ];
 
+/// Unit and meaning of a metric.
+pub(super) fn about(name: &str) -> (&'static str, &'static str) {
+    METRICS.iter().find(|(known, ..)| *known == name).map_or(("", ""), |(_, unit, description)| (*unit, *description))
+}
+
 /// The names of all metrics.
 #[expect(clippy::indexing_slicing, reason = "checked when it is compiled")]
 pub(super) const NAMES: [&str; METRICS.len() + 2] = {
@@ -133,8 +138,7 @@ impl<'a> Page<'a> {
         }
         let Some(metrics) = self.callers.get_mut(caller) else { return };
         let metric = metrics.entry(name).or_insert_with(|| {
-            let (unit, description) =
-                METRICS.iter().find(|(known, ..)| *known == name).map_or(("", ""), |(_, unit, description)| (*unit, *description));
+            let (unit, description) = about(name);
             Metric { name: name.to_owned(), unit: unit.to_owned(), description: description.to_owned(), ..Metric::default() }
         });
         self.points += append(&mut metric.data, Some(data));

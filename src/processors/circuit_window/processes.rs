@@ -1,0 +1,46 @@
+//! What holds of processes on its way out: a gauge for each resource under pressure, and for each that rises or falls.
+
+use opentelemetry_proto::tonic::{
+    collector::metrics::v1::ExportMetricsServiceRequest,
+    metrics::v1::{DataPointFlags, Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric::Data, number_data_point},
+};
+
+use super::{
+    attributes::{resource, scope, text},
+    metrics::about,
+};
+use crate::circuit::usages::{Held, OfProcess};
+
+/// The metric that tells it.
+pub(super) const fn metric(of: &OfProcess) -> &'static str {
+    match of.held {
+        Held::Usage(_) => "circuit_breaker.resource.usage",
+        Held::Trend => "circuit_breaker.trend",
+    }
+}
+
+/// A gauge each, under the caller's resource; one without a value ends its series.
+pub(super) fn metrics<'a>(all: impl Iterator<Item = (&'a OfProcess, Option<f64>)>, now: u64) -> (ExportMetricsServiceRequest, usize) {
+    let of = |(of, value): (&OfProcess, Option<f64>)| {
+        let mut attributes = vec![text("circuit_breaker.instance", &*of.instance), text("circuit_breaker.signal", of.resource.name())];
+        if let Held::Usage(reference) = of.held {
+            attributes.push(text("circuit_breaker.resource.reference", reference.name()));
+        }
+        let point = NumberDataPoint {
+            attributes,
+            time_unix_nano: now,
+            value: value.map(number_data_point::Value::AsDouble),
+            flags: if value.is_none() { DataPointFlags::NoRecordedValueMask as u32 } else { 0 },
+            ..NumberDataPoint::default()
+        };
+        let name = metric(of);
+        let (unit, description) = about(name);
+        let data = Some(Data::Gauge(Gauge { data_points: vec![point] }));
+        let metrics = vec![Metric { name: name.to_owned(), unit: unit.to_owned(), description: description.to_owned(), data, ..Metric::default() }];
+        let scope_metrics = vec![ScopeMetrics { scope: Some(scope()), metrics, ..ScopeMetrics::default() }];
+        ResourceMetrics { resource: Some(resource(&of.caller)), scope_metrics, ..ResourceMetrics::default() }
+    };
+    let resource_metrics: Vec<ResourceMetrics> = all.map(of).collect();
+    let points = resource_metrics.len();
+    (ExportMetricsServiceRequest { resource_metrics }, points)
+}
