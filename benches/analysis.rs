@@ -494,20 +494,22 @@ fn processes(days: u64) {
         });
         println!("{name:<34}{:>12.2}{:>12.2}{:>18}{:>18}", row[0].0, row[1].0, row[0].1, row[1].1);
     }
-    println!("\nthe same: trends over 30 reports a process and day; a leak of 1 % of its level a report found within 60 of them");
+    println!("\nthe same: trends of 30 means of a minute, a process and day; a leak of 1 % of its level a minute found within an hour");
     for (kind, name) in Tells::ALL {
         let row = [10_u32, 60].map(|seconds| {
             let scale = if matches!(kind, Tells::Cpu(_)) { Scale::Share } else { Scale::Log };
-            let look = Look { scale, step: f64::from(seconds), length: 30, limit: None };
+            let look = Look { scale, step: 60.0, length: 30, limit: None };
+            let minute = |process: &mut Process| {
+                let reports = 60 / seconds;
+                (0..reports).map(|_| process.next(seconds)).sum::<f64>() / f64::from(reports)
+            };
             let (mut process, mut series) = (Process::new(kind, 17), Series::default());
-            let reports = days * 86_400 / u64::from(seconds);
-            let begun = (0..reports).filter(|_| matches!(series.take(process.next(seconds), &look), Some(Turn::Begins(_)))).count();
+            let begun = (0..days * 1_440).filter(|_| matches!(series.take(minute(&mut process), &look), Some(Turn::Begins(_)))).count();
             let found = (0..100_u64).filter(|seed| {
                 let (mut process, mut series) = (Process::new(kind, *seed), Series::default());
-                (0..120).for_each(|_| _ = series.take(process.next(seconds), &look));
-                (1..=60).any(|report| {
-                    let leaked = 1.0 + 0.01 * f64::from(report);
-                    let turn = series.take(leaked * process.next(seconds), &look);
+                (0..120).for_each(|_| _ = series.take(minute(&mut process), &look));
+                (1..=60).any(|at| {
+                    let turn = series.take((1.0 + 0.01 * f64::from(at)) * minute(&mut process), &look);
                     matches!(turn, Some(Turn::Begins(course)) if course.slope > 0.0)
                 })
             });

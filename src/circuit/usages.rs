@@ -23,8 +23,10 @@ const KNOWN: u64 = 600 * SECOND;
 /// A sample stands for the time since the one before, but not for longer than this, in seconds.
 const SECONDS_MAX: f64 = 300.0;
 
-/// Reports that a trend is seen in.
-const REPORTS: usize = 30;
+/// Means that a trend is seen in, and the seconds that each is of at least: within some minutes alone what processes use up
+/// wanders by itself.
+const MEANS: usize = 30;
+const MEAN_OF: f64 = 60.0;
 
 /// Reports are at even distances if none comes later than after so many times the usual one.
 const UNEVEN: f64 = 2.5;
@@ -72,28 +74,36 @@ pub(super) struct Watched {
     resource: Resource,
     at: u64,
     pressure: Option<Pressure>,
-    series: Series,
     /// Seconds from one report to the next, as a mean.
-    step: f64,
+    every: f64,
+    /// Reports that the next mean is of, their sum, and their seconds.
+    filling: (f64, f64, f64),
+    series: Series,
 }
 
 impl Watched {
     fn new(resource: Resource, config: &AnalysisConfig) -> Self {
         let pressure = config.resource.map(|config| Pressure::new(config.marks, resource.least()));
-        Self { resource, at: 0, pressure, series: Series::default(), step: 0.0 }
+        Self { resource, at: 0, pressure, every: 0.0, filling: (0.0, 0.0, 0.0), series: Series::default() }
     }
 
     /// Takes in a report that came so many seconds after the one before.
     fn follow(&mut self, value: f64, limit: Option<f64>, seconds: f64) -> Option<What> {
         let trend = |phase: Phase, course: Course| What::Trend(phase, Trend::of(Measured::Resource(self.resource), course));
-        if self.step > 0.0 && seconds > UNEVEN * self.step {
-            self.step = 0.0;
+        if self.every > 0.0 && seconds > UNEVEN * self.every {
+            (self.every, self.filling) = (0.0, (0.0, 0.0, 0.0));
             return self.series.begin_anew().map(|course| trend(Phase::Stopped, course));
         }
-        self.step = if self.step > 0.0 { self.step + (seconds - self.step) / 8.0 } else { seconds };
+        self.every = if self.every > 0.0 { self.every + (seconds - self.every) / 8.0 } else { seconds };
+        let (reports, sum, filled) = &mut self.filling;
+        (*reports, *sum, *filled) = (*reports + 1.0, *sum + value, *filled + seconds);
+        if *filled < MEAN_OF {
+            return None;
+        }
+        let (reports, sum, step) = std::mem::take(&mut self.filling);
         let scale = if self.resource.own_limit().is_some() { Scale::Share } else { Scale::Log };
-        let look = Look { scale, step: self.step.max(1.0), length: REPORTS, limit };
-        self.series.take(value, &look).map(|turn| match turn {
+        let look = Look { scale, step, length: MEANS, limit };
+        self.series.take(sum / reports, &look).map(|turn| match turn {
             Turn::Begins(course) => trend(Phase::Begin, course),
             Turn::Ends(course) => trend(Phase::End, course),
         })
@@ -286,6 +296,9 @@ mod tests {
         assert!((62..95).contains(&report) && trend.signal == Measured::Resource(Resource::JvmMemory), "{report} {trend:?}");
         assert!((trend.course.slope / 10.0 - 1.0).abs() < 0.5, "{trend:?}");
         assert_eq!(told_of(|report| 300.0 + garbage(report), 300, |_| 60), []);
+        // It takes as long where reports come each ten seconds.
+        let found = told_of(|report| leaks(report / 6), 660, |_| 10);
+        assert!(matches!(found[..], [(372..570, What::Trend(Phase::Begin, _))]), "{found:?}");
     }
 
     #[test]
