@@ -555,7 +555,7 @@ impl Circuit {
         found.into_iter().map(finding).collect()
     }
 
-    /// Instances that are healthy, degraded and unhealthy; `None` where that is not judged. Those whose breaker does
+    /// Instances by health, in the order of [`Status::ALL`]; `None` where that is not judged. Those whose breaker does
     /// nothing unusual are healthy where the circuit is called, and unknown where it is not.
     pub fn instances_by_health(&self) -> Option<[usize; Status::ALL.len()]> {
         let (degraded, unhealthy) = self.analyst.as_ref()?.instances_ailing()?;
@@ -622,7 +622,7 @@ impl Circuit {
         self.analyst.iter().flat_map(|analyst| analyst.trends())
     }
 
-    /// Whether there is a breaker for sure, or what may be one is not closed.
+    /// Whether there is a breaker for sure.
     fn has_breaker(&self) -> bool {
         self.detected.as_ref().is_some_and(|detected| detected.manners.iter().any(Manner::is_proven))
             || self.members.iter().any(|(_, member)| member.has_breaker())
@@ -842,7 +842,8 @@ impl Circuit {
     fn judge(&mut self, config: &CircuitMetricsConfig) {
         let (closed_to, states, incident) = (self.window.closed_to(), self.states(), self.incident().map(|(id, _)| id));
         if let Some(analyst) = &mut self.analyst {
-            let state_of = |(number, member): (usize, &Member)| member.state().map(|state| (number, state));
+            // One without a name is any process that has none.
+            let state_of = |(number, member): (usize, &Member)| Some((number, member.state()?)).filter(|_| !member.instance().is_empty());
             let is_restless = |state: &(usize, State)| !matches!(state.1, State::Closed | State::Disabled);
             let restless: SmallVec<[(usize, State); 4]> = self.members.iter().filter_map(state_of).filter(is_restless).collect();
             let instance_at = |number: usize| self.members.get(number).map(Member::instance);

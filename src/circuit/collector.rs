@@ -24,6 +24,7 @@ use super::{
     selection::Selection,
     service::Tallies,
     state::Observation,
+    usages::OfProcess,
 };
 
 /// Owns the windows of a shard: counts spans in them, rotates their buckets and hands out what breakers did.
@@ -63,6 +64,8 @@ pub struct CircuitBreakerMetricsCollector {
     pub(super) findings: Vec<Finding>,
     /// How the circuits that were seen in this round are, by callee.
     pub(super) tallies: Tallies,
+    /// What holds of processes that were seen in this round.
+    pub(super) holding: Vec<(OfProcess, f64)>,
     pub(super) instances: usize,
     pub(super) next_sweep: u64,
 }
@@ -134,6 +137,7 @@ impl CircuitBreakerMetricsCollector {
             ended: Vec::new(),
             findings: Vec::new(),
             tallies: Tallies::default(),
+            holding: Vec::new(),
             instances: 0,
             next_sweep: 0,
         }
@@ -158,10 +162,8 @@ impl CircuitBreakerMetricsCollector {
             circuit.reconfigure(reshape);
             self.findings.extend(circuit.take_findings());
         }
-        if (old.analysis.resource, old.analysis.trend) != (config.analysis.resource, config.analysis.trend) {
-            (0..self.processes.capacity()).for_each(|index| self.forget_usages(index, true, now));
-        }
         self.config = Arc::clone(config);
+        (0..self.processes.capacity()).for_each(|index| self.look_for_usages(index, &old.analysis, now));
         self.selection = Arc::clone(selection);
         let left_out: Vec<usize> = self.circuits.iter().filter(|(_, circuit)| is_left_out(circuit, selection)).map(|(number, _)| number).collect();
         left_out.into_iter().for_each(|number| self.remove_circuit(number, now));

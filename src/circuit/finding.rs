@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    analysis::{anomaly::Signal, pressure::Usage, series::Course},
+    analysis::{
+        anomaly::Signal,
+        pressure::Usage,
+        series::{Course, Turn},
+    },
     event::IncidentId,
     key::CircuitKey,
 };
@@ -401,6 +405,16 @@ impl Trend {
 }
 
 impl What {
+    /// That something rises or falls, or no longer does.
+    pub const fn of_turn(measured: Measured, turn: Turn) -> Self {
+        let (phase, course) = match turn {
+            Turn::Begins(course) => (Phase::Begin, course),
+            Turn::Ends(course) => (Phase::End, course),
+            Turn::Stops(course) => (Phase::Stopped, course),
+        };
+        Self::Trend(phase, Trend::of(measured, course))
+    }
+
     /// Whether it begins, changes or ends.
     pub const fn phase(&self) -> Phase {
         match self {

@@ -96,12 +96,14 @@ impl Process {
         watch
     }
 
-    /// Notes that something it was asked ended with an error; `true` if that is one of two in five, or of three in ten.
-    pub(super) fn breaks_off(&mut self, end: u64) -> bool {
+    /// Notes that something it was asked ended with an error; gives the latest end of those it did so with, if it is one of
+    /// two in five, or of three in ten.
+    pub(super) fn breaks_off(&mut self, end: u64) -> Option<u64> {
         let [first, second] = self.broke_off;
         self.broke_off = [(self.roots, end), first];
         let close = |(before, at): (u32, u64), roots: u32| at > 0 && self.roots.wrapping_sub(before) < roots && end.abs_diff(at) < QUIET;
-        close(first, 5) || close(second, 10)
+        let together = |(_, at): (u32, u64)| end.max(at);
+        if close(first, 5) { Some(together(first)) } else { close(second, 10).then(|| together(first).max(second.1)) }
     }
 
     /// Circuits it has a place in, each once.

@@ -76,7 +76,7 @@ impl CircuitBreakerMetricsCollector {
             self.turns.sort_unstable();
         }
         cursor.process = last;
-        if last == self.processes.capacity() && !self.detect_some(now) {
+        if last == self.processes.capacity() && !self.detect_some(false, now) {
             let last = self.circuits.capacity().min(cursor.circuit + AT_ONCE);
             for number in cursor.circuit..last {
                 self.advance_circuit(number, cursor.sweeping, round, now, events);
@@ -84,11 +84,12 @@ impl CircuitBreakerMetricsCollector {
             cursor.circuit = last;
         }
         round.next = Some(cursor);
-        cursor.circuit < self.circuits.capacity() || cursor.process < self.processes.capacity()
+        cursor.circuit < self.circuits.capacity() || cursor.process < self.processes.capacity() || !self.turns.is_empty()
     }
 
     fn begin(&mut self, now: u64) -> Cursor {
         self.tallies = Tallies::default();
+        self.holding.clear();
         self.turns.clear();
         self.habits.iter_mut().for_each(|(_, habits)| habits.slowest = u64::MAX);
         let sweeping = now >= self.next_sweep;
@@ -152,6 +153,8 @@ impl CircuitBreakerMetricsCollector {
         }
         let Some(process) = self.processes.get(index) else { return };
         round.bytes += process.bytes();
+        self.note_holding(index);
+        let Some(process) = self.processes.get(index) else { return };
         let watermark = process.watermark(now, &self.config);
         if process.last_seen.saturating_add(QUIET) > now
             && let Some(habits) = self.habits.get_mut(process.habits as usize)
@@ -171,7 +174,7 @@ impl CircuitBreakerMetricsCollector {
         let watched = self.processes.iter().filter(|(_, process)| process.is_watched());
         self.turns = watched.map(|(index, process)| (process.habits, u32::try_from(index).unwrap_or(u32::MAX))).collect();
         self.turns.sort_unstable();
-        while self.detect_some(u64::MAX) {}
+        while self.detect_some(true, now) {}
         for index in 0..self.processes.capacity() {
             self.forget_usages(index, true, now);
         }

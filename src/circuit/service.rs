@@ -30,8 +30,8 @@ struct Called<'a> {
     name: &'a str,
 }
 
-impl Equivalent<Callee> for Called<'_> {
-    fn equivalent(&self, callee: &Callee) -> bool {
+impl Equivalent<Arc<Callee>> for Called<'_> {
+    fn equivalent(&self, callee: &Arc<Callee>) -> bool {
         (self.environment, self.name) == (&*callee.environment, &*callee.name)
     }
 }
@@ -48,7 +48,7 @@ pub enum Whose {
 /// Circuits that lead to callees, in the shards of one `circuit_window`.
 #[derive(Clone, Debug, Default)]
 pub struct Tallies {
-    callees: HashMap<Callee, Tally, RandomState>,
+    callees: HashMap<Arc<Callee>, Tally, RandomState>,
     all: Tally,
 }
 
@@ -65,7 +65,7 @@ impl Tallies {
             return tally.add(circuit, status);
         }
         let callee = Callee { environment: key.caller.environment.clone(), name: callee.into() };
-        self.callees.entry(callee).or_default().add(circuit, status);
+        self.callees.entry(Arc::new(callee)).or_default().add(circuit, status);
     }
 
     /// Adds what another shard counted.
@@ -78,7 +78,7 @@ impl Tallies {
     fn knows(&self, whose: &Whose) -> bool {
         match whose {
             Whose::Overall => self.all.circuits > 0,
-            Whose::Callee(callee) => self.callees.contains_key(&**callee),
+            Whose::Callee(callee) => self.callees.contains_key(callee),
         }
     }
 }
@@ -191,7 +191,7 @@ impl Services {
             changes.extend(self.judge(Whose::Overall, &tallies.all, recovery, now));
         }
         for (callee, tally) in &tallies.callees {
-            changes.extend(self.judge(Whose::Callee(Arc::new(callee.clone())), tally, recovery, now));
+            changes.extend(self.judge(Whose::Callee(Arc::clone(callee)), tally, recovery, now));
         }
         changes.sort_by(|one, other| one.whose.cmp(&other.whose));
         changes
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn changes_are_told_apart_and_what_is_called_no_more_is_unknown() {
-        let callee = Callee { environment: "".into(), name: "payments".into() };
+        let callee = Arc::new(Callee { environment: "".into(), name: "payments".into() });
         let mut services = Services::default();
         let mut take = |counted: Option<Tally>, second: u64| {
             let tallies = Tallies { callees: counted.map(|counted| (callee.clone(), counted)).into_iter().collect(), all: Tally::default() };
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn all_together_are_as_most_calls_are_and_one_open_breaker_is_no_matter() {
-        let callee = Callee { environment: "".into(), name: "payments".into() };
+        let callee = Arc::new(Callee { environment: "".into(), name: "payments".into() });
         let mut services = Services::default();
         let mut holding = |counted: Tally, all: Tally, second: u64| {
             let tallies = Tallies { callees: [(callee.clone(), counted)].into_iter().collect(), all };

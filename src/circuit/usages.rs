@@ -6,10 +6,10 @@ use super::{
     analysis::{
         config::AnalysisConfig,
         pressure::{Pressure, Reference},
-        series::{Course, Look, Scale, Series, Turn},
+        series::{Look, Scale, Series},
     },
     collector::CircuitBreakerMetricsCollector,
-    finding::{Finding, Measured, Phase, Resource, Trend, What},
+    finding::{Finding, Measured, Phase, Resource, What},
     inspect::{Inspection, ResourceRecord},
     key::{Caller, CircuitKey},
     process::Process,
@@ -89,10 +89,8 @@ impl Watched {
 
     /// Takes in a report that came so many seconds after the one before.
     fn follow(&mut self, value: f64, limit: Option<f64>, seconds: f64) -> Option<What> {
-        let trend = |phase: Phase, course: Course| What::Trend(phase, Trend::of(Measured::Resource(self.resource), course));
         if self.every > 0.0 && seconds > UNEVEN * self.every {
-            (self.every, self.filling) = (0.0, (0.0, 0.0, 0.0));
-            return self.series.begin_anew().map(|course| trend(Phase::Stopped, course));
+            return self.stop_trend();
         }
         self.every = if self.every > 0.0 { self.every + (seconds - self.every) / 8.0 } else { seconds };
         let (reports, sum, filled) = &mut self.filling;
@@ -103,18 +101,17 @@ impl Watched {
         let (reports, sum, step) = std::mem::take(&mut self.filling);
         let scale = if self.resource.own_limit().is_some() { Scale::Share } else { Scale::Log };
         let look = Look { scale, step, length: MEANS, limit };
-        self.series.take(sum / reports, &look).map(|turn| match turn {
-            Turn::Begins(course) => trend(Phase::Begin, course),
-            Turn::Ends(course) => trend(Phase::End, course),
-        })
+        self.series.take(sum / reports, &look).map(|turn| What::of_turn(Measured::Resource(self.resource), turn))
     }
 
     /// Nobody looks any more.
-    fn stop(&mut self) -> impl Iterator<Item = What> + use<> {
-        let resource = self.resource;
-        let pressure = self.pressure.as_mut().and_then(Pressure::stop).map(|usage| What::Pressure(Phase::Stopped, resource, usage));
-        let trend = self.series.begin_anew().map(|course| What::Trend(Phase::Stopped, Trend::of(Measured::Resource(resource), course)));
-        pressure.into_iter().chain(trend)
+    fn stop_pressure(&mut self) -> Option<What> {
+        self.pressure.as_mut().and_then(Pressure::stop).map(|usage| What::Pressure(Phase::Stopped, self.resource, usage))
+    }
+
+    fn stop_trend(&mut self) -> Option<What> {
+        (self.every, self.filling) = Default::default();
+        self.series.begin_anew().map(|turn| What::of_turn(Measured::Resource(self.resource), turn))
     }
 }
 
@@ -156,21 +153,42 @@ impl CircuitBreakerMetricsCollector {
         self.tell_of_process(index, found);
     }
 
-    /// What holds of processes now.
-    pub fn processes_holding(&self) -> impl Iterator<Item = (OfProcess, f64)> {
-        self.processes.iter().flat_map(|(_, process)| {
-            process.usages.iter().flat_map(|watched| {
-                let of = |held| OfProcess {
-                    caller: Arc::clone(&process.caller),
-                    instance: Arc::clone(&process.instance),
-                    resource: watched.resource,
-                    held,
-                };
-                let usage = watched.pressure.as_ref().and_then(Pressure::told).map(|usage| (of(Held::Usage(usage.reference)), usage.usage));
-                let trend = watched.series.told().and_then(|course| course.relative).map(|relative| (of(Held::Trend), relative));
-                usage.into_iter().chain(trend)
-            })
-        })
+    /// What holds of a process now.
+    pub(super) fn note_holding(&mut self, index: usize) {
+        let Some(process) = self.processes.get(index).filter(|process| !process.usages.is_empty()) else { return };
+        for watched in &process.usages {
+            let of =
+                |held| OfProcess { caller: Arc::clone(&process.caller), instance: Arc::clone(&process.instance), resource: watched.resource, held };
+            let usage = watched.pressure.as_ref().and_then(Pressure::told).map(|usage| (of(Held::Usage(usage.reference)), usage.usage));
+            let trend = watched.series.told().and_then(|course| course.relative).map(|relative| (of(Held::Trend), relative));
+            self.holding.extend(usage.into_iter().chain(trend));
+        }
+    }
+
+    /// What held of processes in the last round.
+    pub fn take_holding(&mut self) -> Vec<(OfProcess, f64)> {
+        std::mem::take(&mut self.holding)
+    }
+
+    /// Goes over to other settings from now on. What they change begins anew.
+    pub(super) fn look_for_usages(&mut self, index: usize, old: &AnalysisConfig, now: u64) {
+        let new = self.config.analysis.clone();
+        let Some(process) = self.processes.get_mut(index) else { return };
+        let mut found = Vec::new();
+        for watched in &mut process.usages {
+            let at = now.max(watched.at);
+            if old.resource != new.resource {
+                found.extend(watched.stop_pressure().map(|what| (at, what)));
+                watched.pressure = Watched::new(watched.resource, &new).pressure;
+            }
+            if old.trend != new.trend {
+                found.extend(watched.stop_trend().map(|what| (at, what)));
+            }
+        }
+        if new.resource.is_none() && new.trend.is_none() {
+            process.usages = Usages::new();
+        }
+        self.tell_of_process(u32::try_from(index).unwrap_or(u32::MAX), found);
     }
 
     /// Forgets what a process did not tell again for long, or everything: it is gone, or nobody looks any more.
@@ -181,7 +199,7 @@ impl CircuitBreakerMetricsCollector {
             let stays = !all && watched.at.saturating_add(KNOWN) >= now;
             if !stays {
                 let at = now.max(watched.at);
-                found.extend(watched.stop().map(|what| (at, what)));
+                found.extend(watched.stop_pressure().into_iter().chain(watched.stop_trend()).map(|what| (at, what)));
             }
             stays
         });
@@ -244,7 +262,8 @@ mod tests {
         assert_eq!(names, [("shop", String::new(), "a")], "once, though it calls two callees");
         let What::Pressure(Phase::Begin, Resource::JvmMemory, usage) = found[0].what else { panic!("{found:?}") };
         assert_eq!((usage.seen, usage.usage, usage.reference), (950.0, 0.95, Reference::Limit));
-        let holding: Vec<(OfProcess, f64)> = shard.processes_holding().collect();
+        shard.note_holding(0);
+        let holding = shard.take_holding();
         assert!(
             matches!(&holding[..], [(OfProcess { instance, held: Held::Usage(Reference::Limit), .. }, 0.95)] if &**instance == "a"),
             "{holding:?}"
@@ -259,7 +278,8 @@ mod tests {
         assert_eq!(shard.take_findings(), []);
         shard.forget_usages(0, false, START + 19 * 60 * SECOND + KNOWN + 1);
         assert!(matches!(shard.take_findings()[..], [Finding { what: What::Pressure(Phase::Stopped, ..), .. }]));
-        assert_eq!(shard.processes_holding().count(), 0);
+        shard.note_holding(0);
+        assert_eq!(shard.take_holding(), []);
         // Of processes that call nobody nothing is kept.
         let other = crate::circuit::testing::request("cart", "b", vec![call(2, START, START + 10, vec![])]);
         let inspection = inspect(&other, 0, &Rules::default(), u64::MAX).unwrap();

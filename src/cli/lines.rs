@@ -116,7 +116,7 @@ fn without_port(name: &str) -> &str {
 #[derive(Debug, Serialize)]
 pub(super) struct FindingLine {
     kind: &'static str,
-    /// `anomaly`, `pattern`, `trend`, `resource_pressure` or `health`.
+    /// `anomaly`, `pattern`, `trend`, `resource_pressure`, `health` or `instance_health`.
     finding: String,
     /// `begin`, `change`, `end` or `stopped`.
     phase: &'static str,

@@ -447,7 +447,15 @@ impl Detector {
     fn learn(&mut self, sample: &Sample<'_>) {
         let (calls, failures, rejections) = (f64::from(sample.calls), f64::from(sample.failures), f64::from(sample.rejections));
         let requests = sample.requests();
-        let calm = |one: Signal, other: Signal| [one, other].iter().all(|signal| self.watched(*signal).is_some_and(|it| it.chart.lets_learn()));
+        let [median, ninety] = self.excess;
+        // What is off by less than is told must be learned.
+        let is_small = |signal: &Signal| match signal {
+            Signal::LatencyBody => !median.is_worth_telling(BEYOND_MEDIAN),
+            Signal::LatencyTail => !ninety.is_worth_telling(BEYOND_NINETY),
+            _ => false,
+        };
+        let lets_learn = |signal: &Signal| self.watched(*signal).is_some_and(|it| it.chart.lets_learn() || !it.chart.is_open() && is_small(signal));
+        let calm = |one: Signal, other: Signal| [one, other].iter().all(lets_learn);
         let (latency, shares, rate) =
             (calm(Signal::LatencyBody, Signal::LatencyTail), calm(Signal::Errors, Signal::Rejections), calm(Signal::RateUp, Signal::RateDown));
         let a_second = self.rate.usual.max(RATE_MIN) / sample.seconds;

@@ -65,6 +65,8 @@ pub enum Turn {
     Begins(Course),
     /// It no longer does.
     Ends(Course),
+    /// It did when it was seen last, and is not seen any more.
+    Stops(Course),
 }
 
 /// The newest values of something, and where they are going. O(n²) a value, for the 30 or so that are kept.
@@ -111,7 +113,7 @@ impl Series {
     /// Takes the next value in; gives what begins or ends with it. A value that is none, a logarithm of nothing or not a
     /// number, is too little to see a trend in, and all begins anew.
     pub fn take(&mut self, value: f64, look: &Look) -> Option<Turn> {
-        let Some(value) = look.scale.of(value) else { return self.begin_anew().map(Turn::Ends) };
+        let Some(value) = look.scale.of(value) else { return self.begin_anew() };
         let length = look.length as f64;
         while self.values.len() >= look.length {
             self.values.pop_front();
@@ -153,10 +155,10 @@ impl Series {
         }
     }
 
-    /// What comes next does not belong to what was; gives what was told.
-    pub fn begin_anew(&mut self) -> Option<Course> {
+    /// What comes next does not belong to what was.
+    pub fn begin_anew(&mut self) -> Option<Turn> {
         self.values = VecDeque::new();
-        self.told.take()
+        self.told.take().map(Turn::Stops)
     }
 
     /// What it does now.

@@ -12,6 +12,7 @@ use crate::circuit::{
 #[derive(Debug)]
 pub(super) struct Instances {
     config: HealthConfig,
+    /// In order of their places.
     ailing: Vec<Ailing>,
 }
 
@@ -31,7 +32,7 @@ impl Instances {
         Self { config, ailing: Vec::new() }
     }
 
-    /// Judges by the breakers that are not closed; `instance_at` says whose place one is.
+    /// Judges by the breakers that are not closed, in order of their places; `instance_at` says whose place one is.
     pub(super) fn judge<'a>(
         &mut self,
         now: u64,
@@ -47,25 +48,25 @@ impl Instances {
             stays
         });
         for (member, _) in restless {
-            if !self.ailing.iter().any(|ailing| ailing.member == *member)
+            if let Err(place) = self.ailing.binary_search_by_key(member, |ailing| ailing.member)
                 && let Some(instance) = instance_at(*member)
             {
-                self.ailing.push(Ailing { member: *member, instance: Arc::clone(instance), health: Health::well(self.config, now) });
+                self.ailing.insert(place, Ailing { member: *member, instance: Arc::clone(instance), health: Health::well(self.config, now) });
             }
         }
         for Ailing { member, instance, health } in &mut self.ailing {
-            let state = restless.iter().find(|(other, _)| other == member).map(|(_, state)| *state);
+            let state = restless.binary_search_by_key(member, |(other, _)| *other).ok().and_then(|at| restless.get(at)).map(|(_, state)| *state);
             let is = |wanted: &[State]| u32::from(state.is_some_and(|state| wanted.contains(&state)));
             let states = States { open: is(&[State::Open, State::ForcedOpen]), half_open: is(&[State::HalfOpen]), of: 1 };
             let mut changes = Vec::new();
             health.hear(now);
             health.judge(now, &Facts { states, ..Facts::default() }, &mut changes);
-            found.extend(changes.into_iter().filter_map(|(at, what)| match what {
-                What::Health(change) => Some((at, Arc::clone(instance), change)),
-                _ => None,
-            }));
+            tell(instance, changes, found);
         }
         self.ailing.retain(|ailing| !ailing.health.is_well());
+        if self.ailing.is_empty() {
+            self.ailing = Vec::new();
+        }
     }
 
     /// When one changes if nothing happens.
@@ -99,11 +100,15 @@ impl Ailing {
     fn end(&mut self, now: u64, found: &mut Vec<OfInstance>) {
         let mut changes = Vec::new();
         self.health.end(now, &mut changes);
-        found.extend(changes.into_iter().filter_map(|(at, what)| match what {
-            What::Health(change) => Some((at, Arc::clone(&self.instance), change)),
-            _ => None,
-        }));
+        tell(&self.instance, changes, found);
     }
+}
+
+fn tell(instance: &Arc<str>, changes: Vec<(u64, What)>, found: &mut Vec<OfInstance>) {
+    found.extend(changes.into_iter().filter_map(|(at, what)| match what {
+        What::Health(change) => Some((at, Arc::clone(instance), change)),
+        _ => None,
+    }));
 }
 
 #[cfg(test)]

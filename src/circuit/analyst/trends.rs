@@ -2,9 +2,9 @@ use crate::circuit::{
     analysis::{
         anomaly::{Sample, Signal},
         config::TrendConfig,
-        series::{Course, Look, Scale, Series, Turn},
+        series::{Look, Scale, Series},
     },
-    finding::{Measured, Phase, Resource, Trend, What},
+    finding::{Measured, Resource, Trend, What},
 };
 
 /// Blocks in a window.
@@ -76,7 +76,7 @@ impl Trends {
     pub(super) fn begin_anew(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
         self.sums = Sums::default();
         for ((measured, _), series) in MEASURED.into_iter().zip(&mut self.series) {
-            found.extend(series.begin_anew().map(|course| (now, What::Trend(Phase::Stopped, Trend::of(measured, course)))));
+            found.extend(series.begin_anew().map(|turn| (now, What::of_turn(measured, turn))));
         }
     }
 
@@ -113,26 +113,17 @@ impl Trends {
             let turn = match value {
                 Some(value) => series.take(value, &Look { scale, step, length, limit }),
                 // Too few calls to see a trend in.
-                None => series.begin_anew().map(Turn::Ends),
+                None => series.begin_anew(),
             };
-            found.extend(turn.map(|turn| (end, told(measured, turn, value.is_some()))));
+            found.extend(turn.map(|turn| (end, What::of_turn(measured, turn))));
         }
     }
-}
-
-/// What is told of it: that it ends, or, where nothing is seen any more, that nobody looks.
-fn told(measured: Measured, turn: Turn, is_seen: bool) -> What {
-    let (phase, course): (Phase, Course) = match turn {
-        Turn::Begins(course) => (Phase::Begin, course),
-        Turn::Ends(course) if is_seen => (Phase::End, course),
-        Turn::Ends(course) => (Phase::Stopped, course),
-    };
-    What::Trend(phase, Trend::of(measured, course))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::circuit::finding::Phase;
 
     const SECOND: u64 = 1_000_000_000;
 

@@ -14,7 +14,7 @@ pub(in crate::circuit) struct Lane {
 
 /// What a call asks for, as far as breakers tell paths apart: a hash of the first two segments of a URL's path, or of a
 /// method; 0 if there is neither.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::circuit) struct Route(u32);
 
 /// Breakers of one circuit at most.
@@ -34,6 +34,9 @@ impl Lane {
 }
 
 impl Route {
+    /// Where it is not known.
+    pub(in crate::circuit) const UNKNOWN: Self = Self(0);
+
     /// Of a URL, a path, or the name of a method.
     pub(in crate::circuit) fn of(text: &[u8]) -> Self {
         Self::read(text).0

@@ -276,13 +276,14 @@ impl Suspect {
         self.last.max(failed)
     }
 
-    /// Notes on arrival that a call failed, given the number of all calls so far; `true` if it is one of
-    /// [several](Self::is_distressed).
-    pub(in crate::circuit) fn fails(&mut self, end: u64, number: u32) -> bool {
+    /// Notes on arrival that a call failed, given the number of all calls so far; gives the latest end of those it fails
+    /// together with, if it is one of [several](Self::is_distressed).
+    pub(in crate::circuit) fn fails(&mut self, end: u64, number: u32) -> Option<u64> {
         let [first, second, _] = self.failures;
         self.failures = [(number, end), first, second];
         let close = |(before, at): (u32, u64), calls: u32| at > 0 && number.wrapping_sub(before) < calls && end.abs_diff(at) < QUIET;
-        close(first, 5) || close(second, 10)
+        let together = |(_, at): (u32, u64)| end.max(at);
+        if close(first, 5) { Some(together(first)) } else { close(second, 10).then(|| together(first).max(second.1)) }
     }
 
     /// A call that was let through. It is a `stray` one if nobody saw its operation turned away yet while others were.

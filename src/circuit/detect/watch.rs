@@ -36,7 +36,7 @@ pub(in crate::circuit) struct Watch {
     every: u64,
     /// Everything that ended so long before [`HOLD`] was looked at.
     settled_to: u64,
-    /// The end of the last rejection, or of the last failure that was not the only one.
+    /// The end of the last rejection or failure.
     worth: u64,
     /// Since when everything is noted.
     wide: Option<Wide>,
@@ -54,8 +54,8 @@ pub(in crate::circuit) struct Watch {
 /// nothing must depend on it.
 #[derive(Clone, Copy, Debug)]
 struct Wide {
-    /// The end of the first thing that went wrong, of those that stand close together.
-    first: u64,
+    /// The end of what was worth it: where two things had to go wrong, of the later one.
+    at: u64,
     /// Spans come out of order by up to this.
     reorder: u64,
     /// The newest end that had come before.
@@ -65,7 +65,7 @@ struct Wide {
 impl Wide {
     /// What ends later came later.
     fn known_from(self) -> u64 {
-        self.first.saturating_add(self.reorder).max(self.newest_end)
+        self.at.saturating_add(self.reorder).max(self.newest_end)
     }
 }
 
@@ -191,13 +191,13 @@ impl Mark {
     }
 
     /// What decides the order in which marks are taken: never the order of arrival.
-    pub(in crate::circuit) const fn rank(&self) -> (u64, u64, u64, u8) {
-        let kind = match self.what {
-            What::Call { .. } => 0,
-            What::Told(_) => 1,
-            What::Root { .. } => 2,
+    pub(in crate::circuit) const fn rank(&self) -> (u64, u64, u64, u8, bool, Route) {
+        let (kind, bad, route) = match self.what {
+            What::Call { bad, route, .. } => (0, bad, route),
+            What::Told(_) => (1, false, Route::UNKNOWN),
+            What::Root { aborted, .. } => (2, aborted, Route::UNKNOWN),
         };
-        (self.end, self.start, self.trace, kind)
+        (self.end, self.start, self.trace, kind, bad, route)
     }
 }
 
@@ -223,16 +223,11 @@ impl Watch {
         self.wide.is_some()
     }
 
-    /// Notes everything from now on, since something that ended then went wrong; what had come before ended at this time
-    /// at the latest. Where it was wide already, what went wrong may turn out to have begun earlier.
-    pub(in crate::circuit) fn widen(&mut self, end: u64, reorder: u64, newest_end: u64) {
-        let wide = self.wide.unwrap_or(Wide { first: u64::MAX, reorder, newest_end });
-        let began_earlier = self.wide.is_none() || end < wide.first && end.saturating_add(reorder) >= wide.first;
-        if began_earlier {
-            let close = |mark: &&Mark| mark.is_trouble() && mark.end <= end && mark.end.saturating_add(reorder) >= end;
-            let first = self.marks.iter().filter(close).map(|mark| mark.end).min().unwrap_or(end);
-            self.wide = Some(Wide { first, ..wide });
-        }
+    /// Notes everything from now on, for something that ended then; what had come before ended at `newest_end` at the
+    /// latest. Where it was wide already, that may turn out to have been worth it earlier.
+    pub(in crate::circuit) fn widen(&mut self, at: u64, reorder: u64, newest_end: u64) {
+        let wide = self.wide.get_or_insert(Wide { at, reorder, newest_end });
+        wide.at = wide.at.min(at);
     }
 
     /// Whether all calls of a unit are known.
@@ -246,9 +241,14 @@ impl Watch {
         self.marks.iter().any(|mark| mark.trace == trace)
     }
 
-    /// Whether a root was noted.
-    pub(in crate::circuit) fn has_root(&self, trace: u64, start: u64) -> bool {
-        self.marks.iter().any(|mark| mark.trace == trace && mark.start == start && matches!(mark.what, What::Root { .. }))
+    /// Trace and start of all that was noted.
+    pub(in crate::circuit) fn noted(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.marks.iter().map(|mark| (mark.trace, mark.start))
+    }
+
+    /// How much is noted.
+    pub(in crate::circuit) const fn len(&self) -> usize {
+        self.marks.len()
     }
 
     /// A text tells that a breaker is open, which was taken for the one that a circuit has in this place.
@@ -266,7 +266,7 @@ impl Watch {
         self.seemed.as_ref()?.name.as_ref().filter(|known| known.as_bytes() == name).cloned()
     }
 
-    /// Whether a circuit is not closed in it, as of the last second.
+    /// Whether a circuit is not closed in it, as of the last look.
     pub(in crate::circuit) fn is_restless(&self, circuit: u32) -> bool {
         self.restless.contains(&circuit)
     }
@@ -281,7 +281,7 @@ impl Watch {
         self.worth = self.worth.max(at);
     }
 
-    /// Notes a span; `false` if there is no room for it.
+    /// Notes a span; `false` if there is no room for it. Of what goes wrong now and then only the latest is kept.
     pub(in crate::circuit) fn note(&mut self, mark: Mark) -> bool {
         if matches!(&mark.what, What::Told(_)) {
             self.worth(mark.end);
@@ -464,18 +464,23 @@ mod tests {
     }
 
     #[test]
-    fn what_went_wrong_earlier_and_came_later_counts() {
-        let mut watch = Watch::default();
-        watch.note(call(10_200 * MILLI, true));
-        watch.widen(10_200 * MILLI, SECOND, 0);
-        watch.note(call(10_000 * MILLI, true));
-        watch.widen(10_000 * MILLI, SECOND, 0);
-        watch.note(call(11_100 * MILLI, false));
-        assert!(watch.knows(&Mark { start: 11_050 * MILLI, ..call(11_100 * MILLI, false) }));
-        assert_eq!(ends(&watch.take_due(20 * SECOND)), [10_000, 10_200, 11_100]);
-        // What is much older has nothing to do with it.
-        watch.widen(2 * SECOND, SECOND, 0);
-        assert!(!watch.knows(&call(10_500 * MILLI, false)));
+    fn it_does_not_matter_which_of_what_went_wrong_came_first() {
+        // The third thing that went wrong came before the second, or after.
+        for order in [[10_000, 10_900, 11_300], [10_000, 11_300, 10_900]] {
+            let mut watch = Watch::default();
+            let mut before: Option<u64> = None;
+            for end in order.map(|end| end * MILLI) {
+                watch.note(call(end, true));
+                if let Some(before) = before {
+                    watch.widen(end.max(before), SECOND, 11_500 * MILLI);
+                }
+                before = Some(before.map_or(end, |before| before.min(end)));
+            }
+            watch.note(call(11_800 * MILLI, false));
+            watch.note(call(12_000 * MILLI, false));
+            assert!(watch.knows(&Mark { start: 11_950 * MILLI, ..call(12_000 * MILLI, false) }));
+            assert_eq!(ends(&watch.take_due(20 * SECOND)), [10_000, 10_900, 11_300, 12_000]);
+        }
     }
 
     #[test]

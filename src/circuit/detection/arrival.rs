@@ -119,8 +119,8 @@ impl CircuitBreakerMetricsCollector {
             let what = What::Call { lane, route, bad: true, telling: false, alone: span.alone };
             process.watched().note(Mark { start: span.start, end: span.end, trace, what });
         }
-        if distressed {
-            self.is_worth_watching(index, span.end);
+        if let Some(at) = distressed {
+            self.is_worth_watching(index, at);
         }
     }
 
@@ -139,30 +139,33 @@ impl CircuitBreakerMetricsCollector {
     /// in it. Gives how much found no room.
     #[cold]
     pub(in crate::circuit) fn watch_closely(&mut self, request: &[u8], inspection: &Inspection, mine: &impl Fn(u32) -> bool, now: u64) -> u64 {
-        let mut begun: SmallVec<[u32; 4]> = SmallVec::new();
-        for (index, end) in std::mem::take(&mut self.worth_watching) {
-            self.processes.get_mut(index as usize).into_iter().for_each(|process| _ = process.watch_closely(end, self.config.reorder));
-            if !begun.contains(&index) {
-                begun.push(index);
+        // Of each what is noted already.
+        let mut begun: SmallVec<[(u32, SmallVec<[(u64, u64); 16]>); 2]> = SmallVec::new();
+        for (index, at) in std::mem::take(&mut self.worth_watching) {
+            let Some(process) = self.processes.get_mut(index as usize) else { continue };
+            if !begun.iter().any(|(other, _)| *other == index) {
+                begun.push((index, process.watched().noted().collect()));
             }
+            process.watch_closely(at, self.config.reorder);
         }
+        let noted = |process: Option<u32>| begun.iter().find(|(index, _)| Some(*index) == process);
         let (mut dropped, mut current) = (0, None);
         for span in inspection.spans.iter().filter(|span| mine(span.resource) && span.outcome == Outcome::Success) {
             let process = self.process_of(request, inspection, span.resource, &mut current, now);
-            let Some(process) = process.filter(|process| begun.contains(process)) else { continue };
-            let (Found::Seat(seat) | Found::ByPath(seat)) = self.place(process, inspection, request, (span.target, span.route), now) else {
-                continue;
-            };
-            let is_slow = self.circuits.get(seat.circuit as usize).is_some_and(|circuit| circuit.is_slow(span.end - span.start));
+            let Some((process, known)) = noted(process) else { continue };
             let trace = trace_at(request, span.ids);
-            dropped += u64::from(!is_slow && !self.note_watched(process, seat, span, request, trace, (false, Route::default())));
+            if known.contains(&(trace, span.start)) {
+                continue;
+            }
+            let place = self.place(*process, inspection, request, (span.target, span.route), now);
+            let (Found::Seat(seat) | Found::ByPath(seat)) = place else { continue };
+            dropped += u64::from(!self.note_watched(*process, seat, span, request, trace, (false, Route::default())));
         }
         for root in inspection.roots.iter().filter(|root| mine(root.resource)) {
             let process = self.process_of(request, inspection, root.resource, &mut current, now);
-            let Some(process) = process.filter(|process| begun.contains(process)) else { continue };
-            let noted = self.processes.get(process as usize).and_then(|process| process.watch.as_ref());
-            if noted.is_none_or(|watch| !watch.has_root(trace_at(request, root.ids), root.start)) {
-                dropped += u64::from(!self.note_unit(process, root, request, inspection));
+            let Some((process, known)) = noted(process) else { continue };
+            if !known.contains(&(trace_at(request, root.ids), root.start)) {
+                dropped += u64::from(!self.note_unit(*process, root, request, inspection));
             }
         }
         dropped
@@ -251,7 +254,7 @@ impl CircuitBreakerMetricsCollector {
         if root.parent != 0 && self.answers.are_wanted(now) {
             self.answers.note(trace, &process.caller.service, Span { start: root.start, end: root.end });
         }
-        let broke_off = root.aborted && process.breaks_off(root.end);
+        let broke_off = if root.aborted { process.breaks_off(root.end) } else { None };
         if root.parent != 0 && trace.is_multiple_of(MET_OF) && self.met.len() < MET_MAX {
             self.met.push(Met::Answer { key: trace ^ span_at(request, root.parent), callee: Arc::clone(&process.caller) });
         }
@@ -266,8 +269,8 @@ impl CircuitBreakerMetricsCollector {
             return true;
         }
         let noted = self.note_unit(index, root, request, inspection);
-        if broke_off {
-            self.is_worth_watching(index, root.end);
+        if let Some(at) = broke_off {
+            self.is_worth_watching(index, at);
         }
         noted
     }

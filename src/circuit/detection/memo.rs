@@ -3,8 +3,8 @@ use super::super::{
     inspect::{Inspection, Text, route_at},
 };
 
-/// What the request at hand asked for last: the same again and again, mostly. Empty between requests, since places in
-/// one say nothing in another.
+/// What the request at hand asked for last: the same again and again, mostly. Begins anew with each,
+/// since places in one say nothing in another.
 #[derive(Debug, Default)]
 pub(in crate::circuit) struct Memo {
     /// Texts, where in them the part ends that tells routes apart, and the route.

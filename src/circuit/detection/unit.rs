@@ -25,8 +25,19 @@ const RARE: f32 = 0.01;
 /// Processes of one caller that are looked at before others are let to the shard.
 const AT_ONCE: usize = 256;
 
+/// What those may have done that are looked at together.
+const MARKS_AT_ONCE: usize = 32_768;
+
 /// How long what one process did waits for what others of its caller did before. Nanoseconds.
 const WAIT: u64 = 1_000_000_000;
+
+/// A process that is looked at, up to a time.
+struct Turn {
+    index: u32,
+    instance: Arc<str>,
+    watermark: u64,
+    watch: Box<Watch>,
+}
 
 /// A usual call that a unit did not make.
 struct Missing {
@@ -57,33 +68,37 @@ struct Cause<'a> {
 
 impl CircuitBreakerMetricsCollector {
     /// Looks at what is due of some of the processes that are watched, all of one caller; `false` if there were none left.
+    /// `all`: nothing will come any more, so that everything is due.
     ///
     /// They learn of each other, so that what they did is taken in order of its ends, whosever it is.
-    pub(in crate::circuit) fn detect_some(&mut self, now: u64) -> bool {
+    pub(in crate::circuit) fn detect_some(&mut self, all: bool, now: u64) -> bool {
         let Some((caller, _)) = self.turns.last().copied() else { return false };
-        let of_others = self.turns.iter().rposition(|(other, _)| *other != caller).map_or(0, |at| at + 1);
-        let turns = self.turns.split_off(of_others.max(self.turns.len().saturating_sub(AT_ONCE)));
         let slowest = self.habits.get(caller as usize).map_or(u64::MAX, |habits| habits.slowest);
         self.answers.want(now);
-        let mut watches: Vec<(u32, u64, Box<Watch>)> = Vec::new();
-        for (_, index) in turns {
+        let mut watches: Vec<Turn> = Vec::new();
+        let mut marks = 0;
+        while let Some((_, index)) = self.turns.pop_if(|(other, _)| *other == caller && watches.len() < AT_ONCE && marks < MARKS_AT_ONCE) {
             let Some(process) = self.processes.get_mut(index as usize) else { continue };
             let watermark = process.watermark(now, &self.config);
             let Some(watch) = process.watch.take() else { continue };
-            watches.push((index, watermark.min(slowest.max(watermark.saturating_sub(WAIT))), watch));
+            marks += watch.len();
+            let watermark = if all { u64::MAX } else { watermark.min(slowest.max(watermark.saturating_sub(WAIT))) };
+            watches.push(Turn { index, instance: Arc::clone(&process.instance), watermark, watch });
         }
+        // Never by the order in which processes were heard of.
+        watches.sort_by(|one, other| one.instance.cmp(&other.instance));
         let mut due: Vec<(usize, Mark)> = Vec::new();
-        for (turn, (_, watermark, watch)) in watches.iter_mut().enumerate() {
+        for (turn, Turn { watermark, watch, .. }) in watches.iter_mut().enumerate() {
             due.extend(watch.take_due(*watermark).into_iter().map(|mark| (turn, mark)));
         }
         due.sort_by_key(|(turn, mark)| (mark.rank(), *turn));
         for (turn, mark) in due {
-            let Some((index, _, watch)) = watches.get(turn) else { continue };
+            let Some(Turn { index, watch, .. }) = watches.get(turn) else { continue };
             for (from, to, routes) in self.look_at_mark(*index, &mark, watch, now) {
-                watches.iter_mut().for_each(|(_, _, watch)| watch.split(from, to, &routes));
+                watches.iter_mut().for_each(|turn| turn.watch.split(from, to, &routes));
             }
         }
-        for (index, watermark, watch) in watches {
+        for Turn { index, watermark, watch, .. } in watches {
             self.watch_on(index, watch, watermark);
         }
         true

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     hash::BuildHasher,
     sync::{
         Arc,
@@ -60,6 +61,9 @@ const CIRCUITS_A_REQUEST: usize = 16;
 /// Callees, or processes, in one request, for the same reason.
 const GAUGES_A_REQUEST: usize = 256;
 
+/// What an entry of what holds of processes weighs, about.
+const HELD: usize = size_of::<(OfProcess, f64)>();
+
 /// What is told beside circuits, each with a value; none where its series ends.
 pub(super) enum Beside {
     /// How callees are, and all together.
@@ -75,13 +79,15 @@ pub(super) struct Engine {
     shards: Vec<Mutex<CircuitBreakerMetricsCollector>>,
     /// All that found no room.
     overflow: Mutex<CircuitBreakerMetricsCollector>,
-    /// Circuits that are not closed in all of their instances, as of the last second.
+    /// Circuits that are not closed in all of their instances, as of the last look.
     restless: AtomicUsize,
     services: Mutex<Services>,
     services_told: Mutex<LastTold<Whose, Status>>,
     processes_told: Mutex<LastTold<OfProcess, f64>>,
+    /// What holds of processes, as of the last look.
+    holding: Mutex<BTreeMap<OfProcess, f64>>,
     cascades: Mutex<Cascades>,
-    /// Circuits, as of the last second.
+    /// Circuits, as of the last look.
     circuits: AtomicUsize,
     room: Arc<Room>,
     /// Who answers at the addresses that are called.
@@ -169,6 +175,7 @@ impl Engine {
             services: Mutex::default(),
             services_told: Mutex::default(),
             processes_told: Mutex::default(),
+            holding: Mutex::default(),
             cascades: Mutex::default(),
             circuits: AtomicUsize::new(0),
             room,
@@ -293,7 +300,7 @@ impl Engine {
         found
     }
 
-    /// Circuits that are not closed in all of their instances, as of the last second.
+    /// Circuits that are not closed in all of their instances, as of the last look.
     pub(super) const fn restless(&self) -> &AtomicUsize {
         &self.restless
     }
@@ -313,7 +320,7 @@ impl Engine {
     pub(super) fn advance(&self) -> News {
         let now = self.clock.now();
         let mut news = News::default();
-        let mut tallies = Tallies::default();
+        let (mut tallies, mut holding) = (Tallies::default(), BTreeMap::new());
         let (mut circuits, mut instances, mut lag, mut restless) = (0, 0, 0, 0);
         let mut bytes = self.seen.bytes() + self.meetings.lock().bytes() + self.answers.bytes();
         for shard in self.shards.iter().chain([&self.overflow]) {
@@ -327,10 +334,13 @@ impl Engine {
             instances += shard.instances();
             news.findings.extend(shard.take_findings());
             tallies.join(shard.take_tallies());
+            holding.extend(shard.take_holding());
         }
         // Where health is not judged there are none, and what was told of them ends.
         let recovery = self.checked.load().circuit.analysis.health.unwrap_or_default();
         news.services = self.services.lock().take(&tallies, &recovery, now);
+        bytes += holding.len() * HELD + self.services_told.lock().bytes() + self.processes_told.lock().bytes();
+        *self.holding.lock() = holding;
         self.charge.lock().set(bytes);
         self.restless.store(restless, Ordering::Relaxed);
         self.circuits.store(circuits, Ordering::Relaxed);
@@ -353,7 +363,14 @@ impl Engine {
     }
 
     fn sorted(&self, News { mut events, mut findings, services, .. }: News, now: u64) -> News {
-        findings.sort_by(|left, right| left.at.cmp(&right.at).then_with(|| left.circuit.cmp(&right.circuit)));
+        let what = |finding: &Finding| (finding.event_name(), finding.what.phase().name());
+        findings.sort_by(|left, right| {
+            left.at
+                .cmp(&right.at)
+                .then_with(|| left.circuit.cmp(&right.circuit))
+                .then_with(|| left.instance.cmp(&right.instance))
+                .then_with(|| what(left).cmp(&what(right)))
+        });
         findings.iter().for_each(|finding| self.counts.finding(finding));
         events.sort_by(|left, right| {
             left.at.cmp(&right.at).then_with(|| left.circuit.cmp(&right.circuit)).then_with(|| left.instance.cmp(&right.instance))
@@ -402,8 +419,7 @@ impl Engine {
         let is_told = |metric: &str| !checked.disabled_metrics.iter().any(|disabled| disabled == metric);
         let mut services = self.services_told.lock().due(&self.services.lock().holding(), now, WHOLE_AFTER);
         services.retain(|(whose, _)| is_told(services::metric(whose).0));
-        let holding = self.shards.iter().flat_map(|shard| shard.lock().processes_holding().collect::<Vec<_>>()).collect();
-        let mut processes = self.processes_told.lock().due(&holding, now, WHOLE_AFTER);
+        let mut processes = self.processes_told.lock().due(&self.holding.lock(), now, WHOLE_AFTER);
         processes.retain(|(of, _)| is_told(processes::metric(of)));
         let services = services.chunks(GAUGES_A_REQUEST).map(|some| Beside::Services(some.to_vec()));
         let processes = processes.chunks(GAUGES_A_REQUEST).map(|some| Beside::Processes(some.to_vec()));

@@ -75,11 +75,11 @@ pub(super) fn attributes(what: &What) -> Vec<KeyValue> {
                 text("circuit_breaker.trend.phase", phase.name()),
                 text("circuit_breaker.signal", trend.signal.name()),
                 text("circuit_breaker.direction", trend.direction()),
-                float("circuit_breaker.trend.course.slope", trend.course.slope),
+                float("circuit_breaker.trend.slope", trend.course.slope),
                 float("circuit_breaker.trend.p_value", trend.p_value()),
-                float("circuit_breaker.trend.course.level", trend.course.level),
+                float("circuit_breaker.trend.level", trend.course.level),
             ];
-            all.extend(trend.course.relative.map(|share| float("circuit_breaker.trend.course.relative", share)));
+            all.extend(trend.course.relative.map(|share| float("circuit_breaker.trend.relative", share)));
             all.extend(trend.course.to_limit.map(|seconds| float("circuit_breaker.trend.time_to_limit", seconds)));
             all
         }

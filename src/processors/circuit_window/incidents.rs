@@ -20,7 +20,7 @@ use super::{
 };
 use crate::circuit::{
     event::{CircuitEvent, IncidentId},
-    finding::Finding,
+    finding::{Finding, What},
     key::{Caller, CircuitKey},
     state::{Change, Ids, Source, State},
 };
@@ -76,7 +76,9 @@ impl Incidents {
 
     /// What analyzers found while an incident went on.
     fn note_finding(&mut self, finding: &Finding) {
-        if let Some(incident) = finding.incident.and_then(|id| self.going_on.get_mut(&id)) {
+        // How an instance is follows from what its breaker does, which is told anyway.
+        let is_of_instance = !finding.instance.is_empty() && matches!(finding.what, What::Health(_));
+        if let Some(incident) = finding.incident.filter(|_| !is_of_instance).and_then(|id| self.going_on.get_mut(&id)) {
             let attributes = findings::attributes(&finding.what);
             incident.keep(Event { time_unix_nano: finding.at, name: finding.event_name().to_owned(), attributes, ..Event::default() });
         }
@@ -217,7 +219,7 @@ mod tests {
     use super::{super::engine::News, *};
     use crate::circuit::{
         analysis::anomaly::Signal,
-        finding::{Anomaly, Phase, What},
+        finding::{Anomaly, Phase},
     };
 
     fn event(change: Change, at: u64, incident_duration: Option<u64>) -> Told {

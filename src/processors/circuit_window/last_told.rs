@@ -20,6 +20,11 @@ impl<K: Ord + Clone, V: Copy + PartialEq> LastTold<K, V> {
         changed.chain(gone).collect()
     }
 
+    /// Bytes that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.len() * size_of::<(K, V, u64)>()
+    }
+
     /// This was told.
     pub(super) fn told(&mut self, told: &[(K, Option<V>)], now: u64) {
         for (key, value) in told {
