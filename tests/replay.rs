@@ -59,6 +59,25 @@ fn a_recording_gives_the_same_twice_and_shuffled_within_the_lateness() {
     assert_eq!(told(&waited), told(&outputs[0]));
 }
 
+#[test]
+fn what_is_not_due_at_the_end_of_a_recording_is_of_its_time() {
+    let directory = Directory::new();
+    let text = recording();
+    // Ends while calls are refused.
+    let cut: Vec<&str> = text.lines().take(150).collect();
+    let newest =
+        cut.iter().flat_map(|line| line.split("\"endTimeUnixNano\":\"").skip(1)).filter_map(|rest| rest.split_once('"')?.0.parse::<u64>().ok()).max();
+    let latest = newest.unwrap() + 2_000_000_000;
+    let (file, metrics) = (directory.file("cut.jsonl", cut.join("\n")), directory.0.join("metrics.jsonl"));
+    let output = replay(&file, &["--metrics", metrics.to_str().unwrap()]);
+    let told = |kind: &str| lines(&output, kind).iter().map(|line| line["time_unix_nano"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert!(!told("event").is_empty() && !told("finding").is_empty());
+    assert!(told("event").into_iter().chain(told("finding")).all(|at| at <= latest));
+    let metrics = std::fs::read_to_string(metrics).unwrap();
+    let times = metrics.split("imeUnixNano\":\"").skip(1).filter_map(|rest| rest.split_once('"')?.0.parse::<u64>().ok());
+    assert!(times.max().unwrap() <= latest);
+}
+
 /// What was told of breakers, without when it was known.
 fn told(output: &str) -> Vec<String> {
     let one = |line: &serde_json::Value| format!("{} {} {} {}", line["event"], line["time_unix_nano"], line["circuit"], line["instance"]);

@@ -224,3 +224,38 @@ fn of_trips(pattern: &Pattern) -> String {
         PatternKind::Flapping => format!("opens and closes in turn: {count} half minutes of the last ten minutes saw a change"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::circuit::{
+        analysis::series::{Course, Turn},
+        finding::{HealthChange, Resource},
+        key::CircuitKey,
+    };
+
+    fn finding(instance: &str, what: What) -> Finding {
+        Finding { at: 7, circuit: CircuitKey::default().into(), instance: instance.into(), incident: None, what }
+    }
+
+    #[test]
+    fn attributes_are_called_as_they_are_documented() {
+        let course = Course { slope: 1.0, relative: Some(0.1), score: 5.0, level: 10.0, to_limit: Some(60.0) };
+        let what = What::of_turn(Measured::Resource(Resource::JvmMemory), Turn::Begins(course));
+        let record = record(&finding("a", what), 9);
+        let keys: Vec<&str> = record.attributes.iter().map(|attribute| &*attribute.key).collect();
+        let trend = ["phase", "slope", "p_value", "level", "relative", "time_to_limit"].map(|key| format!("circuit_breaker.trend.{key}"));
+        assert!(trend.iter().all(|key| keys.contains(&&**key)), "{keys:?}");
+        assert!(["circuit_breaker.signal", "circuit_breaker.direction", "circuit_breaker.instance"].iter().all(|key| keys.contains(key)), "{keys:?}");
+        assert_eq!(keys.len(), 10, "{keys:?}");
+    }
+
+    #[test]
+    fn the_health_of_an_instance_is_an_event_of_its_own() {
+        let change = HealthChange { before: Status::Healthy, after: Status::Unhealthy, reasons: [None; 4] };
+        let [of_circuit, of_instance] = ["", "a"].map(|instance| record(&finding(instance, What::Health(change)), 9));
+        assert_eq!((&*of_circuit.event_name, &*of_instance.event_name), ("circuit_breaker.health", "circuit_breaker.instance.health"));
+        let uid = |record: &LogRecord| record.attributes.iter().find(|attribute| attribute.key == "log.record.uid").cloned();
+        assert_ne!(uid(&of_circuit), uid(&of_instance));
+    }
+}
