@@ -297,6 +297,13 @@ pub enum Reason {
         /// Of failures and refused calls: their share of the last seconds.
         share: Option<f64>,
     },
+    /// A share that is too high, whether it is unusual or not.
+    High {
+        /// Which.
+        signal: Signal,
+        /// Of the last minute.
+        share: f64,
+    },
     /// Nothing is wrong any more, but it was lately.
     Recovering,
     /// Its breaker opens and closes in turn.
@@ -340,6 +347,7 @@ impl std::fmt::Display for Reason {
             Self::Silent => f.write_str("nobody calls"),
             Self::Unusual { signal, share: Some(share) } => write!(f, "{} unusual: {:.0} %", signal.name(), share * 100.0),
             Self::Unusual { signal, share: None } => write!(f, "{} unusual", signal.name()),
+            Self::High { signal, share } => write!(f, "{} at {:.0} %", signal.name(), share * 100.0),
             Self::Recovering => f.write_str("recovering"),
             Self::Flapping => f.write_str("flapping"),
             Self::Full { usage } => write!(f, "concurrency at {:.0} % of its limit", usage * 100.0),

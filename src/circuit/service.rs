@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use foldhash::quality::RandomState;
 use hashbrown::{Equivalent, HashMap};
 
-use super::{analysis::config::HealthConfig, circuit::Circuit, finding::Status, key::is_address};
+use super::{circuit::Circuit, finding::Status, key::is_address};
 
 /// From this share of the calls on a status counts as it is; from the smaller one on, one step milder.
 const MOST: f64 = 0.5;
 const SOME: f64 = 0.1;
 
-/// No two changes of a callee are told within so many nanoseconds.
+/// What gets better must not have been as bad for so many nanoseconds.
 const APART: u64 = 10_000_000_000;
 
 /// A callee, and where it is called.
@@ -156,8 +156,6 @@ impl std::fmt::Display for Tally {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     status: Status,
-    /// When it changed last.
-    changed: u64,
     /// When it was last as bad as that.
     held: u64,
 }
@@ -176,8 +174,8 @@ pub struct Services {
 impl Services {
     /// Takes in what is counted now; gives what changed. Callees that no circuit leads to any more are forgotten.
     ///
-    /// Each gets worse at once, and better only when it was not as bad for as long as a circuit must not have been.
-    pub fn take(&mut self, tallies: &Tallies, recovery: &HealthConfig, now: u64) -> Vec<ServiceChange> {
+    /// Each gets worse at once, and better when it was not as bad for ten seconds: circuits took their time already.
+    pub fn take(&mut self, tallies: &Tallies, now: u64) -> Vec<ServiceChange> {
         let mut changes = Vec::new();
         self.all.retain(|whose, known| {
             let stays = tallies.knows(whose);
@@ -188,34 +186,28 @@ impl Services {
             stays
         });
         if tallies.knows(&Whose::Overall) {
-            changes.extend(self.judge(Whose::Overall, &tallies.all, recovery, now));
+            changes.extend(self.judge(Whose::Overall, &tallies.all, now));
         }
         for (callee, tally) in &tallies.callees {
-            changes.extend(self.judge(Whose::Callee(Arc::clone(callee)), tally, recovery, now));
+            changes.extend(self.judge(Whose::Callee(Arc::clone(callee)), tally, now));
         }
         changes.sort_by(|one, other| one.whose.cmp(&other.whose));
         changes
     }
 
-    fn judge(&mut self, whose: Whose, tally: &Tally, recovery: &HealthConfig, now: u64) -> Option<ServiceChange> {
+    fn judge(&mut self, whose: Whose, tally: &Tally, now: u64) -> Option<ServiceChange> {
         let target = tally.status(&whose);
-        let known = self.all.entry(whose.clone()).or_insert(Known { status: Status::Unknown, changed: 0, held: now });
+        let known = self.all.entry(whose.clone()).or_insert(Known { status: Status::Unknown, held: now });
         if target >= known.status {
             known.held = now;
         }
-        let held_for = match known.status {
-            Status::Unhealthy => recovery.unhealthy_for,
-            Status::Degraded => recovery.degraded_for,
-            Status::Healthy | Status::Unknown => 0,
-        };
         let news = is_news(known.status, target);
-        let may = target > known.status || now >= known.held.saturating_add(held_for);
-        let apart = !news || known.changed == 0 || now >= known.changed.saturating_add(APART);
-        if target == known.status || !may || !apart {
+        // Circuits take their time to get better; it only must not waver.
+        if target == known.status || target < known.status && news && now < known.held.saturating_add(APART) {
             return None;
         }
         let before = known.status;
-        *known = Known { status: target, changed: if news { now } else { known.changed }, held: now };
+        *known = Known { status: target, held: now };
         news.then_some(ServiceChange { at: now, whose, before, after: target, tally: *tally })
     }
 
@@ -258,11 +250,7 @@ mod tests {
         let mut services = Services::default();
         let mut take = |counted: Option<Tally>, second: u64| {
             let tallies = Tallies { callees: counted.map(|counted| (callee.clone(), counted)).into_iter().collect(), all: Tally::default() };
-            services
-                .take(&tallies, &HealthConfig::default(), second * 1_000_000_000)
-                .into_iter()
-                .map(|change| (change.before, change.after))
-                .collect::<Vec<_>>()
+            services.take(&tallies, second * 1_000_000_000).into_iter().map(|change| (change.before, change.after)).collect::<Vec<_>>()
         };
         use Status::{Healthy, Unhealthy, Unknown};
         assert_eq!(take(Some(tally(9, 0, 0, 0)), 1), [], "that is no news");
@@ -271,10 +259,9 @@ mod tests {
         for second in 21..120 {
             assert_eq!(take(Some(if second % 2 == 0 { tally(51, 0, 49, 1) } else { tally(49, 0, 51, 1) }), second), []);
         }
-        assert_eq!(take(Some(tally(9, 0, 0, 0)), 178), [], "a minute after");
-        assert_eq!(take(Some(tally(9, 0, 0, 0)), 179), [(Unhealthy, Healthy)]);
-        assert_eq!(take(Some(tally(0, 0, 9, 0)), 180), [], "within ten seconds");
-        assert_eq!(take(Some(tally(0, 0, 9, 0)), 189), [(Healthy, Unhealthy)]);
+        assert_eq!(take(Some(tally(0, 9, 0, 0)), 128), [], "bad nine seconds ago");
+        assert_eq!(take(Some(tally(0, 9, 0, 0)), 129), [(Unhealthy, Status::Degraded)]);
+        assert_eq!(take(Some(tally(0, 0, 9, 0)), 130), [(Status::Degraded, Unhealthy)]);
         assert_eq!(take(None, 190), [(Unhealthy, Unknown)]);
         assert_eq!(take(None, 191), []);
         assert_eq!(
@@ -289,13 +276,13 @@ mod tests {
         let mut services = Services::default();
         let mut holding = |counted: Tally, all: Tally, second: u64| {
             let tallies = Tallies { callees: [(callee.clone(), counted)].into_iter().collect(), all };
-            services.take(&tallies, &HealthConfig::default(), second * 1_000_000_000);
+            services.take(&tallies, second * 1_000_000_000);
             services.holding().into_values().collect::<Vec<_>>()
         };
         use Status::{Degraded, Healthy, Unhealthy};
         assert_eq!(holding(tally(99, 0, 1, 1), tally(999, 0, 1, 1), 1), [Healthy, Degraded]);
         assert_eq!(holding(tally(0, 0, 9, 4), tally(80, 0, 20, 4), 20), [Degraded, Unhealthy]);
-        services.take(&Tallies::default(), &HealthConfig::default(), 70_000_000_000);
+        services.take(&Tallies::default(), 70_000_000_000);
         assert_eq!(services.holding().len(), 0);
     }
 

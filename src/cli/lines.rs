@@ -215,6 +215,52 @@ pub(super) struct Found<'a> {
     pub(super) together: &'a [TogetherLine],
 }
 
+/// One of them.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(untagged)]
+enum AnyLine<'a> {
+    Finding(&'a FindingLine),
+    Service(&'a ServiceLine),
+    Together(&'a TogetherLine),
+}
+
+impl Found<'_> {
+    /// In order of time.
+    fn in_order(&self) -> Vec<AnyLine<'_>> {
+        let (findings, services, together) = (self.findings.iter(), self.services.iter(), self.together.iter());
+        let all = findings.map(AnyLine::Finding).chain(services.map(AnyLine::Service)).chain(together.map(AnyLine::Together));
+        let mut all: Vec<AnyLine<'_>> = all.collect();
+        all.sort_by_key(AnyLine::at);
+        all
+    }
+}
+
+impl AnyLine<'_> {
+    const fn at(&self) -> u64 {
+        match self {
+            Self::Finding(line) => line.time_unix_nano,
+            Self::Service(line) => line.time_unix_nano,
+            Self::Together(line) => line.time_unix_nano,
+        }
+    }
+
+    /// As a row of a table: when, what, phase, circuit, instance, and details.
+    fn row(&self) -> Vec<String> {
+        let (finding, phase, circuit, instance, detail) = match self {
+            Self::Finding(line) => (line.finding.clone(), line.phase, line.circuit.text(), line.instance.clone(), line.detail()),
+            Self::Service(line) => {
+                let detail = if line.reason.is_empty() { line.status.to_owned() } else { format!("{}, {}", line.status, line.reason) };
+                (line.finding.to_owned(), line.phase, line.service.clone(), String::new(), detail)
+            }
+            Self::Together(line) => {
+                let circuit = line.circuit.as_ref().map(CircuitName::text).unwrap_or_default();
+                (line.finding.to_owned(), line.phase, circuit, String::new(), line.detail())
+            }
+        };
+        vec![time(self.at()), finding, phase.to_owned(), circuit, instance, detail]
+    }
+}
+
 /// What was found, as in its log record.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
@@ -287,7 +333,9 @@ impl FindingLine {
 
     fn detail(&self) -> String {
         match &self.what {
-            FoundLine::Anomaly { signal, direction, score, .. } => format!("{signal} {direction}, {score:.1} deviations"),
+            FoundLine::Anomaly { signal, direction, score, expected, seen, begin_unix_nano, .. } => {
+                format!("{signal} {direction}, {score:.1} deviations: {seen:.3} where {expected:.3} is usual, since {}", time(*begin_unix_nano))
+            }
             FoundLine::Pattern { pattern, certainty, count, period, .. } => {
                 let every = period.map(|period| format!(", every {period:.1} s")).unwrap_or_default();
                 format!("{certainty}: {pattern}{every}, {count} times")
@@ -514,16 +562,13 @@ pub(super) fn write(out: &mut impl Write, events: &[EventLine], found: &Found<'_
         Ok(())
     }
     all(out, events)?;
-    all(out, found.findings)?;
-    all(out, found.services)?;
-    all(out, found.together)?;
+    all(out, &found.in_order())?;
     all(out, circuits)?;
     all(out, verdicts)
 }
 
 /// For reading.
 pub(super) fn write_tables(out: &mut impl Write, events: &[EventLine], found: &Found<'_>, circuits: &[CircuitLine]) -> io::Result<()> {
-    let Found { findings, services, together } = found;
     if !events.is_empty() {
         let rows = events.iter().map(|event| {
             vec![time(event.time_unix_nano), event.event.to_owned(), event.circuit.text(), event.instance.clone(), event.source.to_owned()]
@@ -531,19 +576,9 @@ pub(super) fn write_tables(out: &mut impl Write, events: &[EventLine], found: &F
         write_table(out, &["TIME", "EVENT", "CIRCUIT", "INSTANCE", "SOURCE"], rows.collect())?;
         writeln!(out)?;
     }
-    if !(findings.is_empty() && services.is_empty() && together.is_empty()) {
-        let row =
-            |line: &FindingLine| vec![time(line.time_unix_nano), line.finding.clone(), line.phase.to_owned(), line.circuit.text(), line.detail()];
-        let service = |line: &ServiceLine| {
-            let detail = if line.reason.is_empty() { line.status.to_owned() } else { format!("{}, {}", line.status, line.reason) };
-            vec![time(line.time_unix_nano), line.finding.to_owned(), line.phase.to_owned(), line.service.clone(), detail]
-        };
-        let of_several = |line: &TogetherLine| {
-            let circuit = line.circuit.as_ref().map(CircuitName::text).unwrap_or_default();
-            vec![time(line.time_unix_nano), line.finding.to_owned(), line.phase.to_owned(), circuit, line.detail()]
-        };
-        let rows = findings.iter().map(row).chain(services.iter().map(service)).chain(together.iter().map(of_several));
-        write_table(out, &["TIME", "FINDING", "PHASE", "CIRCUIT", "WHAT"], rows.collect())?;
+    let found = found.in_order();
+    if !found.is_empty() {
+        write_table(out, &["TIME", "FINDING", "PHASE", "CIRCUIT", "INSTANCE", "WHAT"], found.iter().map(AnyLine::row).collect())?;
         writeln!(out)?;
     }
     let rows = circuits.iter().map(|line| {

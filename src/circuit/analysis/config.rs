@@ -37,9 +37,9 @@ impl Default for ResourceConfig {
 pub struct HealthConfig {
     /// From this share of instances on whose breaker is open it is unhealthy; below, degraded.
     pub unhealthy_open_instances: f64,
-    /// From this share of failures on, while it is unusual.
+    /// From this share of failures on.
     pub unhealthy_error_ratio: f64,
-    /// From this share of refused calls on, while it is unusual.
+    /// From this share of refused calls on.
     pub unhealthy_rejection_ratio: f64,
     /// Whether it is unhealthy where nobody calls though that is unusual.
     pub unhealthy_silence: bool,

@@ -163,6 +163,11 @@ impl Anomalies {
         self.spells.iter().flatten().map(|spell| &spell.anomaly)
     }
 
+    /// The same without what is over, and might begin again soon.
+    pub(super) fn going_on(&self) -> impl Iterator<Item = &Anomaly> {
+        self.spells.iter().flatten().filter(|spell| spell.ended.is_none()).map(|spell| &spell.anomaly)
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
         let past = self.past.capacity() * size_of::<(Anomaly, u64)>();
         match &self.watch {

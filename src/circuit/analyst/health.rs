@@ -23,6 +23,10 @@ const SHARES: f64 = 10.0;
 /// Calls, of that time, that a share must be taken of.
 const CALLS_MIN: f64 = 5.0;
 
+/// The same for shares that were never otherwise, so that nothing is unusual about them: a minute, and so many calls.
+const LONG: f64 = 60.0;
+const LONG_CALLS_MIN: f64 = 20.0;
+
 /// How a circuit is. All times are Unix nanoseconds.
 #[derive(Clone, Debug)]
 pub(super) struct Health {
@@ -42,6 +46,8 @@ pub(super) struct Health {
     last_call: u64,
     taken_at: u64,
     shares: Shares,
+    /// Over a minute.
+    long: Shares,
 }
 
 /// Of the last seconds, the older ones weighing less.
@@ -79,7 +85,20 @@ impl Health {
     /// Of a circuit that is looked at since then.
     pub(super) fn new(config: HealthConfig, since: u64) -> Self {
         let (status, reasons) = (Status::Unknown, [None; REASONS_MAX]);
-        Self { config, since, status, reasons, changed: 0, held: since, looks: 0, due: None, last_call: 0, taken_at: 0, shares: Shares::default() }
+        Self {
+            config,
+            since,
+            status,
+            reasons,
+            changed: 0,
+            held: since,
+            looks: 0,
+            due: None,
+            last_call: 0,
+            taken_at: 0,
+            shares: Shares::default(),
+            long: Shares::default(),
+        }
     }
 
     /// Of an instance that nothing was wrong with.
@@ -130,12 +149,9 @@ impl Health {
     pub(super) fn take(&mut self, end: u64, sample: &Sample<'_>) {
         // Also over seconds that nobody was heard of.
         let passed = (end.saturating_sub(self.taken_at) as f64 / 1e9).max(sample.seconds);
-        let kept = (-passed / SHARES).exp();
         self.taken_at = end;
-        let Shares { calls, failures, rejections } = &mut self.shares;
-        *calls = *calls * kept + f64::from(sample.calls);
-        *failures = *failures * kept + f64::from(sample.failures);
-        *rejections = *rejections * kept + f64::from(sample.rejections);
+        self.shares.take(sample, (-passed / SHARES).exp());
+        self.long.take(sample, (-passed / LONG).exp());
         if sample.calls > 0 || sample.rejections > 0 {
             self.last_call = end;
         }
@@ -151,7 +167,8 @@ impl Health {
         }
         self.looks = if target > self.status { self.looks.saturating_add(1) } else { 0 };
         let (next, due) = self.step_to(target, now);
-        let apart = if self.changed == 0 { 0 } else { self.changed.saturating_add(APART) };
+        // What gets worse is told at once.
+        let apart = if self.changed == 0 || next > self.status { 0 } else { self.changed.saturating_add(APART) };
         // Whether it is called often enough to be known is no news.
         let is_news = next >= Status::Degraded || self.status >= Status::Degraded;
         let due = if is_news { due.max(apart) } else { now };
@@ -221,12 +238,20 @@ impl Health {
         if facts.is_silent && rules.unhealthy_silence {
             unhealthy.add(Reason::Silent);
         }
-        let Shares { calls, failures, rejections } = self.shares;
+        for (signal, share, limit) in [
+            (Signal::Errors, self.long.of_failures(LONG_CALLS_MIN), rules.unhealthy_error_ratio),
+            (Signal::Rejections, self.long.of_rejections(LONG_CALLS_MIN), rules.unhealthy_rejection_ratio),
+        ] {
+            let is_unusual = facts.unusual >> signal as u8 & 1 == 1;
+            if let Some(share) = share.filter(|share| *share >= limit && !is_unusual) {
+                unhealthy.add(Reason::High { signal, share });
+            }
+        }
         for signal in Signal::ALL {
             let is_unusual = facts.unusual >> signal as u8 & 1 == 1;
             let (share, limit) = match signal {
-                Signal::Errors => (share(failures, calls), rules.unhealthy_error_ratio),
-                Signal::Rejections => (share(rejections, calls + rejections), rules.unhealthy_rejection_ratio),
+                Signal::Errors => (self.shares.of_failures(CALLS_MIN), rules.unhealthy_error_ratio),
+                Signal::Rejections => (self.shares.of_rejections(CALLS_MIN), rules.unhealthy_rejection_ratio),
                 _ => (None, 1.0),
             };
             if is_unusual && share.is_some_and(|share| share >= limit) {
@@ -270,9 +295,25 @@ fn recovering(reasons: [Option<Reason>; REASONS_MAX]) -> [Option<Reason>; REASON
     all.0
 }
 
-/// A share, where it is taken of enough.
-fn share(part: f64, whole: f64) -> Option<f64> {
-    (whole >= CALLS_MIN).then(|| part / whole)
+impl Shares {
+    /// Takes in a bucket; what was before weighs so much less.
+    fn take(&mut self, sample: &Sample<'_>, kept: f64) {
+        let Self { calls, failures, rejections } = self;
+        *calls = *calls * kept + f64::from(sample.calls);
+        *failures = *failures * kept + f64::from(sample.failures);
+        *rejections = *rejections * kept + f64::from(sample.rejections);
+    }
+
+    /// Of the calls that were sent, where there were so many.
+    fn of_failures(self, least: f64) -> Option<f64> {
+        (self.calls >= least).then(|| self.failures / self.calls)
+    }
+
+    /// Of all calls, where there were so many.
+    fn of_rejections(self, least: f64) -> Option<f64> {
+        let all = self.calls + self.rejections;
+        (all >= least).then(|| self.rejections / all)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -344,6 +385,15 @@ mod tests {
     }
 
     #[test]
+    fn what_always_fails_is_unhealthy_though_it_is_usual() {
+        let told = found((1..200).map(|_| (12, Facts::default())));
+        let reason = told[0].3;
+        assert!(matches!(reason, Some(Reason::High { signal: Signal::Errors, share }) if (share - 0.6).abs() < 1e-9), "{told:?}");
+        assert_eq!((told.len(), told[0].2), (1, Status::Unhealthy), "{told:?}");
+        assert_eq!(found((1..200).map(|_| (8, Facts::default()))), [], "40 % is nothing of its own");
+    }
+
+    #[test]
     fn nobody_calling_is_unknown_where_that_is_usual() {
         let (mut health, mut found) = (Health::new(HealthConfig::default(), START), Vec::new());
         for second in 1..100 {
@@ -361,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_was_held_back_is_told_when_it_may_be() {
+    fn what_gets_worse_is_told_at_once_and_what_was_held_back_when_it_may_be() {
         let (mut health, mut found) = (Health::new(HealthConfig::default(), START), Vec::new());
         let at = |second: u64| START + second * SECOND;
         let open = Facts { states: States { open: 1, half_open: 0, of: 1 }, ..Facts::default() };
@@ -370,10 +420,8 @@ mod tests {
         assert_eq!((health.status(), health.deadline()), (Status::Unknown, Some(at(1) + 1)), "one look");
         health.judge(at(2), &half_open, &mut found);
         health.judge(at(3), &open, &mut found);
-        // Within ten seconds of the last change.
-        assert_eq!((health.status(), health.deadline()), (Status::Degraded, Some(at(12))));
+        assert_eq!((health.status(), health.deadline()), (Status::Unhealthy, None), "worse at once; an open breaker closes with a call");
         health.judge(at(12), &open, &mut found);
-        assert_eq!((health.status(), health.deadline()), (Status::Unhealthy, None), "an open breaker closes with a call");
         // It is gone, and nobody calls: step by step to what is unknown.
         let mut steps = Vec::new();
         health.judge(at(20), &Facts::default(), &mut found);

@@ -201,7 +201,7 @@ impl Analyst {
         let Some(health) = self.health.as_mut().filter(|_| number > self.judged_to || was_awake) else { return };
         self.judged_to = self.judged_to.max(number);
         let now = number.saturating_mul(config.bucket_size());
-        let anomalies = self.anomalies.iter().flat_map(Anomalies::open);
+        let anomalies = self.anomalies.iter().flat_map(Anomalies::going_on);
         let unusual = anomalies.fold(0, |all, anomaly| all | 1 << anomaly.signal as u8);
         let left = |trend: &Trend| trend.course.to_limit.unwrap_or(f64::MAX);
         let sooner = |one: &Trend, other: &Trend| left(one).total_cmp(&left(other));

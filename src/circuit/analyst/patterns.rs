@@ -167,7 +167,9 @@ impl Patterns {
     fn change(&mut self, at: u64, found: &mut Vec<(u64, What)>) {
         if self.flapping.change(at) {
             let count = self.flapping.changes();
-            let period = Some(BURST_WITHIN as f64 / 1e9 / f64::from(count.max(1)));
+            let lately: Vec<u64> = self.began().filter(|began| began.saturating_add(BURST_WITHIN) > at).collect();
+            let span = lately.first().zip(lately.last()).map(|(first, last)| (last - first) as f64 / 1e9);
+            let period = span.filter(|_| lately.len() > 1).map(|span| span / (lately.len() - 1) as f64);
             let flaps = self.flapping.flaps().then(|| Pattern { count, period, ..pattern(PatternKind::Flapping) });
             self.tell(PatternKind::Flapping, flaps, at, found);
         }

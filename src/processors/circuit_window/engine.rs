@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     circuit::{
-        analysis::config::{AnalysisConfig, HealthConfig},
+        analysis::config::AnalysisConfig,
         answers::Answers,
         cascade::{Cascades, Together},
         circuit::Circuit,
@@ -337,8 +337,7 @@ impl Engine {
             holding.extend(shard.take_holding());
         }
         // Where health is not judged there are none, and what was told of them ends.
-        let recovery = self.checked.load().circuit.analysis.health.unwrap_or_default();
-        news.services = self.services.lock().take(&tallies, &recovery, now);
+        news.services = self.services.lock().take(&tallies, now);
         bytes += holding.len() * HELD + self.services_told.lock().bytes() + self.processes_told.lock().bytes();
         *self.holding.lock() = holding;
         self.charge.lock().set(bytes);
@@ -358,7 +357,7 @@ impl Engine {
             shard.finish(now, &mut news.events);
             news.findings.extend(shard.take_findings());
         }
-        news.services = self.services.lock().take(&Tallies::default(), &HealthConfig::default(), now);
+        news.services = self.services.lock().take(&Tallies::default(), now);
         self.sorted(news, now)
     }
 

@@ -42,11 +42,11 @@ pub(super) const fn metric(whose: &Whose) -> (&'static str, &'static str, &'stat
     }
 }
 
-/// What people call it.
-fn shown(whose: &Whose) -> &str {
+/// How a sentence on it begins.
+fn shown(whose: &Whose) -> String {
     match whose {
-        Whose::Overall => "all together",
-        Whose::Callee(callee) => &callee.name,
+        Whose::Overall => "all circuits together are".to_owned(),
+        Whose::Callee(callee) => format!("{} is", callee.name),
     }
 }
 
@@ -87,7 +87,7 @@ pub(super) fn logs(change: &ServiceChange, now: u64) -> ResourceLogs {
         observed_time_unix_nano: now,
         severity_number: severity.into(),
         severity_text: severity_text.to_owned(),
-        body: Some(AnyValue { value: Some(Value::StringValue(format!("{} is {}{because}", shown(&change.whose), change.after.name()))) }),
+        body: Some(AnyValue { value: Some(Value::StringValue(format!("{} {}{because}", shown(&change.whose), change.after.name()))) }),
         attributes: vec![
             text("circuit_breaker.health.status", change.after.name()),
             text("circuit_breaker.health.status.before", change.before.name()),
