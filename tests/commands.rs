@@ -95,7 +95,11 @@ fn analyzer_mistakes() -> Vec<(&'static str, &'static str, &'static str)> {
         ("anomaly: {}", "anomaly: { treshold: 2 }", "f.yaml:3: error: analyzers::anomaly::treshold: unknown key; did you mean `threshold`?"),
         ("anomaly: {}", "anomoly: {}", "f.yaml:3: error: analyzers::anomoly: unknown analyzer `anomoly`; did you mean `anomaly`?"),
         ("pattern: {}", "pattern: { sensitivity: high }", "f.yaml:3: error: analyzers::pattern::sensitivity: "),
-        ("trend: {}", "trend: {}, resource: { low: 0.9 }", "f.yaml:3: error: analyzers::resource::low: must be more than 0 and at most `high`"),
+        (
+            "trend: {}",
+            "trend: {}, resource: { low: 0.9 }",
+            "f.yaml:3: error: analyzers::resource::low: 0.9 must be more than 0 and at most `high`, which is 0.8",
+        ),
         (
             "trend: {}",
             "trend: {}, resource: { concurrency_limit: 0 }",

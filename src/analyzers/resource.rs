@@ -59,7 +59,7 @@ fn parse(value: Value) -> Result<Parsed, Faults> {
     must("concurrency_limit", concurrency_limit.is_none_or(|limit| limit > 0.0 && limit <= 1e9), "must be more than 0 and at most 1000000000");
     must("threshold", AnomalyConfig::new(threshold, Method::default()).is_some(), "must be 1 to 6 standard deviations");
     must("high", high > 0.0 && high <= 1.0, "must be more than 0 and at most 1");
-    must("low", low > 0.0 && low <= high, "must be more than 0 and at most `high`");
+    must("low", low > 0.0 && low <= high, &format!("{low} must be more than 0 and at most `high`, which is {high}"));
     let resource = ResourceConfig { concurrency_limit, marks: Marks { threshold, high, low } };
     let analysis = faults.unless_any(AnalysisConfig { resource: Some(resource), ..AnalysisConfig::default() })?;
     Parsed::looking_for(config, analysis)

@@ -221,12 +221,17 @@ pub(super) fn write(out: &mut impl std::io::Write, verdicts: &[Verdict]) -> std:
             format!("{}/{}", verdict.found, verdict.truth),
             verdict.missed.to_string(),
             format!("{} of {}", verdict.invented, verdict.said),
-            format!("{:.2} s (worst {:.2})", verdict.off_median, verdict.off_worst),
-            format!("{:.2} s (worst {:.2})", verdict.settled_median, verdict.settled_worst),
+            seconds(verdict.off_median, verdict.off_worst),
+            seconds(verdict.settled_median, verdict.settled_worst),
             sources.join(", "),
             if verdict.holds { "holds" } else { "FALLS SHORT" }.to_owned(),
         ]
     };
     let head = ["TRUTH", "FOUND", "MISSED", "INVENTED", "OFF BY", "SETTLED AFTER", "FOUND BY", ""];
     write_table(out, &head, verdicts.iter().map(row).collect())
+}
+/// A median and the worst, in seconds; what rounds to nothing is nothing on either side.
+fn seconds(median: f64, worst: f64) -> String {
+    let [median, worst] = [median, worst].map(|seconds| (seconds * 100.0).round() / 100.0 + 0.0);
+    format!("{median:.2} s (worst {worst:.2})")
 }
