@@ -38,6 +38,9 @@ const LEARNED_OF: u64 = 4;
 const LEARNED_ENOUGH: u16 = 400;
 const LEARNED_LATER_OF: u64 = 32;
 
+/// Trace and start of what is noted of a process.
+type Noted = SmallVec<[(u64, u64); 16]>;
+
 impl CircuitBreakerMetricsCollector {
     /// Begins to watch the processes that tell of breakers in this request.
     pub(in crate::circuit) fn watch(&mut self, request: &[u8], inspection: &Inspection, mine: &impl Fn(u32) -> bool, now: u64) {
@@ -140,7 +143,7 @@ impl CircuitBreakerMetricsCollector {
     #[cold]
     pub(in crate::circuit) fn watch_closely(&mut self, request: &[u8], inspection: &Inspection, mine: &impl Fn(u32) -> bool, now: u64) -> u64 {
         // Of each what is noted already.
-        let mut begun: SmallVec<[(u32, SmallVec<[(u64, u64); 16]>); 2]> = SmallVec::new();
+        let mut begun: SmallVec<[(u32, Noted); 2]> = SmallVec::new();
         for (index, at) in std::mem::take(&mut self.worth_watching) {
             let Some(process) = self.processes.get_mut(index as usize) else { continue };
             if !begun.iter().any(|(other, _)| *other == index) {
