@@ -114,12 +114,6 @@ impl Process {
         circuits.into_iter()
     }
 
-    /// The one circuit it has a place in, if there is just one.
-    pub(super) fn only_circuit(&self) -> Option<u32> {
-        let mut circuits = self.circuits();
-        circuits.next().filter(|_| circuits.next().is_none())
-    }
-
     /// What tells it from all others.
     pub(super) fn texts(&self) -> [&[u8]; 4] {
         [&*self.caller.environment, &*self.caller.namespace, &*self.caller.service, &*self.instance].map(str::as_bytes)

@@ -241,6 +241,15 @@ impl Watch {
         self.marks.iter().any(|mark| mark.trace == trace)
     }
 
+    /// Circuits that were called in a trace, and let the call through.
+    pub(in crate::circuit) fn called_in(&self, trace: u64) -> SmallVec<[u32; 4]> {
+        let of = |mark: &Mark| match mark.what {
+            What::Call { lane, bad: false, .. } if mark.trace == trace => Some(lane.circuit),
+            _ => None,
+        };
+        self.marks.iter().filter_map(of).collect()
+    }
+
     /// Trace and start of all that was noted.
     pub(in crate::circuit) fn noted(&self) -> impl Iterator<Item = (u64, u64)> {
         self.marks.iter().map(|mark| (mark.trace, mark.start))

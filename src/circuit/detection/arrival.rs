@@ -204,14 +204,14 @@ impl CircuitBreakerMetricsCollector {
         }
         let told = Told { meaning: record.meaning, rule: record.rule, name, circuit, at, start, end, ids, taken: AtomicBool::new(false) };
         if !matches!(told.meaning, Meaning::Full | Meaning::Maybe | Meaning::NoBreaker) {
-            self.seems_open(index, &told, record.end);
+            self.seems_open(index, &told, (trace, record.end));
         }
         let Some(process) = self.processes.get_mut(index as usize) else { return true };
         process.watch_closely(end, self.config.reorder).note(Mark { start, end, trace, what: What::Told(Arc::new(told)) })
     }
 
     /// Moves the state that is not final yet, where it is plain whose it is.
-    fn seems_open(&mut self, index: u32, told: &Told, at: u64) {
+    fn seems_open(&mut self, index: u32, told: &Told, (trace, at): (u64, u64)) {
         let Some(watch) = self.processes.get(index as usize).and_then(|process| process.watch.as_ref()) else { return };
         // While it seems open, what tells so again is taken for the same.
         if let Some((circuit, number)) = watch.seemed_open(told)
@@ -225,7 +225,8 @@ impl CircuitBreakerMetricsCollector {
             return;
         }
         let name = told.name.as_deref().unwrap_or_default().as_bytes();
-        let Some(number) = told.circuit.or_else(|| self.refused_by(index, name)) else { return };
+        let called = watch.called_in(trace);
+        let Some(number) = told.circuit.or_else(|| self.refused_by(index, name, &called)) else { return };
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         if let Some((place, member)) = circuit.members.iter_mut().find(|(_, member)| member.process == index) {
             member.seems(at, State::Open);
@@ -237,17 +238,19 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// The circuit that refused a call of a process, where that is plain at once: by the breaker's name, or because there
-    /// is but one, or because of several one is not closed already, or one is the only one whose calls fail.
-    pub(in crate::circuit) fn refused_by(&self, index: u32, name: &[u8]) -> Option<u32> {
+    /// is but one, or because of several one is not closed already, or one is the only one whose calls fail. Those that were
+    /// `called` let it through.
+    pub(in crate::circuit) fn refused_by(&self, index: u32, name: &[u8], called: &[u32]) -> Option<u32> {
         let process = self.processes.get(index as usize)?;
         let by_name = self.habits.get(process.habits as usize).and_then(|habits| habits.guarded_by(name)).map(|lane| lane.circuit);
         let not_closed = |circuit: &u32| self.is_restless_in(*circuit, index);
+        let others = || process.circuits().filter(|circuit| !called.contains(circuit));
+        let only = |mut circuits: SmallVec<[u32; 4]>| circuits.pop().filter(|_| circuits.is_empty());
         let failing = || {
             let is_failing = |circuit: &u32| self.member_in(*circuit, index).is_some_and(|member| member.is_failing(process.newest_end));
-            let mut failing = process.circuits().filter(is_failing);
-            failing.next().filter(|_| failing.next().is_none())
+            only(others().filter(is_failing).collect())
         };
-        by_name.or_else(|| process.only_circuit()).or_else(|| process.circuits().find(not_closed)).or_else(failing)
+        by_name.or_else(|| only(others().collect())).or_else(|| others().find(not_closed)).or_else(failing)
     }
 
     fn note_root(&mut self, index: u32, root: &RootRecord, request: &[u8], inspection: &Inspection, now: u64) -> bool {
