@@ -144,11 +144,14 @@ impl Tally {
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [_, healthy, degraded, unhealthy] = self.calls;
+        let [unknown, healthy, degraded, unhealthy] = self.calls;
         let known = (healthy + degraded + unhealthy).max(1);
         let percent = |calls: u64| 100.0 * calls as f64 / known as f64;
         write!(f, "{:.0} % of the calls through unhealthy circuits, {:.0} % through degraded ones", percent(unhealthy), percent(degraded))?;
-        if self.open > 0 { write!(f, "; open in {} of {} circuits", self.open, self.circuits) } else { Ok(()) }
+        if self.open > 0 {
+            write!(f, "; open in {} of {} circuits", self.open, self.circuits)?;
+        }
+        if unknown > 0 { f.write_str("; those left out of which nothing is known") } else { Ok(()) }
     }
 }
 
@@ -266,7 +269,7 @@ mod tests {
         assert_eq!(take(None, 191), []);
         assert_eq!(
             tally(0, 0, 9, 1).to_string(),
-            "100 % of the calls through unhealthy circuits, 0 % through degraded ones; open in 1 of 4 circuits"
+            "100 % of the calls through unhealthy circuits, 0 % through degraded ones; open in 1 of 4 circuits; those left out of which nothing is known"
         );
     }
 

@@ -220,10 +220,10 @@ impl Quantiles {
         Some((beyond(code(median)), beyond(code(ninety))))
     }
 
-    fn learn(&mut self, sample: &Sample<'_>) {
+    fn learn(&mut self, sample: &Sample<'_>, slower: Option<(f64, f64)>) {
         let calls = f64::from(sample.calls);
         self.age += sample.seconds;
-        let Some((slower, slowest)) = self.slower(sample.latencies, 1.0) else {
+        let Some((slower, slowest)) = slower else {
             return self.collect(sample.latencies);
         };
         if calls <= 0.0 {
@@ -336,10 +336,11 @@ impl Detector {
     /// Takes a closed bucket in; gives what opened, goes on and closed with it.
     pub fn take(&mut self, sample: &Sample<'_>) -> SmallVec<[Notice; 2]> {
         let mut notices = SmallVec::new();
+        let [slower, slower_by_a_fifth] = [1.0, LEAST_SLOWER].map(|times| self.latency.slower(sample.latencies, times));
         for signal in Signal::ALL {
-            let judged = self.judge(signal, sample);
+            let judged = self.judge(signal, sample, slower);
             let rising = self.watched(signal).map_or(0.0, |watched| watched.chart.rising());
-            let exceeds = self.exceeds(signal, rising, sample);
+            let exceeds = self.exceeds(signal, rising, sample.calls, slower_by_a_fifth);
             let mut step = self.step(signal, judged.as_ref(), sample.seconds);
             if step == Step::Opened && !exceeds {
                 // It is learned instead.
@@ -358,7 +359,7 @@ impl Detector {
             }
         }
         if sample.teaches {
-            self.learn(sample);
+            self.learn(sample, slower);
         }
         self.age += sample.seconds;
         notices
@@ -366,7 +367,7 @@ impl Detector {
 
     /// Whether a signal is off by enough to be told, as far as this bucket and those before it show in which evidence rose
     /// for so many seconds.
-    fn exceeds(&mut self, signal: Signal, rising: f64, sample: &Sample<'_>) -> bool {
+    fn exceeds(&mut self, signal: Signal, rising: f64, calls: u32, slower: Option<(f64, f64)>) -> bool {
         let [median, ninety] = &mut self.excess;
         let (excess, share) = match signal {
             Signal::LatencyBody => (median, BEYOND_MEDIAN),
@@ -376,8 +377,8 @@ impl Detector {
         if rising <= 0.0 {
             *excess = Excess::default();
         }
-        if let Some((slower, slowest)) = self.latency.slower(sample.latencies, LEAST_SLOWER) {
-            excess.calls += f64::from(sample.calls);
+        if let Some((slower, slowest)) = slower {
+            excess.calls += f64::from(calls);
             excess.beyond += if signal == Signal::LatencyBody { slower } else { slowest };
         }
         excess.is_worth_telling(share)
@@ -407,7 +408,7 @@ impl Detector {
     }
 
     /// What a bucket says of a signal; `None` while there is no baseline, or nothing to judge.
-    fn judge(&mut self, signal: Signal, sample: &Sample<'_>) -> Option<Judged> {
+    fn judge(&mut self, signal: Signal, sample: &Sample<'_>, slower: Option<(f64, f64)>) -> Option<Judged> {
         let (calls, failures, rejections) = (f64::from(sample.calls), f64::from(sample.failures), f64::from(sample.rejections));
         let requests = sample.requests();
         let threshold = self.threshold;
@@ -418,11 +419,11 @@ impl Detector {
         match signal {
             Signal::LatencyBody | Signal::LatencyTail if self.latency.age < LATENCY_FROM => None,
             Signal::LatencyBody => {
-                let judged = share(self.latency.slower(sample.latencies, 1.0)?.0, calls, BEYOND_MEDIAN, LEAST_BODY, &self.latency.body)?;
+                let judged = share(slower?.0, calls, BEYOND_MEDIAN, LEAST_BODY, &self.latency.body)?;
                 Some(Judged { expected: self.latency.logs?.0.exp(), seen: sample.percentile(50.0)?, ..judged })
             }
             Signal::LatencyTail => {
-                let judged = share(self.latency.slower(sample.latencies, 1.0)?.1, calls, BEYOND_NINETY, LEAST_TAIL, &self.latency.tail)?;
+                let judged = share(slower?.1, calls, BEYOND_NINETY, LEAST_TAIL, &self.latency.tail)?;
                 Some(Judged { expected: self.latency.logs?.1.exp(), seen: sample.percentile(90.0)?, ..judged })
             }
             _ if self.age < COUNTS_FROM => None,
@@ -444,7 +445,7 @@ impl Detector {
     }
 
     /// Learns what is usual, where nothing seems unusual.
-    fn learn(&mut self, sample: &Sample<'_>) {
+    fn learn(&mut self, sample: &Sample<'_>, slower: Option<(f64, f64)>) {
         let (calls, failures, rejections) = (f64::from(sample.calls), f64::from(sample.failures), f64::from(sample.rejections));
         let requests = sample.requests();
         let [median, ninety] = self.excess;
@@ -460,7 +461,7 @@ impl Detector {
             (calm(Signal::LatencyBody, Signal::LatencyTail), calm(Signal::Errors, Signal::Rejections), calm(Signal::RateUp, Signal::RateDown));
         let a_second = self.rate.usual.max(RATE_MIN) / sample.seconds;
         if latency {
-            self.latency.learn(sample);
+            self.latency.learn(sample, slower);
         }
         if shares {
             self.errors.learn(failures, calls, a_second, sample.seconds);

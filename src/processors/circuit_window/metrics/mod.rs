@@ -31,7 +31,11 @@ const METRICS: [(&str, &str, &str); 24] = [
     ("circuit_breaker.inferred.recoveries", "{recovery}", "How often it would have closed again."),
     ("circuit_breaker.incident.duration", "s", "From the first instance's trip to the last one's recovery."),
     ("circuit_breaker.instances", "{instance}", "Instances by the state of their breaker."),
-    ("circuit_breaker.concurrency", "{request}", "Mean number of calls under way at a time, over the window; of its newest seconds as far as calls have ended."),
+    (
+        "circuit_breaker.concurrency",
+        "{request}",
+        "Mean number of calls under way at a time, over the window; of its newest seconds as far as calls have ended.",
+    ),
     ("circuit_breaker.window.requests", "{request}", "Calls in the rolling window."),
     ("circuit_breaker.window.error_ratio", "1", "Share of the sent calls in the window that failed."),
     ("circuit_breaker.window.rejection_ratio", "1", "Share of the calls in the window that were refused."),
