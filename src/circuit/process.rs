@@ -5,7 +5,12 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use super::{config::CircuitMetricsConfig, detect::watch::Watch, key::Caller, usages::Usages};
+use super::{
+    config::CircuitMetricsConfig,
+    detect::{strikes::Strikes, watch::Watch},
+    key::Caller,
+    usages::Usages,
+};
 
 /// A process that sends spans: one instance of every circuit it calls through.
 #[derive(Debug)]
@@ -18,9 +23,9 @@ pub(super) struct Process {
     pub(super) instance: Arc<str>,
     /// Traces that were learned from.
     pub(super) learned: u16,
-    /// What it was asked, and number and end of the last that ended with an error.
+    /// How often it was asked, and the last times that this ended with an error.
     pub(super) roots: u32,
-    pub(super) broke_off: [(u32, u64); 2],
+    pub(super) broke_off: Strikes,
     /// The newest end of its spans.
     pub(super) newest_end: u64,
     /// Since when it was never silent for longer than spans may be late.
@@ -43,9 +48,6 @@ pub(super) struct Seat {
     /// Among the circuit's members; `None` where those are too many.
     pub(super) member: Option<u32>,
 }
-
-/// Errors that are further apart have nothing to do with each other. Nanoseconds.
-const QUIET: u64 = 30_000_000_000;
 
 /// Half of a hash: a table of these knows where each belongs without looking at what was hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,11 +101,7 @@ impl Process {
     /// Notes that something it was asked ended with an error; gives the latest end of those it did so with, if it is one of
     /// two in five, or of three in ten.
     pub(super) fn breaks_off(&mut self, end: u64) -> Option<u64> {
-        let [first, second] = self.broke_off;
-        self.broke_off = [(self.roots, end), first];
-        let close = |(before, at): (u32, u64), roots: u32| at > 0 && self.roots.wrapping_sub(before) < roots && end.abs_diff(at) < QUIET;
-        let together = |(_, at): (u32, u64)| end.max(at);
-        if close(first, 5) { Some(together(first)) } else { close(second, 10).then(|| together(first).max(second.1)) }
+        self.broke_off.strike(end, self.roots)
     }
 
     /// Circuits it has a place in, each once.

@@ -151,10 +151,9 @@ impl CircuitBreakerMetricsCollector {
         if sweeping {
             self.forget_usages(index, false, now);
         }
-        let Some(process) = self.processes.get(index) else { return };
-        round.bytes += process.bytes();
         self.note_holding(index);
         let Some(process) = self.processes.get(index) else { return };
+        round.bytes += process.bytes();
         let watermark = process.watermark(now, &self.config);
         if process.last_seen.saturating_add(QUIET) > now
             && let Some(habits) = self.habits.get_mut(process.habits as usize)

@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use super::{
     circuit::Circuit,
     collector::{CircuitBreakerMetricsCollector, KeyPlace},
-    detect::lane::Route,
+    detect::{lane::Route, strikes::Strikes},
     inspect::{Inspection, ResourceRecord, TargetRecord, Text, route_at},
     key::{Caller, CircuitKey, Target},
     member::Member,
@@ -85,7 +85,7 @@ impl CircuitBreakerMetricsCollector {
             instance: instance.into(),
             learned: 0,
             roots: 0,
-            broke_off: [(0, 0); 2],
+            broke_off: Strikes::default(),
             newest_end: 0,
             heard_since: 0,
             usages: Usages::new(),

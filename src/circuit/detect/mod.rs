@@ -9,5 +9,6 @@ pub(super) mod lane;
 pub mod library;
 pub(super) mod manner;
 pub mod rule;
+pub(super) mod strikes;
 pub(super) mod suspect;
 pub(super) mod watch;

@@ -6,6 +6,7 @@ use super::{
     super::state::{Change, Source, State},
     lane::Route,
     manner::Manner,
+    strikes::Strikes,
 };
 
 /// Calls that are remembered before something happens.
@@ -125,8 +126,8 @@ pub(in crate::circuit) struct Suspect {
     passed: SmallVec<[Passed; 2]>,
     /// Start of the last call that something else turned away behind the breaker, which let it through.
     behind: u64,
-    /// Number among all calls, and end, of the last failures, to tell how many were good in between.
-    failures: [(u32, u64); 3],
+    /// As they came.
+    failures: Strikes,
     /// The end of what it took last.
     pub(in crate::circuit) last: u64,
     decisions: SmallVec<[Decision; 2]>,
@@ -170,7 +171,7 @@ impl Default for Suspect {
             decided_at: 0,
             passed: SmallVec::new(),
             behind: 0,
-            failures: [(0, 0); 3],
+            failures: Strikes::default(),
             last: 0,
             decisions: SmallVec::new(),
         }
@@ -251,8 +252,7 @@ impl Suspect {
 
     /// Whether calls have come in that failed one soon after the other, and lately.
     pub(in crate::circuit) fn is_failing(&self, now: u64) -> bool {
-        let [(last, at), (before, _), _] = self.failures;
-        at > 0 && before > 0 && last.wrapping_sub(before) < 5 && now.abs_diff(at) < QUIET
+        self.failures.are_close(now)
     }
 
     /// Whether its last calls went well: a lost span must not blame it.
@@ -272,18 +272,13 @@ impl Suspect {
 
     /// The end of the last call that failed, or of what it took last.
     pub(in crate::circuit) fn heard(&self) -> u64 {
-        let [(_, failed), ..] = self.failures;
-        self.last.max(failed)
+        self.last.max(self.failures.last())
     }
 
     /// Notes on arrival that a call failed, given the number of all calls so far; gives the latest end of those it fails
     /// together with, if it is one of [several](Self::is_distressed).
     pub(in crate::circuit) fn fails(&mut self, end: u64, number: u32) -> Option<u64> {
-        let [first, second, _] = self.failures;
-        self.failures = [(number, end), first, second];
-        let close = |(before, at): (u32, u64), calls: u32| at > 0 && number.wrapping_sub(before) < calls && end.abs_diff(at) < QUIET;
-        let together = |(_, at): (u32, u64)| end.max(at);
-        if close(first, 5) { Some(together(first)) } else { close(second, 10).then(|| together(first).max(second.1)) }
+        self.failures.strike(end, number)
     }
 
     /// A call that was let through. It is a `stray` one if nobody saw its operation turned away yet while others were.

@@ -181,6 +181,11 @@ impl Mark {
         matches!(self.what, What::Call { bad: true, .. } | What::Root { aborted: true, .. } | What::Told(_))
     }
 
+    /// Whether it tells anything where everything is known from then on: what went well before may have been missed.
+    const fn tells(&self, known_from: u64) -> bool {
+        self.end > known_from || self.is_trouble()
+    }
+
     /// When it is looked at. A text waits for the root that it belongs to, which may end much later, unless the span is a
     /// call itself.
     fn due(&self) -> u64 {
@@ -230,10 +235,14 @@ impl Watch {
         wide.at = wide.at.min(at);
     }
 
+    /// Everything that ended later is known.
+    fn known_from(&self) -> u64 {
+        self.wide.map_or(u64::MAX, Wide::known_from)
+    }
+
     /// Whether all calls of a unit are known.
     pub(in crate::circuit) fn knows(&self, root: &Mark) -> bool {
-        let known_from = self.wide.map_or(u64::MAX, Wide::known_from).max(self.whole_from);
-        root.start > known_from && root.end - root.start < KEEP && root.trace.is_multiple_of(self.every)
+        root.start > self.known_from().max(self.whole_from) && root.end - root.start < KEEP && root.trace.is_multiple_of(self.every)
     }
 
     /// Whether anything of a trace was noted.
@@ -327,9 +336,11 @@ impl Watch {
     /// What is due at this watermark, in order of ends. What comes later than that moves nothing any more; nor does what
     /// went well at a time of which not everything is known.
     pub(in crate::circuit) fn take_due(&mut self, watermark: u64) -> Vec<Mark> {
-        let Some(known_from) = self.wide.map(Wide::known_from) else { return Vec::new() };
-        let tells = |mark: &Mark| mark.end > known_from || mark.is_trouble();
-        let due = |mark: &&Mark| (self.settled_to.saturating_add(1)..=watermark).contains(&mark.due()) && tells(mark);
+        if !self.is_wide() {
+            return Vec::new();
+        }
+        let known_from = self.known_from();
+        let due = |mark: &&Mark| (self.settled_to.saturating_add(1)..=watermark).contains(&mark.due()) && mark.tells(known_from);
         let mut due: Vec<Mark> = self.marks.iter().filter(due).cloned().collect();
         due.sort_by_key(Mark::rank);
         self.settled_to = self.settled_to.max(watermark);
@@ -415,10 +426,8 @@ impl Watch {
     /// When the last of the calls began that were under way then, as far as is known at the time when something that
     /// ended then is looked at: later ends may not have come yet.
     pub(in crate::circuit) fn in_flight(&self, wanted: Lane, start: u64, end: u64) -> Option<u64> {
-        let known_from = self.wide.map_or(u64::MAX, Wide::known_from);
-        let is = |mark: &&Mark| {
-            mark.start < start && mark.end > start && mark.end <= end.saturating_add(HOLD) && (mark.end > known_from || mark.is_trouble())
-        };
+        let known_from = self.known_from();
+        let is = |mark: &&Mark| mark.start < start && mark.end > start && mark.end <= end.saturating_add(HOLD) && mark.tells(known_from);
         let is_call = |mark: &&Mark| matches!(mark.what, What::Call { lane, .. } if lane == wanted);
         self.marks.iter().filter(is).filter(is_call).map(|mark| mark.start).max()
     }

@@ -7,6 +7,7 @@ mod detection;
 mod engine;
 mod enrich;
 mod findings;
+mod gauge;
 mod incidents;
 mod last_told;
 mod logs;

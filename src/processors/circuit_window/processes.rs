@@ -1,12 +1,10 @@
 //! What holds of processes on its way out: a gauge for each resource under pressure, and for each that rises or falls.
 
-use opentelemetry_proto::tonic::{
-    collector::metrics::v1::ExportMetricsServiceRequest,
-    metrics::v1::{DataPointFlags, Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric::Data, number_data_point},
-};
+use opentelemetry_proto::tonic::{collector::metrics::v1::ExportMetricsServiceRequest, metrics::v1::ResourceMetrics};
 
 use super::{
-    attributes::{resource, scope, text},
+    attributes::{resource, text},
+    gauge,
     metrics::about,
 };
 use crate::circuit::usages::{Held, OfProcess};
@@ -26,19 +24,9 @@ pub(super) fn metrics<'a>(all: impl Iterator<Item = (&'a OfProcess, Option<f64>)
         if let Held::Usage(reference) = of.held {
             attributes.push(text("circuit_breaker.resource.reference", reference.name()));
         }
-        let point = NumberDataPoint {
-            attributes,
-            time_unix_nano: now,
-            value: value.map(number_data_point::Value::AsDouble),
-            flags: if value.is_none() { DataPointFlags::NoRecordedValueMask as u32 } else { 0 },
-            ..NumberDataPoint::default()
-        };
         let name = metric(of);
         let (unit, description) = about(name);
-        let data = Some(Data::Gauge(Gauge { data_points: vec![point] }));
-        let metrics = vec![Metric { name: name.to_owned(), unit: unit.to_owned(), description: description.to_owned(), data, ..Metric::default() }];
-        let scope_metrics = vec![ScopeMetrics { scope: Some(scope()), metrics, ..ScopeMetrics::default() }];
-        ResourceMetrics { resource: Some(resource(&of.caller)), scope_metrics, ..ResourceMetrics::default() }
+        gauge::of(resource(&of.caller), (name, unit, description), vec![gauge::point(attributes, value, now)])
     };
     let resource_metrics: Vec<ResourceMetrics> = all.map(of).collect();
     let points = resource_metrics.len();

@@ -4,12 +4,13 @@ use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::{AnyValue, any_value::Value},
     logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber},
-    metrics::v1::{DataPointFlags, Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric::Data, number_data_point},
+    metrics::v1::ResourceMetrics,
     resource::v1::Resource,
 };
 
 use super::{
     attributes::{resource, scope, text, texts},
+    gauge,
     logs::derived,
 };
 use crate::circuit::{
@@ -54,19 +55,11 @@ fn shown(whose: &Whose) -> String {
 pub(super) fn metrics<'a>(all: impl Iterator<Item = (&'a Whose, Option<Status>)>, now: u64) -> (ExportMetricsServiceRequest, usize) {
     let resource_metrics: Vec<ResourceMetrics> = all
         .map(|(whose, holds)| {
-            let (name, unit, description) = metric(whose);
-            let point = |status: Status| NumberDataPoint {
-                attributes: vec![text("circuit_breaker.health.status", status.name())],
-                time_unix_nano: now,
-                value: holds.map(|holds| number_data_point::Value::AsDouble(f64::from(u8::from(holds == status)))),
-                flags: if holds.is_none() { DataPointFlags::NoRecordedValueMask as u32 } else { 0 },
-                ..NumberDataPoint::default()
+            let point = |status: Status| {
+                let value = holds.map(|holds| f64::from(u8::from(holds == status)));
+                gauge::point(vec![text("circuit_breaker.health.status", status.name())], value, now)
             };
-            let data = Data::Gauge(Gauge { data_points: Status::ALL.map(point).to_vec() });
-            let (name, unit, description) = (name.to_owned(), unit.to_owned(), description.to_owned());
-            let metrics = vec![Metric { name, unit, description, data: Some(data), ..Metric::default() }];
-            let scope_metrics = vec![ScopeMetrics { scope: Some(scope()), metrics, ..ScopeMetrics::default() }];
-            ResourceMetrics { resource: Some(of(whose)), scope_metrics, ..ResourceMetrics::default() }
+            gauge::of(of(whose), metric(whose), Status::ALL.map(point).to_vec())
         })
         .collect();
     let points = resource_metrics.len() * Status::ALL.len();

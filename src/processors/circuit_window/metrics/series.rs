@@ -9,7 +9,10 @@ use opentelemetry_proto::tonic::{
 };
 
 use super::{
-    super::attributes::{text, truth},
+    super::{
+        attributes::{text, truth},
+        gauge,
+    },
     Page,
     found::{self, Found, Of},
     point::{Drawn, exemplar_of, seconds},
@@ -396,13 +399,7 @@ impl<'a, 'b> Series<'a, 'b> {
         if value.is_none() && !was {
             return;
         }
-        let point = NumberDataPoint {
-            attributes: self.with(attributes),
-            time_unix_nano: self.page.now,
-            flags: if value.is_none() { ENDED } else { 0 },
-            value: value.map(number_data_point::Value::AsDouble),
-            ..NumberDataPoint::default()
-        };
+        let point = gauge::point(self.with(attributes), value, self.page.now);
         self.send(name, Data::Gauge(Gauge { data_points: vec![point] }));
     }
 }
