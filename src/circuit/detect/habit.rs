@@ -149,14 +149,18 @@ impl Edge {
 }
 
 impl Habits {
+    /// The number of an operation that is known.
+    pub(in crate::circuit) fn known_operation(&self, name: &[u8]) -> Option<u32> {
+        let is = |index: &u32| self.operations.get(*index as usize).is_some_and(|operation| operation.name.as_bytes() == name);
+        self.by_name.find(self.hasher.hash_one(name), is).copied()
+    }
+
     /// The number of an operation; made known if there is room.
     pub(in crate::circuit) fn operation(&mut self, name: &[u8]) -> Option<u32> {
-        let hash = self.hasher.hash_one(name);
-        let operations = &self.operations;
-        let is = |index: &u32| operations.get(*index as usize).is_some_and(|operation| operation.name.as_bytes() == name);
-        if let Some(found) = self.by_name.find(hash, is) {
-            return Some(*found);
+        if let Some(known) = self.known_operation(name) {
+            return Some(known);
         }
+        let hash = self.hasher.hash_one(name);
         if self.operations.len() >= OPERATIONS_MAX {
             return None;
         }

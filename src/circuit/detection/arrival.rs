@@ -204,14 +204,15 @@ impl CircuitBreakerMetricsCollector {
         }
         let told = Told { meaning: record.meaning, rule: record.rule, name, circuit, at, start, end, ids, taken: AtomicBool::new(false) };
         if !matches!(told.meaning, Meaning::Full | Meaning::Maybe | Meaning::NoBreaker) {
-            self.seems_open(index, &told, (trace, record.end));
+            self.seems_open(index, &told, record, request, inspection);
         }
         let Some(process) = self.processes.get_mut(index as usize) else { return true };
         process.watch_closely(end, self.config.reorder).note(Mark { start, end, trace, what: What::Told(Arc::new(told)) })
     }
 
     /// Moves the state that is not final yet, where it is plain whose it is.
-    fn seems_open(&mut self, index: u32, told: &Told, (trace, at): (u64, u64)) {
+    fn seems_open(&mut self, index: u32, told: &Told, record: &ToldRecord, request: &[u8], inspection: &Inspection) {
+        let (trace, at) = (trace_at(request, record.ids), record.end);
         let Some(watch) = self.processes.get(index as usize).and_then(|process| process.watch.as_ref()) else { return };
         // While it seems open, what tells so again is taken for the same.
         if let Some((circuit, number)) = watch.seemed_open(told)
@@ -226,7 +227,13 @@ impl CircuitBreakerMetricsCollector {
         }
         let name = told.name.as_deref().unwrap_or_default().as_bytes();
         let called = watch.called_in(trace);
-        let Some(number) = told.circuit.or_else(|| self.refused_by(index, name, &called)) else { return };
+        let next = || {
+            // Of some traces not all calls are noted.
+            let root = inspection.root_of(request, record.ids).filter(|_| watch.looks_at(trace))?;
+            self.next_to_call(index, inspection.text(request, root.operation), &called)
+        };
+        let known = told.circuit.or_else(|| self.refused_by(index, name, &called));
+        let Some(number) = known.or_else(next) else { return };
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         if let Some((place, member)) = circuit.members.iter_mut().find(|(_, member)| member.process == index) {
             member.seems(at, State::Open);
@@ -251,6 +258,16 @@ impl CircuitBreakerMetricsCollector {
             only(others().filter(is_failing).collect())
         };
         by_name.or_else(|| only(others().collect())).or_else(|| others().find(not_closed)).or_else(failing)
+    }
+
+    /// The circuit that an operation usually calls after those that were `called`, if its calls fail: that breaker refuses
+    /// it, although others' calls fail as well.
+    fn next_to_call(&self, index: u32, operation: &[u8], called: &[u32]) -> Option<u32> {
+        let process = self.processes.get(index as usize)?;
+        let habits = self.habits.get(process.habits as usize)?;
+        let usual = habits.usual(habits.known_operation(operation)?);
+        let next = usual.iter().map(|(lane, _)| lane.circuit).find(|circuit| !called.contains(circuit))?;
+        self.member_in(next, index).filter(|member| member.is_failing(process.newest_end)).map(|_| next)
     }
 
     fn note_root(&mut self, index: u32, root: &RootRecord, request: &[u8], inspection: &Inspection, now: u64) -> bool {
@@ -340,5 +357,89 @@ impl CircuitBreakerMetricsCollector {
         learning.calls.clear();
         // What is allocated is used again.
         self.learning = learning;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use opentelemetry_proto::tonic::trace::v1::{Span, Status, span::Event};
+
+    use super::*;
+    use crate::circuit::{
+        circuit::Circuit,
+        config::CircuitMetricsConfig,
+        inspect::{Rules, inspect},
+        room::Room,
+        testing::{START, call, failed, request, text},
+    };
+
+    const MILLI: u64 = 1_000_000;
+
+    /// What shop does to answer an order in a trace that is looked at: its calls, one after the other, and the top.
+    fn order(number: u64, calls: impl IntoIterator<Item = (&'static str, bool)>) -> Vec<Span> {
+        let at = START + number * 100 * MILLI;
+        let of_trace = |mut span: Span| {
+            span.trace_id = [number.to_be_bytes(), (number * 32).to_le_bytes()].concat();
+            span
+        };
+        let calls = (1..).zip(calls).map(|(place, (callee, is_well))| {
+            let span = call(number * 8 + place, at + place * MILLI, at + place * MILLI + 100, vec![text("server.address", callee)]);
+            of_trace(if is_well { span } else { failed(span) })
+        });
+        let mut spans: Vec<Span> = calls.collect();
+        let mut root = of_trace(call(number * 8, at, at + 10 * MILLI, vec![]));
+        (root.kind, root.name) = (2, "POST /order".to_owned());
+        spans.push(root);
+        spans
+    }
+
+    fn refused(mut spans: Vec<Span>) -> Vec<Span> {
+        let root = spans.last_mut().unwrap();
+        let attributes = vec![text("exception.type", "pybreaker.CircuitBreakerError")];
+        root.status = Some(Status { code: 2, ..Status::default() });
+        root.events = vec![Event { time_unix_nano: root.end_time_unix_nano, name: "exception".to_owned(), attributes, ..Event::default() }];
+        spans
+    }
+
+    fn send(shard: &mut CircuitBreakerMetricsCollector, number: u64, spans: Vec<Span>) {
+        let now = START + number * 100 * MILLI;
+        let request = request("shop", "a", spans);
+        let inspection = inspect(&request, 0, &Rules::default(), u64::MAX).unwrap();
+        shard.apply(&request, &inspection, |_| true, now);
+        shard.advance(now, &mut Vec::new());
+    }
+
+    /// Circuits that seem to be open by what is not final yet.
+    fn open(shard: &CircuitBreakerMetricsCollector) -> Vec<&str> {
+        let is_open = |circuit: &Circuit| circuit.members.iter().any(|(_, member)| member.provisional() == Some(State::Open));
+        shard.circuits().filter(|(_, circuit)| is_open(circuit)).map(|(_, circuit)| &*circuit.key().text).collect()
+    }
+
+    /// A shop whose calls to both of its callees have failed lately.
+    fn in_distress() -> CircuitBreakerMetricsCollector {
+        let config = CircuitMetricsConfig::default();
+        let room = Arc::new(Room::new(config.max_circuits));
+        let mut shard = CircuitBreakerMetricsCollector::new(Arc::new(config), Arc::default(), room);
+        (1..200).for_each(|number| send(&mut shard, number, order(number, [("pay", true), ("stock", true)])));
+        (200..212).for_each(|number| send(&mut shard, number, order(number, [("pay", number % 2 == 0), ("stock", number % 2 == 1)])));
+        shard
+    }
+
+    #[test]
+    fn of_several_callees_that_fail_the_one_that_was_next_refuses() {
+        let mut shard = in_distress();
+        send(&mut shard, 212, refused(order(212, [])));
+        assert_eq!(open(&shard), ["pay"], "before anything is decided");
+    }
+
+    #[test]
+    fn of_several_callees_that_fail_none_is_taken_for_open_where_nothing_tells_which_was_next() {
+        let mut shard = in_distress();
+        let mut unknown = refused(order(212, []));
+        unknown.iter_mut().for_each(|span| "POST /return".clone_into(&mut span.name));
+        send(&mut shard, 212, unknown);
+        assert_eq!(open(&shard), [""; 0]);
     }
 }

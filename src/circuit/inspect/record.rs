@@ -164,6 +164,9 @@ pub struct ResourceRecord {
     pub newest_end: u64,
 }
 
+/// Tops that are looked at for the one of a span.
+const ROOTS_NEAR: usize = 64;
+
 /// What a request tells of circuits. Nothing has been counted yet.
 #[derive(Clone, Debug, Default)]
 pub struct Inspection {
@@ -194,6 +197,13 @@ impl Inspection {
         let at = (text.at & !BESIDE) as usize;
         let whole = if text.at & BESIDE == 0 { request } else { &self.beside };
         whole.get(at..at + usize::from(text.len)).unwrap_or_default()
+    }
+
+    /// The top of what a process did in the trace of a span, if it is that span itself or stands soon after it.
+    pub(in crate::circuit) fn root_of(&self, request: &[u8], ids: (u32, u32)) -> Option<&RootRecord> {
+        let from = self.roots.partition_point(|root| root.ids < ids);
+        let trace = trace_at(request, ids);
+        self.roots.iter().skip(from).take(ROOTS_NEAR).find(|root| trace_at(request, root.ids) == trace)
     }
 }
 
