@@ -69,6 +69,9 @@ struct Tally {
     sorted: Vec<(u16, u32)>,
 }
 
+/// Bytes that the head of a packed bucket usually takes.
+const HEAD_USUAL: usize = 24;
+
 /// Entries of the log from which on it is put together.
 const LOG_MAX: usize = 512;
 
@@ -199,6 +202,7 @@ impl MetricsBucket {
     /// Appends the bucket in few bytes: varints, and latencies as gaps with their counts where those are not 1.
     pub fn pack(&mut self, out: &mut Vec<u8>) {
         self.latencies.settle();
+        out.reserve(HEAD_USUAL);
         let numbers = [
             u64::from(self.successes),
             u64::from(self.failures),
@@ -222,6 +226,7 @@ impl MetricsBucket {
             put(out, number);
         }
         let mut last = 0;
+        out.reserve(2 * self.latencies.sorted.len());
         for (code, count) in &self.latencies.sorted {
             put(out, u64::from(code - last) << 1 | u64::from(*count != 1));
             if *count != 1 {
@@ -257,6 +262,8 @@ impl MetricsBucket {
         bucket.duration_min = Some(least);
         bucket.duration_max = least + get(&mut rest);
         let mut last = 0;
+        // A byte or two each.
+        bucket.latencies.sorted.reserve(rest.len());
         while !rest.is_empty() {
             let entry = get32(&mut rest);
             last += u16::try_from(entry >> 1).unwrap_or_default();

@@ -175,9 +175,12 @@ impl Histogram {
 
     #[inline]
     fn add_at(&mut self, index: i32, weight: u64) {
-        let at = (index >> self.halvings) - self.first;
-        if let Some(slot) = usize::try_from(at).ok().and_then(|at| self.counts.get_mut(at)) {
+        let at = usize::try_from((index >> self.halvings) - self.first).ok();
+        if let Some(slot) = at.and_then(|at| self.counts.get_mut(at)) {
             *slot += weight;
+            return;
+        }
+        if at.is_some_and(|at| add_packed(&mut self.packed, at, weight)) {
             return;
         }
         self.widen(index);
@@ -283,6 +286,27 @@ impl Histogram {
     }
 }
 
+/// Adds to a count at rest; `false` if it is not there, or takes more bytes from then on.
+fn add_packed(packed: &mut [u8], at: usize, weight: u64) -> bool {
+    let mut ends = (0..).zip(packed.iter()).filter(|(_, byte)| **byte < 0x80).map(|(end, _)| end + 1);
+    let (from, to) = match at {
+        0 => (Some(0), ends.next()),
+        at => (ends.nth(at - 1), ends.next()),
+    };
+    let Some(bytes) = from.zip(to).and_then(|(from, to)| packed.get_mut(from..to)) else { return false };
+    let mut count = get(&mut &*bytes).saturating_add(weight);
+    if crate::otlp::wire::varint_len(count) != bytes.len() {
+        return false;
+    }
+    for byte in bytes {
+        #[expect(clippy::cast_possible_truncation, reason = "the low seven bits are what is meant")]
+        let low = count as u8 & 0x7f;
+        *byte = *byte & 0x80 | low;
+        count >>= 7;
+    }
+    true
+}
+
 fn unpacked(mut packed: &[u8]) -> Vec<u64> {
     let mut counts = Vec::new();
     while !packed.is_empty() {
@@ -319,6 +343,21 @@ mod tests {
                     index >= at * step && index < (at + 1) * step
                 });
                 prop_assert_eq!(inside.count() as u64, *count, "bucket {}..{}", low, high);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_rests_counts_the_same(values in prop::collection::vec((0_u32..200, 1_u32..200), 1..200)) {
+            let (mut resting, mut busy) = (Histogram::default(), Histogram::default());
+            for (step, weight) in values {
+                let nanos = 1_000_000 + u64::from(step) * 20_000;
+                for histogram in [&mut resting, &mut busy] {
+                    histogram.add(nanos, Code::of(nanos), weight, &[], 0);
+                }
+                resting.rest();
+                prop_assert_eq!(resting.buckets(), busy.buckets());
             }
         }
     }
