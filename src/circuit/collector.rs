@@ -320,8 +320,8 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// How the circuits that were seen in the last round are, by callee; nothing where health is not judged.
-    pub fn take_tallies(&mut self) -> Tallies {
-        std::mem::take(&mut self.tallies)
+    pub const fn tallies(&self) -> &Tallies {
+        &self.tallies
     }
 
     /// Circuits that ended since this was asked last.

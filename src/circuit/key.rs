@@ -1,6 +1,6 @@
 //! What tells circuits apart.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
 /// Who calls: the service, as its resource names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,15 +47,19 @@ pub const TEXT_BYTES_MAX: usize = 256;
 impl CircuitKey {
     /// `circuit_breaker.name`: the breaker's own name, else the callee.
     pub fn name(&self) -> String {
-        match self.port {
-            Some(port) => format!("{}:{port}", self.text),
-            None => self.text.to_string(),
-        }
+        self.shown().into_owned()
     }
 
     /// `service.peer.name`: the callee, where it is known.
-    pub fn callee(&self) -> Option<String> {
-        (!self.named && !self.overflow).then(|| self.name())
+    pub fn callee(&self) -> Option<Cow<'_, str>> {
+        (!self.named && !self.overflow).then(|| self.shown())
+    }
+
+    fn shown(&self) -> Cow<'_, str> {
+        match self.port {
+            Some(port) => format!("{}:{port}", self.text).into(),
+            None => Cow::Borrowed(&self.text),
+        }
     }
 
     /// What spans that belong to it call it.
@@ -98,8 +102,8 @@ pub(super) fn is_address(host: &[u8]) -> bool {
     if host == b"localhost" {
         return true;
     }
-    // Only what begins like an address is looked at closer.
-    host.first().is_some_and(|byte| byte.is_ascii_hexdigit() || *byte == b':')
+    // An address begins with a digit, or has a colon.
+    (host.first().is_some_and(u8::is_ascii_digit) || host.contains(&b':'))
         && std::str::from_utf8(host).is_ok_and(|host| host.parse::<IpAddr>().is_ok())
 }
 

@@ -15,7 +15,6 @@ use super::{
     member::Member,
     process::{Hashed, Process, Seat},
     seats::hash_of,
-    service::Tallies,
 };
 
 /// Circuits and processes that one [`Round`] looks at before it lets others to the shard.
@@ -88,7 +87,7 @@ impl CircuitBreakerMetricsCollector {
     }
 
     fn begin(&mut self, now: u64) -> Cursor {
-        self.tallies = Tallies::default();
+        self.tallies.begin();
         self.holding.clear();
         self.turns.clear();
         self.habits.iter_mut().for_each(|(_, habits)| habits.slowest = u64::MAX);

@@ -68,9 +68,15 @@ impl Tallies {
         self.callees.entry(Arc::new(callee)).or_default().add(circuit, status);
     }
 
+    /// Counts anew; those that nothing was counted for are forgotten. The others will come again: what they are is kept.
+    pub(super) fn begin(&mut self) {
+        self.callees.retain(|_, tally| std::mem::take(tally).circuits > 0);
+        self.all = Tally::default();
+    }
+
     /// Adds what another shard counted.
-    pub fn join(&mut self, other: Self) {
-        other.callees.into_iter().for_each(|(callee, tally)| self.callees.entry(callee).or_default().join(&tally));
+    pub fn join(&mut self, other: &Self) {
+        other.callees.iter().for_each(|(callee, tally)| self.callees.entry(Arc::clone(callee)).or_default().join(tally));
         self.all.join(&other.all);
     }
 

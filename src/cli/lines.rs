@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, io, io::Write};
+use std::{borrow::Cow, collections::BTreeMap, io, io::Write};
 
 use serde::Serialize;
 
@@ -44,7 +44,7 @@ impl CircuitName {
         Self {
             caller,
             environment: said(&key.caller.environment),
-            callee: key.callee(),
+            callee: key.callee().map(Cow::into_owned),
             name: key.named.then(|| key.name()),
             address: said(&key.address),
             overflow: key.overflow,

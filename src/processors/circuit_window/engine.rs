@@ -333,7 +333,7 @@ impl Engine {
             let mut shard = shard.lock();
             instances += shard.instances();
             news.findings.extend(shard.take_findings());
-            tallies.join(shard.take_tallies());
+            tallies.join(shard.tallies());
             holding.extend(shard.take_holding());
         }
         // Where health is not judged there are none, and what was told of them ends.

@@ -159,7 +159,7 @@ impl Incident {
             text("circuit_breaker.source", self.source.name()),
             text("circuit_breaker.incident.id", id.to_string()),
         ];
-        attributes.extend(self.circuit.callee().map(|callee| text("service.peer.name", callee)));
+        attributes.extend(self.circuit.callee().map(|callee| text("service.peer.name", callee.into_owned())));
         let trace_id = [derived(2, id), derived(3, id)].concat();
         Span { trace_id, kind: SpanKind::Internal.into(), attributes, start_time_unix_nano: self.since, ..Span::default() }
     }

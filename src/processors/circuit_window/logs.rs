@@ -126,7 +126,7 @@ pub(super) fn callee(circuit: &CircuitKey) -> Vec<KeyValue> {
         attributes.push(text("server.address", String::from_utf8_lossy(host)));
         attributes.extend(port.map(|port| number("server.port", port.into())));
     }
-    attributes.extend(circuit.callee().map(|callee| text("service.peer.name", callee)));
+    attributes.extend(circuit.callee().map(|callee| text("service.peer.name", callee.into_owned())));
     attributes
 }
 

@@ -32,7 +32,7 @@ fn base(key: &CircuitKey) -> Vec<KeyValue> {
     if key.overflow {
         return vec![truth("otel.metric.overflow", true)];
     }
-    let callee = key.callee().map(|callee| text("service.peer.name", callee));
+    let callee = key.callee().map(|callee| text("service.peer.name", callee.into_owned()));
     [text("circuit_breaker.name", key.name())].into_iter().chain(callee).collect()
 }
 
