@@ -24,6 +24,10 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SECOND: u64 = 1_000_000_000;
 const START: u64 = 1_700_000_000 * SECOND;
 const CIRCUITS: u64 = 1_000;
@@ -37,10 +41,11 @@ fn text(key: &str, value: String) -> KeyValue {
 
 /// A second of a service that calls every circuit so often.
 fn second(number: u64, calls: u64, id: &mut u64) -> Vec<u8> {
-    let end = START + number * SECOND;
+    let begin = START + number * SECOND;
     let mut random = fastrand::Rng::with_seed(number);
     let spans = (0..CIRCUITS * calls).map(|at| {
         *id += 1;
+        let end = begin + random.u64(0..SECOND);
         let nanos = (0.04 * (0.5 * (random.f64() + random.f64() + random.f64() - 1.5)).exp() * 1e9).round();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some milliseconds")]
         let start = end - nanos as u64;
@@ -77,16 +82,17 @@ impl Measured {
     }
 
     fn second(&mut self, request: &[u8], rules: &Rules, number: u64) {
-        let now = START + number * SECOND;
+        let now = START + (number + 1) * SECOND;
         let inspection = inspect(request, 0, rules, u64::MAX).unwrap();
         self.shard.apply(request, &inspection, |_| true, now);
         let began = Instant::now();
-        let round = self.shard.advance(now, &mut Vec::new());
+        // As the ticker does: twice a second.
+        let round = [now, now + SECOND / 2].map(|now| self.shard.advance(now, &mut Vec::new()));
         if number >= FROM {
             self.closing += began.elapsed();
         }
         self.shard.take_findings();
-        self.bytes = round.bytes;
+        self.bytes = round[1].bytes;
     }
 
     fn micros(&self) -> f64 {

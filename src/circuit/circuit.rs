@@ -475,6 +475,7 @@ impl Circuit {
                 self.rest();
             }
             self.judge(config);
+            self.analyst.iter_mut().for_each(|analyst| analyst.rest(config));
         }
     }
 
@@ -538,6 +539,9 @@ impl Circuit {
 
     /// What analyzers found since this was asked last.
     pub(super) fn take_findings(&mut self) -> Vec<Finding> {
+        if self.analyst.as_ref().is_none_or(|analyst| !analyst.has_found()) {
+            return Vec::new();
+        }
         let born = self.born();
         let found = self.analyst.as_mut().map(|analyst| analyst.take_found(born)).unwrap_or_default();
         self.changed |= !found.is_empty();

@@ -212,12 +212,17 @@ struct Quantiles {
 }
 
 impl Quantiles {
-    /// Calls that took more than so many times the median, and than the 90th percentile.
-    fn slower(&self, latencies: &[(u16, u32)], times: f64) -> Option<(f64, f64)> {
+    /// Calls that took longer than the median, and than the 90th percentile; and those that took longer by a fifth.
+    fn slower(&self, latencies: &[(u16, u32)]) -> Option<[(f64, f64); 2]> {
         let (median, ninety) = self.logs?;
-        let code = |log: f64| Code::of(nanos(log + times.ln())).0;
-        let beyond = |code: u16| latencies.iter().filter(|(other, _)| *other > code).map(|(_, count)| f64::from(*count)).sum();
-        Some((beyond(code(median)), beyond(code(ninety))))
+        let (median, ninety) = (median.exp(), ninety.exp());
+        let beyond = |seconds: f64| {
+            let code = Code::of(nanos(seconds)).0;
+            // They ascend.
+            let slower = latencies.iter().rev().take_while(|(other, _)| *other > code);
+            slower.map(|(_, count)| f64::from(*count)).sum()
+        };
+        Some([1.0, LEAST_SLOWER].map(|times| (beyond(median * times), beyond(ninety * times))))
     }
 
     fn learn(&mut self, sample: &Sample<'_>, slower: Option<(f64, f64)>) {
@@ -252,10 +257,10 @@ impl Quantiles {
     }
 }
 
-/// A latency whose logarithm, of seconds, this is.
+/// A latency of so many seconds.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to latencies that a sketch tells apart")]
-fn nanos(log: f64) -> u64 {
-    (log.exp() * 1e9).clamp(0.0, 4e12) as u64
+fn nanos(seconds: f64) -> u64 {
+    (seconds * 1e9).clamp(0.0, 4e12) as u64
 }
 
 /// A chart, and for how many seconds it has been open.
@@ -336,19 +341,19 @@ impl Detector {
     /// Takes a closed bucket in; gives what opened, goes on and closed with it.
     pub fn take(&mut self, sample: &Sample<'_>) -> SmallVec<[Notice; 2]> {
         let mut notices = SmallVec::new();
-        let [slower, slower_by_a_fifth] = [1.0, LEAST_SLOWER].map(|times| self.latency.slower(sample.latencies, times));
+        let (slower, slower_by_a_fifth) = self.latency.slower(sample.latencies).map(<(_, _)>::from).unzip();
         for signal in Signal::ALL {
-            let judged = self.judge(signal, sample, slower);
+            let evidence = self.judge(signal, sample, slower);
             let rising = self.watched(signal).map_or(0.0, |watched| watched.chart.rising());
             let exceeds = self.exceeds(signal, rising, sample.calls, slower_by_a_fifth);
-            let mut step = self.step(signal, judged.as_ref(), sample.seconds);
+            let mut step = self.step(signal, evidence, sample.seconds);
             if step == Step::Opened && !exceeds {
                 // It is learned instead.
                 self.close(signal);
                 step = Step::Quiet;
             }
             if step != Step::Quiet {
-                let mut reading = judged.map(|judged| judged.reading());
+                let mut reading = evidence.and_then(|evidence| self.reading(signal, sample, evidence));
                 if let Some(reading) = reading.as_mut().filter(|_| signal == Signal::RateDown) {
                     // Of silence all of it counts, not one bucket.
                     reading.score = reading.score.max((2.0 * self.rate.silence).sqrt());
@@ -384,7 +389,7 @@ impl Detector {
         excess.is_worth_telling(share)
     }
 
-    fn step(&mut self, signal: Signal, judged: Option<&Judged>, seconds: f64) -> Step {
+    fn step(&mut self, signal: Signal, evidence: Option<Evidence>, seconds: f64) -> Step {
         let Some(Watched { chart, open_for }) = self.watched.get_mut(signal as usize) else { return Step::Quiet };
         if chart.is_open() {
             *open_for += seconds;
@@ -396,11 +401,11 @@ impl Detector {
         } else {
             *open_for = 0.0;
         }
-        let Some(judged) = judged else {
+        let Some(evidence) = evidence else {
             chart.wait(seconds);
             return if chart.is_open() { Step::GoesOn } else { Step::Quiet };
         };
-        let step = chart.step(judged.evidence, self.age, seconds);
+        let step = chart.step(evidence, self.age, seconds);
         if signal == Signal::RateDown && step == Step::Quiet && self.rate.silence >= chart.needed(self.age, 0.0) {
             return chart.open();
         }
@@ -408,24 +413,16 @@ impl Detector {
     }
 
     /// What a bucket says of a signal; `None` while there is no baseline, or nothing to judge.
-    fn judge(&mut self, signal: Signal, sample: &Sample<'_>, slower: Option<(f64, f64)>) -> Option<Judged> {
+    fn judge(&mut self, signal: Signal, sample: &Sample<'_>, slower: Option<(f64, f64)>) -> Option<Evidence> {
         let (calls, failures, rejections) = (f64::from(sample.calls), f64::from(sample.failures), f64::from(sample.rejections));
         let requests = sample.requests();
         let threshold = self.threshold;
-        let share = |hits: f64, all: f64, usual: f64, least: f64, dispersion: &Dispersion| {
-            let evidence = of_share(hits, all, usual, least, threshold, dispersion.spread())?;
-            Some(Judged { evidence, expected: usual, seen: hits / all })
-        };
+        let share =
+            |hits: f64, all: f64, usual: f64, least: f64, dispersion: &Dispersion| of_share(hits, all, usual, least, threshold, dispersion.spread());
         match signal {
             Signal::LatencyBody | Signal::LatencyTail if self.latency.age < LATENCY_FROM => None,
-            Signal::LatencyBody => {
-                let judged = share(slower?.0, calls, BEYOND_MEDIAN, LEAST_BODY, &self.latency.body)?;
-                Some(Judged { expected: self.latency.logs?.0.exp(), seen: sample.percentile(50.0)?, ..judged })
-            }
-            Signal::LatencyTail => {
-                let judged = share(slower?.1, calls, BEYOND_NINETY, LEAST_TAIL, &self.latency.tail)?;
-                Some(Judged { expected: self.latency.logs?.1.exp(), seen: sample.percentile(90.0)?, ..judged })
-            }
+            Signal::LatencyBody => share(slower?.0, calls, BEYOND_MEDIAN, LEAST_BODY, &self.latency.body),
+            Signal::LatencyTail => share(slower?.1, calls, BEYOND_NINETY, LEAST_TAIL, &self.latency.tail),
             _ if self.age < COUNTS_FROM => None,
             Signal::RateUp | Signal::RateDown if self.rate.age < COUNTS_FROM || sample.after_gap => None,
             Signal::Errors if self.errors.all < CALLS_MIN => None,
@@ -437,11 +434,22 @@ impl Detector {
                 if side == Side::Down {
                     self.rate.hear(requests);
                 }
-                let spread = self.rate.dispersion.spread();
-                let evidence = of_rate(requests, self.rate.usual, side, threshold, spread);
-                Some(Judged { evidence, expected: self.rate.usual / sample.seconds, seen: requests / sample.seconds })
+                Some(of_rate(requests, self.rate.usual, side, threshold, self.rate.dispersion.spread()))
             }
         }
+    }
+
+    /// What was judged, as it is told.
+    fn reading(&self, signal: Signal, sample: &Sample<'_>, evidence: Evidence) -> Option<Reading> {
+        let (calls, requests) = (f64::from(sample.calls), sample.requests());
+        let (expected, seen) = match signal {
+            Signal::LatencyBody => (self.latency.logs?.0.exp(), sample.percentile(50.0)?),
+            Signal::LatencyTail => (self.latency.logs?.1.exp(), sample.percentile(90.0)?),
+            Signal::Errors => (self.errors.usual(), f64::from(sample.failures) / calls),
+            Signal::Rejections => (self.rejections.usual(), f64::from(sample.rejections) / requests),
+            Signal::RateUp | Signal::RateDown => (self.rate.usual / sample.seconds, requests / sample.seconds),
+        };
+        Some(Reading { score: evidence.deviations, expected, seen })
     }
 
     /// Learns what is usual, where nothing seems unusual.
@@ -490,18 +498,6 @@ impl Detector {
     }
 }
 
-struct Judged {
-    evidence: Evidence,
-    expected: f64,
-    seen: f64,
-}
-
-impl Judged {
-    const fn reading(&self) -> Reading {
-        Reading { score: self.evidence.deviations, expected: self.expected, seen: self.seen }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*};
@@ -511,7 +507,7 @@ mod tests {
     /// A second of calls that took so many milliseconds, evenly around it.
     fn second(calls: u32, failures: u32, millis: f64) -> (Vec<(u16, u32)>, u32, u32) {
         let mut codes: Vec<u16> =
-            (0..calls).map(|call| Code::of(nanos((millis / 1e3 * (0.5 + f64::from(call) / f64::from(calls.max(1)))).ln())).0).collect();
+            (0..calls).map(|call| Code::of(nanos(millis / 1e3 * (0.5 + f64::from(call) / f64::from(calls.max(1))))).0).collect();
         codes.sort_unstable();
         let runs = codes.chunk_by(|one, other| one == other).map(|run| (run[0], u32::try_from(run.len()).unwrap())).collect();
         (runs, calls, failures)

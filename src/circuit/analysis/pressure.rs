@@ -86,7 +86,8 @@ impl Pressure {
 
     /// Of its limit the share that is used, while it is at that.
     pub fn at_limit(&self) -> Option<f64> {
-        self.newest.filter(|newest| self.at_limit && newest.reference == Reference::Limit).map(|newest| newest.usage)
+        let newest = if self.at_limit { self.newest } else { None };
+        newest.filter(|newest| newest.reference == Reference::Limit).map(|newest| newest.usage)
     }
 
     /// It is not known how it stands.

@@ -4,7 +4,9 @@
 
 use std::collections::VecDeque;
 
-use super::trend::{level, slope, trend};
+use smallvec::SmallVec;
+
+use super::trend::{level, may_stand_out, ranks, slope, trend};
 
 /// The least change over the length of a series that is worth telling: of the level, and of a share.
 const LEAST: f64 = 0.1;
@@ -12,6 +14,9 @@ const LEAST_SHARE: f64 = 0.01;
 
 /// The slope that a limit is reached by is that of the newest values: the others are from before it began.
 const NEWEST: usize = 12;
+
+/// Values of a series that are looked at without an allocation.
+const USUAL_LENGTH: usize = 32;
 
 /// Values in a row with which it does not go on, after which a trend is over.
 const STALLED_MAX: u8 = 3;
@@ -128,7 +133,11 @@ impl Series {
         if self.values.len() < look.length {
             return None;
         }
-        let values: Vec<f64> = self.values.iter().map(|value| f64::from(*value)).collect();
+        let values: SmallVec<[f64; USUAL_LENGTH]> = self.values.iter().map(|value| f64::from(*value)).collect();
+        // Mostly nothing is told and nothing can begin: all else is for when it may.
+        if self.told.is_none() && !may_stand_out(ranks(&values)?) {
+            return None;
+        }
         let (test, steps) = trend(&values).zip(slope(&values))?;
         let change = steps * length;
         // What rose for long and rises no more is no trend: the newest values have to go on at a quarter of the pace.

@@ -49,16 +49,32 @@ impl Trend {
     }
 }
 
-/// Looks at a series of values at equal distances. `None` with fewer than [`VALUES_MIN`], or with ones that are not finite.
-/// Work by the square of its length.
-pub fn trend(values: &[f64]) -> Option<Trend> {
+/// Standard deviations that the ranks of a series lie away from no trend, as if no value had to do with the one before.
+/// `None` as [`trend`]. Work by the square of the length of the series.
+pub fn ranks(values: &[f64]) -> Option<f64> {
     if !are_enough(values) {
         return None;
     }
     let count = values.len() as f64;
-    let rises: f64 = pairs(values).map(|(_, one, other)| sign(other - one)).sum();
+    let rises = |(at, one): (usize, &f64)| {
+        let later = values.get(at + 1..).unwrap_or_default();
+        later.iter().map(|other| i32::from(other > one) - i32::from(other < one)).sum::<i32>()
+    };
+    let rises: i32 = values.iter().enumerate().map(rises).sum();
     let variance = count * (count - 1.0) * (2.0 * count + 5.0) / 18.0;
-    let uncorrected = (rises - sign(rises)) / variance.sqrt();
+    Some(f64::from(rises - rises.signum()) / variance.sqrt())
+}
+
+/// Whether a trend may stand out, given what its [`ranks`] tell: that values resemble the one before only makes it less sure.
+pub fn may_stand_out(ranks: f64) -> bool {
+    ranks.abs() >= BEGINS
+}
+
+/// Looks at a series of values at equal distances. `None` with fewer than [`VALUES_MIN`], or with ones that are not finite.
+/// Work by the square of its length.
+pub fn trend(values: &[f64]) -> Option<Trend> {
+    let uncorrected = ranks(values)?;
+    let count = values.len() as f64;
     let left = beside_the_line(values);
     let lag = lag_1(&left);
     let beside = (left.iter().map(|value| value * value).sum::<f64>() / count).sqrt();
@@ -91,11 +107,6 @@ fn pairs(values: &[f64]) -> impl Iterator<Item = (f64, f64, f64)> {
         let later = values.get(at + 1..).unwrap_or_default();
         later.iter().enumerate().map(move |(apart, other)| ((apart + 1) as f64, *one, *other))
     })
-}
-
-/// -1, 0 or 1: of equals none is the greater.
-fn sign(difference: f64) -> f64 {
-    if difference == 0.0 { 0.0 } else { difference.signum() }
 }
 
 fn median(values: &mut [f64]) -> Option<f64> {

@@ -29,7 +29,8 @@ const SCORE_MAX: f64 = 1_000.0;
 #[derive(Clone, Debug)]
 pub(super) struct Anomalies {
     watch: Watch,
-    spells: [Option<Spell>; Signal::ALL.len()],
+    /// By signal, at most one of each.
+    spells: Vec<Spell>,
     /// Those that are over, each with its end, the oldest first.
     past: VecDeque<(Anomaly, u64)>,
 }
@@ -54,7 +55,7 @@ impl Anomalies {
             Method::Evidence => Watch::Evidence(Box::new(Detector::new(config.threshold()))),
             Method::ZScore => Watch::ZScore(Box::new(Windows { threshold: config.threshold(), ..Windows::default() })),
         };
-        Self { watch, spells: [None; Signal::ALL.len()], past: VecDeque::new() }
+        Self { watch, spells: Vec::new(), past: VecDeque::new() }
     }
 
     /// Takes in bucket `number`, which ended then, in Unix nanoseconds, where a window holds so many.
@@ -64,9 +65,7 @@ impl Anomalies {
             Watch::ZScore(windows) => windows.take(number, sample, buckets),
         };
         for Notice { signal, step, reading, since } in notices {
-            if let Some(spell) = self.spells.get_mut(signal as usize) {
-                follow(spell, signal, step, reading, (end, since), found);
-            }
+            follow(&mut self.spells, signal, step, reading, (end, since), found);
         }
         self.remember(found);
     }
@@ -101,10 +100,9 @@ impl Anomalies {
     /// Tells of what ended, and did not begin again until now; that nobody calls is the usual after a while.
     pub(super) fn pass(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
         if self.silence_since().is_some_and(|since| since.saturating_add(ACCEPTED) <= now)
-            && let Some(spell) = self.spells.get_mut(Signal::RateDown as usize)
-            && let Some(Spell { anomaly, .. }) = spell.take()
+            && let Some(at) = self.spells.iter().position(|spell| spell.anomaly.signal == Signal::RateDown)
         {
-            found.push((now, What::Anomaly(Phase::End, anomaly)));
+            found.push((now, What::Anomaly(Phase::End, self.spells.remove(at).anomaly)));
             match &mut self.watch {
                 Watch::Evidence(detector) => detector.accept(Signal::RateDown),
                 Watch::ZScore(windows) => windows.open.get_mut(Signal::RateDown as usize).into_iter().for_each(|open| *open = false),
@@ -118,34 +116,28 @@ impl Anomalies {
 
     /// Tells of what was over for long enough by then.
     pub(super) fn tell_ended(&mut self, by: u64, found: &mut Vec<(u64, What)>) {
-        for spell in &mut self.spells {
-            if let Some(Spell { anomaly, ended: Some((ended, closed)) }) = *spell
-                && closed.saturating_add(SAME) <= by
-            {
-                found.push((ended, What::Anomaly(Phase::End, anomaly)));
-                *spell = None;
-            }
-        }
+        let is_over = |spell: &mut Spell| spell.ended.is_some_and(|(_, closed)| closed.saturating_add(SAME) <= by);
+        let over = self.spells.extract_if(.., is_over).filter_map(|spell| Some((spell.ended?.0, What::Anomaly(Phase::End, spell.anomaly))));
+        found.extend(over);
         self.remember(found);
     }
 
     /// Since when fewer call than usual, if they do.
     fn silence_since(&self) -> Option<u64> {
-        self.spells.get(Signal::RateDown as usize)?.filter(|spell| spell.ended.is_none()).map(|spell| spell.anomaly.begin)
+        self.going_on().find(|anomaly| anomaly.signal == Signal::RateDown).map(|anomaly| anomaly.begin)
     }
 
     /// When there will be something to tell that needs no bucket.
     pub(super) fn deadline(&self) -> Option<u64> {
-        let ends =
-            self.spells.iter().flatten().filter_map(|spell| spell.ended).map(|(_, closed)| closed).min().map(|closed| closed.saturating_add(SAME));
+        let ends = self.spells.iter().filter_map(|spell| spell.ended).map(|(_, closed)| closed).min().map(|closed| closed.saturating_add(SAME));
         let accepted = self.silence_since().map(|since| since.saturating_add(ACCEPTED));
         ends.into_iter().chain(accepted).min()
     }
 
     /// Nobody looks any more at what is unusual, but for this signal.
     pub(super) fn stop(&mut self, but: Option<Signal>, now: u64, found: &mut Vec<(u64, What)>) {
-        for (signal, spell) in Signal::ALL.into_iter().zip(&mut self.spells).filter(|(signal, _)| Some(*signal) != but) {
-            let Some(Spell { anomaly, ended }) = spell.take() else { continue };
+        for Spell { anomaly, ended } in self.spells.extract_if(.., |spell| Some(spell.anomaly.signal) != but) {
+            let signal = anomaly.signal;
             match ended {
                 Some((ended, _)) => found.push((ended, What::Anomaly(Phase::End, anomaly))),
                 None => found.push((now, What::Anomaly(Phase::Stopped, anomaly))),
@@ -160,16 +152,16 @@ impl Anomalies {
 
     /// What is unusual now.
     pub(super) fn open(&self) -> impl Iterator<Item = &Anomaly> {
-        self.spells.iter().flatten().map(|spell| &spell.anomaly)
+        self.spells.iter().map(|spell| &spell.anomaly)
     }
 
     /// The same without what is over, and might begin again soon.
     pub(super) fn going_on(&self) -> impl Iterator<Item = &Anomaly> {
-        self.spells.iter().flatten().filter(|spell| spell.ended.is_none()).map(|spell| &spell.anomaly)
+        self.spells.iter().filter(|spell| spell.ended.is_none()).map(|spell| &spell.anomaly)
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        let past = self.past.capacity() * size_of::<(Anomaly, u64)>();
+        let past = self.past.capacity() * size_of::<(Anomaly, u64)>() + self.spells.capacity() * size_of::<Spell>();
         match &self.watch {
             Watch::Evidence(detector) => past + size_of::<Detector>() + detector.heap_bytes(),
             Watch::ZScore(windows) => past + size_of::<Windows>() + windows.all.iter().map(ZScore::heap_bytes).sum::<usize>(),
@@ -177,21 +169,23 @@ impl Anomalies {
     }
 }
 
-fn follow(spell: &mut Option<Spell>, signal: Signal, step: Step, reading: Option<Reading>, (end, since): (u64, f64), found: &mut Vec<(u64, What)>) {
+fn follow(spells: &mut Vec<Spell>, signal: Signal, step: Step, reading: Option<Reading>, (end, since): (u64, f64), found: &mut Vec<(u64, What)>) {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of evidence")]
     let from = end.saturating_sub((since * 1e9) as u64);
     let reading = reading.map(|reading| Reading { score: reading.score.min(SCORE_MAX), ..reading });
-    match (step, spell) {
+    let place = spells.binary_search_by_key(&signal, |spell| spell.anomaly.signal);
+    match (step, place.ok().and_then(|at| spells.get_mut(at))) {
         (Step::Quiet, _) | (Step::GoesOn | Step::Closed, None) => {}
         (Step::Opened, Some(spell)) if spell.ended.is_none_or(|(_, closed)| end.saturating_sub(closed) < SAME) => spell.ended = None,
-        (Step::Opened, spell) => {
-            if let Some(Spell { anomaly, ended: Some((ended, _)) }) = *spell {
-                found.push((ended, What::Anomaly(Phase::End, anomaly)));
+        (Step::Opened, before) => {
+            if let Some(Spell { anomaly, ended: Some((ended, _)) }) = before {
+                found.push((*ended, What::Anomaly(Phase::End, *anomaly)));
             }
             let Reading { score, expected, seen } = reading.unwrap_or(Reading { score: 0.0, expected: 0.0, seen: 0.0 });
             let anomaly = Anomaly { signal, begin: from, score, expected, seen, peak: end };
             found.push((end, What::Anomaly(Phase::Begin, anomaly)));
-            *spell = Some(Spell { anomaly, ended: None });
+            let (at, of_before) = place.map_or_else(|at| (at, at), |at| (at, at + 1));
+            spells.splice(at..of_before, [Spell { anomaly, ended: None }]);
         }
         (Step::GoesOn, Some(Spell { anomaly, .. })) => {
             if let Some(Reading { score, seen, .. }) = reading.filter(|reading| reading.score > anomaly.score) {

@@ -56,6 +56,11 @@ pub(super) struct Analyst {
     judged_to: u64,
     /// Something happened that needs no bucket.
     is_awake: bool,
+    /// Before this bucket there is nothing to tell unless something happens, whoever was heard of; 0 while that is not
+    /// known.
+    quiet_to: u64,
+    /// What it held at the last look, in bytes.
+    bytes: usize,
     /// What was found is not from later than this, in Unix nanoseconds.
     closed_at: u64,
     /// Anomalies that began, and when it was last known that there was none.
@@ -87,6 +92,8 @@ impl Analyst {
             instances: None,
             judged_to: 0,
             is_awake: false,
+            quiet_to: 0,
+            bytes: 0,
             closed_at: 0,
             counts: Counts::default(),
             found: Vec::new(),
@@ -101,6 +108,7 @@ impl Analyst {
     pub(super) fn look_for(&mut self, old: &AnalysisConfig, config: &CircuitMetricsConfig, windows: bool, now: u64) {
         let new = &config.analysis;
         let now = now.max(self.closed_at);
+        self.quiet_to = 0;
         if windows {
             (self.seen_to, self.called_to, self.judged_to) = (now / config.bucket_size(), now / config.bucket_size(), 0);
         }
@@ -131,6 +139,7 @@ impl Analyst {
     /// Other calls are this circuit's from now on: what was learned of them does not hold any more. Its breaker is the same.
     pub(super) fn learn_anew(&mut self, config: &AnalysisConfig, now: u64) {
         let now = now.max(self.closed_at);
+        self.quiet_to = 0;
         self.anomalies.iter_mut().for_each(|anomalies| anomalies.stop(None, now, &mut self.found));
         self.anomalies = config.anomaly.as_ref().map(Anomalies::new);
         self.trends.iter_mut().for_each(|trends| trends.begin_anew(now, &mut self.found));
@@ -160,6 +169,7 @@ impl Analyst {
 
     /// Every bucket before this one is closed. `busy` is the time, in nanoseconds, that calls spent in one of the window.
     pub(super) fn closed_to(&mut self, number: u64, teaches: bool, busy: impl Fn(u64) -> u64, config: &CircuitMetricsConfig) {
+        self.quiet_to = 0;
         if let Some(concurrency) = &mut self.concurrency {
             let heard = self.heard.clone();
             let busy = |number: u64| Some(busy(number)).filter(|busy| *busy > 0 || heard.contains(&number));
@@ -186,7 +196,7 @@ impl Analyst {
 
     /// Something happened that needs no bucket.
     pub(super) const fn wake(&mut self) {
-        self.is_awake = true;
+        (self.is_awake, self.quiet_to) = (true, 0);
     }
 
     /// Judges how the circuit is, once for each bucket at most: every bucket before this one is closed.
@@ -237,11 +247,13 @@ impl Analyst {
 
     /// An incident began with a trip.
     pub(super) fn incident_begins(&mut self, at: u64) {
+        self.quiet_to = 0;
         self.patterns.iter_mut().for_each(|patterns| patterns.begin(at, &mut self.found));
     }
 
     /// The incident that went on ended.
     pub(super) fn incident_ends(&mut self, at: u64) {
+        self.quiet_to = 0;
         self.patterns.iter_mut().for_each(|patterns| patterns.end(at, &mut self.found));
     }
 
@@ -268,8 +280,20 @@ impl Analyst {
 
     /// Whether there may be something to tell before this bucket, whoever was heard of.
     pub(super) fn may_wake(&self, to: u64, config: &CircuitMetricsConfig) -> bool {
-        let quiet = self.called_to.saturating_add(WITHOUT_CALLS / config.bucket_size()) <= to;
-        quiet && (self.anomalies().next().is_some() || self.usage().is_some()) || self.sleeps_to(&(0..u64::MAX), config) <= to
+        self.quiet_to <= to && self.may_sleep_to(config) <= to
+    }
+
+    /// Everything is looked at: there may be nothing more to do for a while.
+    pub(super) fn rest(&mut self, config: &CircuitMetricsConfig) {
+        self.quiet_to = self.may_sleep_to(config);
+        self.bytes = self.heap_bytes();
+    }
+
+    /// The bucket before which there is nothing to tell unless something happens, whoever was heard of.
+    fn may_sleep_to(&self, config: &CircuitMetricsConfig) -> u64 {
+        let is_found = self.anomalies().next().is_some() || self.usage().is_some();
+        let without_calls = is_found.then(|| self.called_to.saturating_add(WITHOUT_CALLS / config.bucket_size()));
+        self.sleeps_to(&(0..u64::MAX), config).min(without_calls.unwrap_or(u64::MAX))
     }
 
     /// The bucket at which what was found in calls holds no longer without any.
@@ -315,6 +339,11 @@ impl Analyst {
     /// How instances are that are not as the circuit is, told again as in this phase.
     pub(super) fn instances_holding(&self, phase: Phase) -> impl Iterator<Item = (Arc<str>, HealthChange)> {
         self.instances.iter().flat_map(move |instances| instances.told_again(phase == Phase::Begin))
+    }
+
+    /// Whether anything was found that was not taken yet.
+    pub(super) const fn has_found(&self) -> bool {
+        !self.found.is_empty() || !self.found_of_instances.is_empty()
     }
 
     /// What was found of instances since this was asked last.
@@ -367,6 +396,8 @@ impl Analyst {
             instances: None,
             judged_to: 0,
             is_awake: false,
+            quiet_to: 0,
+            bytes: 0,
             closed_at: 0,
             counts,
             found: Vec::new(),
@@ -410,16 +441,16 @@ impl Analyst {
         self.trends.iter().flat_map(Trends::open)
     }
 
-    /// Bytes it holds, itself included.
-    pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.anomalies.as_ref().map_or(0, Anomalies::heap_bytes)
+    /// Bytes it holds, itself included, but for what was found since the last look: that is taken soon.
+    pub(super) const fn bytes(&self) -> usize {
+        size_of::<Self>() + self.bytes
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.anomalies.as_ref().map_or(0, Anomalies::heap_bytes)
             + self.trends.as_ref().map_or(0, Trends::heap_bytes)
             + self.patterns.as_ref().map_or(0, Patterns::heap_bytes)
             + self.instances.as_ref().map_or(0, Instances::heap_bytes)
-            + self.found.capacity() * size_of::<(u64, What)>()
-            + self.found_of_instances.capacity() * size_of::<OfInstance>()
-            + self.stamps.capacity() * size_of::<Option<IncidentId>>()
     }
 }
 

@@ -36,9 +36,19 @@ const BURST_ACCEPTED: u64 = 1_800 * SECOND;
 const POSSIBLE: f64 = 0.01;
 const CERTAIN: f64 = 0.002;
 
-/// When a circuit trips. All times are Unix nanoseconds.
+/// When a circuit trips, of which most never do. All times are Unix nanoseconds.
 #[derive(Clone, Debug)]
 pub(super) struct Patterns {
+    config: PatternConfig,
+    /// When it was looked at first.
+    since: u64,
+    /// From its first trip on.
+    trips: Option<Box<Trips>>,
+}
+
+/// The trips of a circuit, and what they look like.
+#[derive(Clone, Debug)]
+struct Trips {
     sensitivity: Sensitivity,
     /// The newest incidents, by their first trips ascending.
     incidents: VecDeque<Incident>,
@@ -76,15 +86,60 @@ struct Usual {
 
 impl Patterns {
     /// Of a circuit that is looked at since then.
-    pub(super) fn new(config: PatternConfig, since: u64) -> Self {
+    pub(super) const fn new(config: PatternConfig, since: u64) -> Self {
+        Self { config, since, trips: None }
+    }
+
+    /// An incident began with a trip.
+    pub(super) fn begin(&mut self, at: u64, found: &mut Vec<(u64, What)>) {
+        self.trips().begin(at, found);
+    }
+
+    /// The incident that went on ended.
+    pub(super) fn end(&mut self, at: u64, found: &mut Vec<(u64, What)>) {
+        self.trips().end(at, found);
+    }
+
+    /// Time went by: what did not go on is over.
+    pub(super) fn pass(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
+        self.trips.iter_mut().for_each(|trips| trips.pass(now, found));
+    }
+
+    /// When something will be over if nothing happens.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.trips.as_ref().and_then(|trips| trips.deadline())
+    }
+
+    /// What holds now.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Pattern> {
+        self.trips.iter().flat_map(|trips| trips.told.iter().flatten())
+    }
+
+    /// Ends everything: nobody looks any more.
+    pub(super) fn stop(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
+        let told = self.trips.iter_mut().flat_map(|trips| trips.told.iter_mut().filter_map(Option::take));
+        found.extend(told.map(|pattern| (now, What::Pattern(Phase::Stopped, pattern))));
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.trips.as_ref().map_or(0, |trips| size_of::<Trips>() + trips.incidents.capacity() * size_of::<Incident>())
+    }
+
+    fn trips(&mut self) -> &mut Trips {
+        let (config, since) = (self.config, self.since);
+        self.trips.get_or_insert_with(|| Box::new(Trips::new(config, since)))
+    }
+}
+
+impl Trips {
+    fn new(config: PatternConfig, since: u64) -> Self {
         let usual = Usual { since, rate: 0.0, last: since };
         let (incidents, flapping) = (VecDeque::new(), Flapping::default());
         let (seen_before, burst_since, told) = (false, 0, [None; PatternKind::ALL.len()]);
         Self { sensitivity: config.sensitivity, incidents, flapping, usual, seen_before, burst_since, told }
     }
 
-    /// An incident began with a trip.
-    pub(super) fn begin(&mut self, at: u64, found: &mut Vec<(u64, What)>) {
+    fn begin(&mut self, at: u64, found: &mut Vec<(u64, What)>) {
         self.change(at, found);
         if let Some(last) = self.incidents.back_mut() {
             if last.over().is_none_or(|over| at < over) {
@@ -105,16 +160,14 @@ impl Patterns {
         self.look_for_alignment(at, found);
     }
 
-    /// The incident that went on ended.
-    pub(super) fn end(&mut self, at: u64, found: &mut Vec<(u64, What)>) {
+    fn end(&mut self, at: u64, found: &mut Vec<(u64, What)>) {
         self.change(at, found);
         if let Some(Incident { ended: ended @ None, .. }) = self.incidents.back_mut() {
             *ended = Some(at);
         }
     }
 
-    /// Time went by: what did not go on is over.
-    pub(super) fn pass(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
+    fn pass(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
         if self.flapping.flaps() && self.flapping.pass(now) {
             self.tell(PatternKind::Flapping, None, now, found);
         }
@@ -131,26 +184,10 @@ impl Patterns {
         }
     }
 
-    /// When something will be over if nothing happens.
-    pub(super) fn deadline(&self) -> Option<u64> {
+    fn deadline(&self) -> Option<u64> {
         let over = PatternKind::ALL.into_iter().filter_map(|kind| self.over(kind)).min();
         let flaps = self.flapping.flaps().then(|| self.flapping.next_look());
         over.into_iter().chain(flaps).min()
-    }
-
-    /// What holds now.
-    pub(super) fn open(&self) -> impl Iterator<Item = &Pattern> {
-        self.told.iter().flatten()
-    }
-
-    /// Ends everything: nobody looks any more.
-    pub(super) fn stop(&mut self, now: u64, found: &mut Vec<(u64, What)>) {
-        let told = self.told.iter_mut().filter_map(Option::take);
-        found.extend(told.map(|pattern| (now, What::Pattern(Phase::Stopped, pattern))));
-    }
-
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.incidents.capacity() * size_of::<Incident>()
     }
 
     /// When a pattern is over without another trip.

@@ -25,6 +25,9 @@ pub(super) struct Trends {
     /// Which block the sums are of, by number of its buckets.
     block: u64,
     sums: Sums,
+    /// Whether anything rises or falls, and the bytes of all series: so that they are looked at only when they change.
+    is_open: bool,
+    series_bytes: usize,
     series: [Series; MEASURED.len()],
 }
 
@@ -41,7 +44,7 @@ struct Sums {
 
 impl Trends {
     pub(super) fn new(config: TrendConfig) -> Self {
-        Self { config, block: 0, sums: Sums::default(), series: Default::default() }
+        Self { config, block: 0, sums: Sums::default(), is_open: false, series_bytes: 0, series: Default::default() }
     }
 
     /// Takes in bucket `number`, which ended then, in Unix nanoseconds; `concurrency_limit` is how many calls may be under
@@ -78,15 +81,25 @@ impl Trends {
         for ((measured, _), series) in MEASURED.into_iter().zip(&mut self.series) {
             found.extend(series.begin_anew().map(|turn| (now, What::of_turn(measured, turn))));
         }
+        self.note_series();
     }
 
     /// What rises or falls now.
     pub(super) fn open(&self) -> impl Iterator<Item = Trend> {
-        MEASURED.iter().zip(&self.series).filter_map(|((measured, _), series)| Some(Trend::of(*measured, *series.told()?)))
+        MEASURED
+            .iter()
+            .zip(&self.series)
+            .take(if self.is_open { MEASURED.len() } else { 0 })
+            .filter_map(|((measured, _), series)| Some(Trend::of(*measured, *series.told()?)))
     }
 
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.series.iter().map(Series::heap_bytes).sum()
+    pub(super) const fn heap_bytes(&self) -> usize {
+        self.series_bytes
+    }
+
+    fn note_series(&mut self) {
+        self.is_open = self.series.iter().any(|series| series.told().is_some());
+        self.series_bytes = self.series.iter().map(Series::heap_bytes).sum();
     }
 
     /// Buckets in a block.
@@ -117,6 +130,7 @@ impl Trends {
             };
             found.extend(turn.map(|turn| (end, What::of_turn(measured, turn))));
         }
+        self.note_series();
     }
 }
 
