@@ -257,6 +257,7 @@ impl Traffic {
             let nanos = Duration::from_secs_f64(seconds.min(1e6)).as_nanos();
             codes.push((Code::of(u64::try_from(nanos).unwrap()).0, 1));
         }
+        codes.sort_unstable();
         (calls, failures, rejections)
     }
 }
@@ -630,7 +631,6 @@ fn main() {
     for _ in 0..1_000 {
         let counts = traffic.next(HEALTHY, &mut codes);
         // As a closed bucket has them: each code once.
-        codes.sort_unstable();
         let merged = codes.chunk_by(|one, other| one.0 == other.0).map(|run| (run[0].0, u32::try_from(run.len()).unwrap()));
         seconds.push((counts, merged.collect::<Vec<_>>()));
     }

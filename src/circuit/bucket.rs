@@ -262,7 +262,7 @@ impl MetricsBucket {
         bucket.duration_min = Some(least);
         bucket.duration_max = least + get(&mut rest);
         let mut last = 0;
-        // A byte or two each.
+        // No code takes less than a byte.
         bucket.latencies.sorted.reserve(rest.len());
         while !rest.is_empty() {
             let entry = get32(&mut rest);

@@ -473,9 +473,12 @@ impl Circuit {
             self.close_to(to, config, events);
             if self.window.get().total().requests() < RARE * config.buckets() {
                 self.rest();
+            } else {
+                self.totals.success_duration.wake();
+                self.totals.failure_duration.iter_mut().for_each(|failures| failures.wake());
             }
             self.judge(config);
-            self.analyst.iter_mut().for_each(|analyst| analyst.rest(config));
+            self.analyst.iter_mut().for_each(|analyst| analyst.looked(config));
         }
     }
 

@@ -62,6 +62,7 @@ impl CircuitBreakerMetricsCollector {
             None => {
                 round.bytes += self.ended.iter().map(Circuit::bytes).sum::<usize>();
                 round.bytes += self.habits.iter().map(|(_, habits)| size_of::<Habits>() + habits.heap_bytes()).sum::<usize>();
+                round.bytes += self.tallies.bytes();
                 round.bytes += self.met.capacity() * size_of::<Met>() + self.learning.bytes();
                 self.begin(now)
             }

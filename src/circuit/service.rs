@@ -68,15 +68,22 @@ impl Tallies {
         self.callees.entry(Arc::new(callee)).or_default().add(circuit, status);
     }
 
-    /// Counts anew; those that nothing was counted for are forgotten. The others will come again: what they are is kept.
+    /// Counts anew. Of callees that were counted the names are kept, since they will come again.
     pub(super) fn begin(&mut self) {
-        self.callees.retain(|_, tally| std::mem::take(tally).circuits > 0);
-        self.all = Tally::default();
+        self.callees.retain(|_, tally| tally.circuits > 0);
+        self.callees.values_mut().chain([&mut self.all]).for_each(|tally| *tally = Tally::default());
+    }
+
+    /// Bytes it holds, itself left out.
+    pub(super) fn bytes(&self) -> usize {
+        let texts: usize = self.callees.keys().map(|callee| callee.environment.len() + callee.name.len()).sum();
+        self.callees.capacity() * size_of::<(Arc<Callee>, Tally)>() + self.callees.len() * size_of::<Callee>() + texts
     }
 
     /// Adds what another shard counted.
     pub fn join(&mut self, other: &Self) {
-        other.callees.iter().for_each(|(callee, tally)| self.callees.entry(Arc::clone(callee)).or_default().join(tally));
+        let counted = other.callees.iter().filter(|(_, tally)| tally.circuits > 0);
+        counted.for_each(|(callee, tally)| self.callees.entry(Arc::clone(callee)).or_default().join(tally));
         self.all.join(&other.all);
     }
 
@@ -251,6 +258,21 @@ mod tests {
             let callee = Whose::Callee(Arc::new(Callee { environment: "".into(), name: "payments".into() }));
             assert_eq!(counted.status(&callee), status, "{counted:?}");
         }
+    }
+
+    #[test]
+    fn what_is_not_counted_any_more_is_not_known_though_its_name_is_kept() {
+        let callee = |name: &str| Arc::new(Callee { environment: "".into(), name: name.into() });
+        let of = |names: &[&str]| names.iter().map(|name| (callee(name), tally(9, 0, 0, 0))).collect();
+        let mut shard = Tallies { callees: of(&["pay", "stock"]), all: tally(9, 0, 0, 0) };
+        shard.begin();
+        assert!((shard.callees.len(), shard.all) == (2, Tally::default()) && shard.bytes() > 0);
+        shard.callees.insert(callee("pay"), tally(5, 0, 0, 0));
+        let mut all = Tallies { callees: of(&["pay"]), ..Tallies::default() };
+        all.join(&shard);
+        assert_eq!((all.callees.get(&callee("pay")), all.callees.len()), (Some(&Tally { calls: [14, 14, 0, 0], open: 0, circuits: 8 }), 1));
+        shard.begin();
+        assert_eq!(shard.callees.len(), 1);
     }
 
     #[test]

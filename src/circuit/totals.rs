@@ -157,6 +157,9 @@ impl Histogram {
         self.sum += u128::from(nanos) * u128::from(weight);
         if !bounds.is_empty() {
             let at = bounds.partition_point(|bound| *bound < nanos);
+            if add_packed(&mut self.packed, at, weight) {
+                return;
+            }
             let counts = self.wide();
             if counts.len() <= bounds.len() {
                 counts.resize(bounds.len() + 1, 0);
@@ -238,6 +241,11 @@ impl Histogram {
         self.halvings += 1;
     }
 
+    /// Takes the memory that latencies are added to fastest in.
+    pub fn wake(&mut self) {
+        self.wide();
+    }
+
     fn wide(&mut self) -> &mut Vec<u64> {
         if !self.packed.is_empty() {
             self.counts = unpacked(&self.packed);
@@ -286,7 +294,7 @@ impl Histogram {
     }
 }
 
-/// Adds to a count at rest; `false` if it is not there, or takes more bytes from then on.
+/// Adds to a count at rest; `false`, and nothing is changed, if it is not there or would take more bytes.
 fn add_packed(packed: &mut [u8], at: usize, weight: u64) -> bool {
     let mut ends = (0..).zip(packed.iter()).filter(|(_, byte)| **byte < 0x80).map(|(end, _)| end + 1);
     let (from, to) = match at {
@@ -349,14 +357,34 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_rests_counts_the_same(values in prop::collection::vec((0_u32..200, 1_u32..200), 1..200)) {
+        fn a_count_at_rest_is_added_to_where_it_stands(
+            counts in prop::collection::vec(prop_oneof![0_u64..300, 0_u64..40_000, any::<u64>()], 0..9),
+            at in 0_usize..10,
+            weight in prop_oneof![0_u64..3, 0_u64..20_000],
+        ) {
+            let pack = |counts: &[u64]| {
+                let mut packed = Vec::new();
+                counts.iter().for_each(|count| put(&mut packed, *count));
+                packed
+            };
+            let mut added = counts.clone();
+            added.get_mut(at).into_iter().for_each(|count| *count = count.saturating_add(weight));
+            let (mut packed, wanted) = (pack(&counts), pack(&added));
+            let fits = at < counts.len() && wanted.len() == packed.len();
+            prop_assert_eq!(add_packed(&mut packed, at, weight), fits);
+            prop_assert_eq!(packed, if fits { wanted } else { pack(&counts) });
+        }
+
+        #[test]
+        fn what_rests_counts_the_same(values in prop::collection::vec((0_u32..200, 1_u32..200, any::<bool>()), 1..200), bounds in any::<bool>()) {
             let (mut resting, mut busy) = (Histogram::default(), Histogram::default());
-            for (step, weight) in values {
+            let bounds: &[u64] = if bounds { &[2_000_000, 3_000_000] } else { &[] };
+            for (step, weight, rest) in values {
                 let nanos = 1_000_000 + u64::from(step) * 20_000;
                 for histogram in [&mut resting, &mut busy] {
-                    histogram.add(nanos, Code::of(nanos), weight, &[], 0);
+                    histogram.add(nanos, Code::of(nanos), weight, bounds, 0);
                 }
-                resting.rest();
+                if rest { resting.rest() } else { resting.wake() }
                 prop_assert_eq!(resting.buckets(), busy.buckets());
             }
         }

@@ -91,7 +91,7 @@ pub struct Sample<'a> {
     pub failures: u32,
     /// Calls that were refused.
     pub rejections: u32,
-    /// Latencies of calls that were let through, by code of the sketch.
+    /// Latencies of calls that were let through, by code of the sketch, ascending.
     pub latencies: &'a [(u16, u32)],
     /// Sum of these latencies, in seconds.
     pub duration_sum: f64,
@@ -129,7 +129,7 @@ pub struct Notice {
     pub signal: Signal,
     /// [`Step::Opened`], [`Step::GoesOn`] or [`Step::Closed`].
     pub step: Step,
-    /// What the bucket showed of it; `None` where there was nothing to judge.
+    /// What the bucket showed of it; `None` where there was nothing to judge, and of what closed.
     pub reading: Option<Reading>,
     /// Of what opened or closed: for how many seconds it had been so already.
     pub since: f64,
@@ -213,7 +213,7 @@ struct Quantiles {
 
 impl Quantiles {
     /// Calls that took longer than the median, and than the 90th percentile; and those that took longer by a fifth.
-    fn slower(&self, latencies: &[(u16, u32)]) -> Option<[(f64, f64); 2]> {
+    fn slower(&self, latencies: &[(u16, u32)]) -> Option<((f64, f64), (f64, f64))> {
         let (median, ninety) = self.logs?;
         let (median, ninety) = (median.exp(), ninety.exp());
         let beyond = |seconds: f64| {
@@ -222,7 +222,7 @@ impl Quantiles {
             let slower = latencies.iter().rev().take_while(|(other, _)| *other > code);
             slower.map(|(_, count)| f64::from(*count)).sum()
         };
-        Some([1.0, LEAST_SLOWER].map(|times| (beyond(median * times), beyond(ninety * times))))
+        Some(((beyond(median), beyond(ninety)), (beyond(median * LEAST_SLOWER), beyond(ninety * LEAST_SLOWER))))
     }
 
     fn learn(&mut self, sample: &Sample<'_>, slower: Option<(f64, f64)>) {
@@ -341,7 +341,7 @@ impl Detector {
     /// Takes a closed bucket in; gives what opened, goes on and closed with it.
     pub fn take(&mut self, sample: &Sample<'_>) -> SmallVec<[Notice; 2]> {
         let mut notices = SmallVec::new();
-        let (slower, slower_by_a_fifth) = self.latency.slower(sample.latencies).map(<(_, _)>::from).unzip();
+        let (slower, slower_by_a_fifth) = self.latency.slower(sample.latencies).unzip();
         for signal in Signal::ALL {
             let evidence = self.judge(signal, sample, slower);
             let rising = self.watched(signal).map_or(0.0, |watched| watched.chart.rising());
@@ -353,7 +353,9 @@ impl Detector {
                 step = Step::Quiet;
             }
             if step != Step::Quiet {
-                let mut reading = evidence.and_then(|evidence| self.reading(signal, sample, evidence));
+                // What closes may have no baseline any more.
+                let judged = evidence.filter(|_| step != Step::Closed);
+                let mut reading = judged.and_then(|evidence| self.reading(signal, sample, evidence));
                 if let Some(reading) = reading.as_mut().filter(|_| signal == Signal::RateDown) {
                     // Of silence all of it counts, not one bucket.
                     reading.score = reading.score.max((2.0 * self.rate.silence).sqrt());

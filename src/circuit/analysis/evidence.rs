@@ -62,7 +62,7 @@ pub fn of_share(hits: f64, all: f64, usual: f64, least: f64, threshold: f64, spr
     let misses = all - hits;
     let nats = (log_of(hits, shifted / usual) + log_of(misses, (1.0 - shifted) / (1.0 - usual))) / spread.lasting;
     let apart = || log_of(hits, hits / (all * usual)) + log_of(misses, misses / (all * (1.0 - usual)));
-    let deviations = if hits > all * usual { deviations(apart(), spread) } else { 0.0 };
+    let deviations = if hits > all * usual { deviations_of(apart(), spread) } else { 0.0 };
     Some(Evidence { nats, deviations })
 }
 
@@ -80,11 +80,11 @@ pub fn of_rate(count: f64, usual: f64, side: Side, threshold: f64, spread: Sprea
         Side::Down => count < usual,
     };
     let apart = || log_of(count, count / usual) - (count - usual);
-    Evidence { nats, deviations: if is_beyond { deviations(apart(), spread) } else { 0.0 } }
+    Evidence { nats, deviations: if is_beyond { deviations_of(apart(), spread) } else { 0.0 } }
 }
 
 /// Deviations of one bucket, by how much likelier what was seen makes itself than what is usual does, in nats.
-fn deviations(apart: f64, spread: Spread) -> f64 {
+fn deviations_of(apart: f64, spread: Spread) -> f64 {
     (2.0 * apart.max(0.0) / spread.bucket).sqrt()
 }
 

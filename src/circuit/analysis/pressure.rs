@@ -86,8 +86,7 @@ impl Pressure {
 
     /// Of its limit the share that is used, while it is at that.
     pub fn at_limit(&self) -> Option<f64> {
-        let newest = if self.at_limit { self.newest } else { None };
-        newest.filter(|newest| newest.reference == Reference::Limit).map(|newest| newest.usage)
+        self.newest.filter(|newest| self.at_limit && newest.reference == Reference::Limit).map(|newest| newest.usage)
     }
 
     /// It is not known how it stands.

@@ -164,6 +164,13 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_may_not_stand_out_does_not(steps in vec(-1.0..1.0_f64, 4..40), rise in 0.0..2.0_f64, change in -1e3..1e3_f64) {
+            let values: Vec<f64> = (0..).zip(&steps).map(|(at, step)| f64::from(at) * rise + step).collect();
+            let seen = trend(&values).unwrap();
+            prop_assert!(may_stand_out(ranks(&values).unwrap()) || !seen.stands_out(change));
+        }
+
+        #[test]
         fn upside_down_is_the_other_direction(values in vec(-1e6..1e6_f64, 4..40)) {
             let turned: Vec<f64> = values.iter().map(|value| -value).collect();
             let (seen, other) = (trend(&values).unwrap(), trend(&turned).unwrap());

@@ -29,7 +29,7 @@ const SCORE_MAX: f64 = 1_000.0;
 #[derive(Clone, Debug)]
 pub(super) struct Anomalies {
     watch: Watch,
-    /// By signal, at most one of each.
+    /// Ascending by signal, at most one of each.
     spells: Vec<Spell>,
     /// Those that are over, each with its end, the oldest first.
     past: VecDeque<(Anomaly, u64)>,
@@ -178,14 +178,17 @@ fn follow(spells: &mut Vec<Spell>, signal: Signal, step: Step, reading: Option<R
         (Step::Quiet, _) | (Step::GoesOn | Step::Closed, None) => {}
         (Step::Opened, Some(spell)) if spell.ended.is_none_or(|(_, closed)| end.saturating_sub(closed) < SAME) => spell.ended = None,
         (Step::Opened, before) => {
-            if let Some(Spell { anomaly, ended: Some((ended, _)) }) = before {
+            if let Some(Spell { anomaly, ended: Some((ended, _)) }) = &before {
                 found.push((*ended, What::Anomaly(Phase::End, *anomaly)));
             }
             let Reading { score, expected, seen } = reading.unwrap_or(Reading { score: 0.0, expected: 0.0, seen: 0.0 });
             let anomaly = Anomaly { signal, begin: from, score, expected, seen, peak: end };
             found.push((end, What::Anomaly(Phase::Begin, anomaly)));
-            let (at, of_before) = place.map_or_else(|at| (at, at), |at| (at, at + 1));
-            spells.splice(at..of_before, [Spell { anomaly, ended: None }]);
+            let spell = Spell { anomaly, ended: None };
+            match (place, before) {
+                (Err(at), _) => spells.insert(at, spell),
+                (Ok(_), before) => before.into_iter().for_each(|before| *before = spell),
+            }
         }
         (Step::GoesOn, Some(Spell { anomaly, .. })) => {
             if let Some(Reading { score, seen, .. }) = reading.filter(|reading| reading.score > anomaly.score) {

@@ -56,8 +56,7 @@ pub(super) struct Analyst {
     judged_to: u64,
     /// Something happened that needs no bucket.
     is_awake: bool,
-    /// Before this bucket there is nothing to tell unless something happens, whoever was heard of; 0 while that is not
-    /// known.
+    /// What [`may_sleep_to`](Self::may_sleep_to) was at the last look; 0 since something happened.
     quiet_to: u64,
     /// What it held at the last look, in bytes.
     bytes: usize,
@@ -134,6 +133,7 @@ impl Analyst {
             self.instances.iter_mut().for_each(|instances| instances.end(now, &mut self.found_of_instances));
             self.instances = new.health.map(Instances::new);
         }
+        self.bytes = self.heap_bytes();
     }
 
     /// Other calls are this circuit's from now on: what was learned of them does not hold any more. Its breaker is the same.
@@ -146,6 +146,7 @@ impl Analyst {
         self.trends = config.trend.map(Trends::new);
         self.concurrency.iter_mut().for_each(|concurrency| concurrency.stop(now, &mut self.found));
         self.concurrency = config.resource.as_ref().map(|config| Concurrency::new(config, self.seen_to));
+        self.bytes = self.heap_bytes();
     }
 
     /// Takes in a bucket that closes. `teaches`: whether it shows what is usual.
@@ -280,18 +281,19 @@ impl Analyst {
 
     /// Whether there may be something to tell before this bucket, whoever was heard of.
     pub(super) fn may_wake(&self, to: u64, config: &CircuitMetricsConfig) -> bool {
+        debug_assert!(self.quiet_to <= self.may_sleep_to(config));
         self.quiet_to <= to && self.may_sleep_to(config) <= to
     }
 
-    /// Everything is looked at: there may be nothing more to do for a while.
-    pub(super) fn rest(&mut self, config: &CircuitMetricsConfig) {
+    /// Everything was looked at: notes when there may be something to do again.
+    pub(super) fn looked(&mut self, config: &CircuitMetricsConfig) {
         self.quiet_to = self.may_sleep_to(config);
         self.bytes = self.heap_bytes();
     }
 
     /// The bucket before which there is nothing to tell unless something happens, whoever was heard of.
     fn may_sleep_to(&self, config: &CircuitMetricsConfig) -> u64 {
-        let is_found = self.anomalies().next().is_some() || self.usage().is_some();
+        let is_found = self.anomalies().next().is_some() || self.is_pressed();
         let without_calls = is_found.then(|| self.called_to.saturating_add(WITHOUT_CALLS / config.bucket_size()));
         self.sleeps_to(&(0..u64::MAX), config).min(without_calls.unwrap_or(u64::MAX))
     }
@@ -299,7 +301,7 @@ impl Analyst {
     /// The bucket at which what was found in calls holds no longer without any.
     fn without_calls(&self, heard: &Range<u64>, config: &CircuitMetricsConfig) -> Option<u64> {
         let is_down = |anomaly: &&Anomaly| anomaly.signal == Signal::RateDown;
-        let of_calls = self.trends().next().is_some() || self.usage().is_some() || self.anomalies().any(|anomaly| !is_down(&anomaly));
+        let of_calls = self.trends().next().is_some() || self.is_pressed() || self.anomalies().any(|anomaly| !is_down(&anomaly));
         let from = if of_calls { Some(self.called_to) } else { self.anomalies().find(is_down).map(|_| heard.end.max(self.called_to)) };
         from.map(|from| from.saturating_add(WITHOUT_CALLS / config.bucket_size()))
     }
@@ -307,6 +309,7 @@ impl Analyst {
     /// Nobody looks any more.
     pub(super) fn stop(&mut self, now: u64) {
         let now = now.max(self.closed_at);
+        self.quiet_to = 0;
         self.anomalies.iter_mut().for_each(|anomalies| anomalies.stop(None, now, &mut self.found));
         self.trends.iter_mut().for_each(|trends| trends.begin_anew(now, &mut self.found));
         self.concurrency.iter_mut().for_each(|concurrency| concurrency.stop(now, &mut self.found));
@@ -317,6 +320,7 @@ impl Analyst {
 
     /// Tells of what is over, though it might begin again soon.
     pub(super) fn tell_ended(&mut self) {
+        self.quiet_to = 0;
         self.anomalies.iter_mut().for_each(|anomalies| anomalies.tell_ended(u64::MAX, &mut self.found));
     }
 
@@ -421,6 +425,11 @@ impl Analyst {
         self.patterns.iter().flat_map(Patterns::open)
     }
 
+    /// Whether anything is known of calls under way that holds no longer without any.
+    fn is_pressed(&self) -> bool {
+        self.usage().is_some() || self.pressure().is_some()
+    }
+
     /// Calls under way, where they are under pressure.
     fn pressure(&self) -> Option<&Usage> {
         self.concurrency.as_ref().and_then(Concurrency::told)
@@ -441,7 +450,7 @@ impl Analyst {
         self.trends.iter().flat_map(Trends::open)
     }
 
-    /// Bytes it holds, itself included, but for what was found since the last look: that is taken soon.
+    /// Bytes it held at the last look, itself included; without what was found, which is taken soon.
     pub(super) const fn bytes(&self) -> usize {
         size_of::<Self>() + self.bytes
     }

@@ -42,7 +42,7 @@ pub(super) struct Patterns {
     config: PatternConfig,
     /// When it was looked at first.
     since: u64,
-    /// From its first trip on.
+    /// From the first time on that it tripped, or was seen to recover.
     trips: Option<Box<Trips>>,
 }
 

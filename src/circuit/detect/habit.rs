@@ -160,10 +160,10 @@ impl Habits {
         if let Some(known) = self.known_operation(name) {
             return Some(known);
         }
-        let hash = self.hasher.hash_one(name);
         if self.operations.len() >= OPERATIONS_MAX {
             return None;
         }
+        let hash = self.hasher.hash_one(name);
         let index = u32::try_from(self.operations.len()).ok()?;
         self.operations.push(Operation { name: String::from_utf8_lossy(name).into(), edges: SmallVec::new() });
         let (operations, hasher) = (&self.operations, &self.hasher);

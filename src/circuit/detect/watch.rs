@@ -250,13 +250,12 @@ impl Watch {
         self.marks.iter().any(|mark| mark.trace == trace)
     }
 
-    /// Circuits that were called in a trace, and let the call through.
-    pub(in crate::circuit) fn called_in(&self, trace: u64) -> SmallVec<[u32; 4]> {
-        let of = |mark: &Mark| match mark.what {
-            What::Call { lane, bad: false, .. } if mark.trace == trace => Some(lane.circuit),
+    /// Circuits that were called in a trace, each with whether that went wrong.
+    pub(in crate::circuit) fn calls_in(&self, trace: u64) -> impl Iterator<Item = (u32, bool)> {
+        self.marks.iter().filter_map(move |mark| match mark.what {
+            What::Call { lane, bad, .. } if mark.trace == trace => Some((lane.circuit, bad)),
             _ => None,
-        };
-        self.marks.iter().filter_map(of).collect()
+        })
     }
 
     /// Trace and start of all that was noted.

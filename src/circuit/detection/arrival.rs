@@ -38,6 +38,9 @@ const LEARNED_OF: u64 = 4;
 const LEARNED_ENOUGH: u16 = 400;
 const LEARNED_LATER_OF: u64 = 32;
 
+/// A call that is made in such a share of units is made next when those before it were made.
+const NEXT_SHARE: f32 = 0.9;
+
 /// Trace and start of what is noted of a process.
 type Noted = SmallVec<[(u64, u64); 16]>;
 
@@ -226,20 +229,16 @@ impl CircuitBreakerMetricsCollector {
             return;
         }
         let name = told.name.as_deref().unwrap_or_default().as_bytes();
-        let called = watch.called_in(trace);
-        let next = || {
-            // Of some traces not all calls are noted.
-            let root = inspection.root_of(request, record.ids).filter(|_| watch.looks_at(trace))?;
-            self.next_to_call(index, inspection.text(request, root.operation), &called)
-        };
+        let called: SmallVec<[u32; 4]> = watch.calls_in(trace).filter(|(_, bad)| !bad).map(|(circuit, _)| circuit).collect();
         let known = told.circuit.or_else(|| self.refused_by(index, name, &called));
-        let Some(number) = known.or_else(next) else { return };
+        let Some(number) = known.or_else(|| self.next_to_call(index, told, record, request, inspection)) else { return };
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         if let Some((place, member)) = circuit.members.iter_mut().find(|(_, member)| member.process == index) {
             member.seems(at, State::Open);
             circuit.changed = true;
             let place = u32::try_from(place).unwrap_or(u32::MAX);
-            let watch = self.processes.get_mut(index as usize).and_then(|process| process.watch.as_mut());
+            // What the next one like it is taken for; which call was next differs from trace to trace.
+            let watch = self.processes.get_mut(index as usize).and_then(|process| process.watch.as_mut()).filter(|_| known.is_some());
             watch.into_iter().for_each(|watch| watch.seems_open(told, (number, place)));
         }
     }
@@ -260,14 +259,24 @@ impl CircuitBreakerMetricsCollector {
         by_name.or_else(|| only(others().collect())).or_else(|| others().find(not_closed)).or_else(failing)
     }
 
-    /// The circuit that an operation usually calls after those that were `called`, if its calls fail: that breaker refuses
-    /// it, although others' calls fail as well.
-    fn next_to_call(&self, index: u32, operation: &[u8], called: &[u32]) -> Option<u32> {
+    /// The circuit that was next to be called when a breaker refused a call, if calls to it fail: although others' calls
+    /// fail as well, it is this one's breaker. `None` where an operation may as well call another one next, or not all of
+    /// its calls are known. Calls that are made at the same time must have ended.
+    fn next_to_call(&self, index: u32, told: &Told, record: &ToldRecord, request: &[u8], inspection: &Inspection) -> Option<u32> {
         let process = self.processes.get(index as usize)?;
         let habits = self.habits.get(process.habits as usize)?;
-        let usual = habits.usual(habits.known_operation(operation)?);
-        let next = usual.iter().map(|(lane, _)| lane.circuit).find(|circuit| !called.contains(circuit))?;
-        self.member_in(next, index).filter(|member| member.is_failing(process.newest_end)).map(|_| next)
+        let watch = process.watch.as_ref().filter(|watch| told.meaning == Meaning::Rejected && !watch.sampled)?;
+        let root = inspection.root_near(record, request)?;
+        let operation = habits.known_operation(inspection.text(request, root.operation))?;
+        let what = What::Root { operation: Some(operation), aborted: root.aborted };
+        let root = Mark { start: root.start, end: root.end, trace: trace_at(request, root.ids), what };
+        if !watch.knows(&root) || watch.calls_in(root.trace).any(|(_, bad)| bad) {
+            return None;
+        }
+        let usual = habits.usual(operation);
+        let (next, share) = usual.iter().find(|(lane, _)| watch.calls_in(root.trace).all(|(called, _)| called != lane.circuit))?;
+        let member = self.member_in(next.circuit, index).filter(|_| *share >= NEXT_SHARE)?;
+        member.is_failing(process.newest_end).then_some(next.circuit)
     }
 
     fn note_root(&mut self, index: u32, root: &RootRecord, request: &[u8], inspection: &Inspection, now: u64) -> bool {
@@ -378,7 +387,7 @@ mod tests {
     const MILLI: u64 = 1_000_000;
 
     /// What shop does to answer an order in a trace that is looked at: its calls, one after the other, and the top.
-    fn order(number: u64, calls: impl IntoIterator<Item = (&'static str, bool)>) -> Vec<Span> {
+    fn order(number: u64, calls: &[(&'static str, bool)]) -> Vec<Span> {
         let at = START + number * 100 * MILLI;
         let of_trace = |mut span: Span| {
             span.trace_id = [number.to_be_bytes(), (number * 32).to_le_bytes()].concat();
@@ -386,7 +395,7 @@ mod tests {
         };
         let calls = (1..).zip(calls).map(|(place, (callee, is_well))| {
             let span = call(number * 8 + place, at + place * MILLI, at + place * MILLI + 100, vec![text("server.address", callee)]);
-            of_trace(if is_well { span } else { failed(span) })
+            of_trace(if *is_well { span } else { failed(span) })
         });
         let mut spans: Vec<Span> = calls.collect();
         let mut root = of_trace(call(number * 8, at, at + 10 * MILLI, vec![]));
@@ -403,43 +412,66 @@ mod tests {
         spans
     }
 
-    fn send(shard: &mut CircuitBreakerMetricsCollector, number: u64, spans: Vec<Span>) {
+    fn send(shard: &mut CircuitBreakerMetricsCollector, number: u64, request: &[u8]) {
         let now = START + number * 100 * MILLI;
-        let request = request("shop", "a", spans);
-        let inspection = inspect(&request, 0, &Rules::default(), u64::MAX).unwrap();
-        shard.apply(&request, &inspection, |_| true, now);
+        let inspection = inspect(request, 0, &Rules::default(), u64::MAX).unwrap();
+        shard.apply(request, &inspection, |_| true, now);
         shard.advance(now, &mut Vec::new());
     }
 
-    /// Circuits that seem to be open by what is not final yet.
-    fn open(shard: &CircuitBreakerMetricsCollector) -> Vec<&str> {
-        let is_open = |circuit: &Circuit| circuit.members.iter().any(|(_, member)| member.provisional() == Some(State::Open));
-        shard.circuits().filter(|(_, circuit)| is_open(circuit)).map(|(_, circuit)| &*circuit.key().text).collect()
-    }
-
-    /// A shop whose calls to both of its callees have failed lately.
-    fn in_distress() -> CircuitBreakerMetricsCollector {
+    /// Circuits that seem to be open by what is not final yet, once a shop whose calls to pay and to stock have failed lately,
+    /// and whose to ship and to mail have not, has sent these.
+    fn open_after(sent: &[Vec<Span>]) -> Vec<String> {
         let config = CircuitMetricsConfig::default();
         let room = Arc::new(Room::new(config.max_circuits));
         let mut shard = CircuitBreakerMetricsCollector::new(Arc::new(config), Arc::default(), room);
-        (1..200).for_each(|number| send(&mut shard, number, order(number, [("pay", true), ("stock", true)])));
-        (200..212).for_each(|number| send(&mut shard, number, order(number, [("pay", number % 2 == 0), ("stock", number % 2 == 1)])));
-        shard
+        for number in 1..230 {
+            let fails = number >= 200;
+            let calls = [("pay", !fails || number % 2 == 0), ("stock", !fails || number % 2 == 1), ("ship", true), ("mail", true)];
+            send(&mut shard, number, &request("shop", "a", order(number, &calls)));
+        }
+        for (number, spans) in (230..).zip(sent) {
+            send(&mut shard, number, &request("shop", "a", spans.clone()));
+        }
+        let is_open = |circuit: &Circuit| circuit.members.iter().any(|(_, member)| member.provisional() == Some(State::Open));
+        shard.circuits().filter(|(_, circuit)| is_open(circuit)).map(|(_, circuit)| circuit.key().name()).collect()
     }
 
     #[test]
     fn of_several_callees_that_fail_the_one_that_was_next_refuses() {
-        let mut shard = in_distress();
-        send(&mut shard, 212, refused(order(212, [])));
-        assert_eq!(open(&shard), ["pay"], "before anything is decided");
+        assert_eq!(open_after(&[refused(order(230, &[]))]), ["pay"], "before anything is decided");
+        assert_eq!(open_after(&[refused(order(230, &[("pay", true)]))]), ["stock"]);
+        // In an operation of its own each time: what one was taken for does not hold for the next.
+        assert_eq!(open_after(&[refused(order(230, &[])), refused(order(231, &[("pay", true)]))]), ["pay", "stock"]);
+        // The text may stand on a span within.
+        let mut within = refused(order(230, &[]));
+        let mut inner = within[0].clone();
+        (inner.span_id, inner.parent_span_id, inner.kind) = (vec![7; 8], within[0].span_id.clone(), 1);
+        within[0].events.clear();
+        within.insert(0, inner);
+        assert_eq!(open_after(&[within]), ["pay"]);
     }
 
     #[test]
-    fn of_several_callees_that_fail_none_is_taken_for_open_where_nothing_tells_which_was_next() {
-        let mut shard = in_distress();
-        let mut unknown = refused(order(212, []));
-        unknown.iter_mut().for_each(|span| "POST /return".clone_into(&mut span.name));
-        send(&mut shard, 212, unknown);
-        assert_eq!(open(&shard), [""; 0]);
+    fn where_nothing_tells_which_was_next_none_seems_open() {
+        let unknown = |spans: Vec<Span>| spans.into_iter().map(|span| Span { name: "POST /return".to_owned(), ..span }).collect::<Vec<_>>();
+        assert_eq!(open_after(&[unknown(refused(order(230, &[])))]), [""; 0]);
+        // It may be that it was tried again, and refused then.
+        assert_eq!(open_after(&[refused(order(230, &[("pay", false)]))]), [""; 0]);
+        // Whose calls go well refuses none.
+        assert_eq!(open_after(&[refused(order(230, &[("pay", true), ("stock", true)]))]), [""; 0]);
+    }
+
+    #[test]
+    fn the_top_of_another_process_tells_nothing() {
+        let mut spans = refused(order(230, &[]));
+        let mut inner = spans[0].clone();
+        (inner.span_id, inner.parent_span_id, inner.kind) = (vec![7; 8], spans[0].span_id.clone(), 1);
+        spans[0].events.clear();
+        // What one sends behind the other in one request.
+        let both = [request("shop", "a", vec![inner]), request("till", "b", spans)].concat();
+        let inspection = inspect(&both, 0, &Rules::default(), u64::MAX).unwrap();
+        assert_eq!((inspection.told.len(), inspection.roots.len()), (1, 1));
+        assert!(inspection.root_near(&inspection.told[0], &both).is_none());
     }
 }

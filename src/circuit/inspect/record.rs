@@ -199,11 +199,12 @@ impl Inspection {
         whole.get(at..at + usize::from(text.len)).unwrap_or_default()
     }
 
-    /// The top of what a process did in the trace of a span, if it is that span itself or stands soon after it.
-    pub(in crate::circuit) fn root_of(&self, request: &[u8], ids: (u32, u32)) -> Option<&RootRecord> {
-        let from = self.roots.partition_point(|root| root.ids < ids);
-        let trace = trace_at(request, ids);
-        self.roots.iter().skip(from).take(ROOTS_NEAR).find(|root| trace_at(request, root.ids) == trace)
+    /// The top of what a process did that a span belongs to, if it is that span itself or stands soon after it.
+    pub(in crate::circuit) fn root_near(&self, told: &ToldRecord, request: &[u8]) -> Option<&RootRecord> {
+        let from = self.roots.partition_point(|root| root.ids < told.ids);
+        let trace = trace_at(request, told.ids);
+        let is = |root: &&RootRecord| root.resource == told.resource && root.start <= told.start && trace_at(request, root.ids) == trace;
+        self.roots.iter().skip(from).take(ROOTS_NEAR).find(is)
     }
 }
 
