@@ -30,8 +30,7 @@ use super::{
     window::{Place, Rolling, Window, WindowTotal},
 };
 
-/// Calls a bucket below which a circuit's histograms are put at rest between them: they weigh more than it takes to
-/// unpack them.
+/// Calls a bucket below which a circuit's histograms are at rest: they weigh more than it takes to add to them there.
 const RARE: u64 = 2;
 
 /// A circuit's series begin so long before it was seen, in nanoseconds: a first point of 0 must not share a
@@ -313,6 +312,12 @@ impl Circuit {
         }
     }
 
+    /// Takes the memory that calls are counted fastest in.
+    fn wake(&mut self) {
+        self.totals.success_duration.wake();
+        self.totals.failure_duration.iter_mut().for_each(|failures| failures.wake());
+    }
+
     /// Begins windows or histograms anew whose old ones do not fit new settings.
     pub(super) fn reconfigure(&mut self, change: Reshape<'_>) {
         let Reshape { windows, histograms, to_delta, analysis } = change;
@@ -474,8 +479,7 @@ impl Circuit {
             if self.window.get().total().requests() < RARE * config.buckets() {
                 self.rest();
             } else {
-                self.totals.success_duration.wake();
-                self.totals.failure_duration.iter_mut().for_each(|failures| failures.wake());
+                self.wake();
             }
             self.judge(config);
             self.analyst.iter_mut().for_each(|analyst| analyst.looked(config));

@@ -77,7 +77,8 @@ impl Tallies {
     /// Bytes it holds, itself left out.
     pub(super) fn bytes(&self) -> usize {
         let texts: usize = self.callees.keys().map(|callee| callee.environment.len() + callee.name.len()).sum();
-        self.callees.capacity() * size_of::<(Arc<Callee>, Tally)>() + self.callees.len() * size_of::<Callee>() + texts
+        let counts = 2 * size_of::<usize>();
+        self.callees.allocation_size() + self.callees.len() * (size_of::<Callee>() + counts) + texts
     }
 
     /// Adds what another shard counted.
@@ -91,7 +92,7 @@ impl Tallies {
     fn knows(&self, whose: &Whose) -> bool {
         match whose {
             Whose::Overall => self.all.circuits > 0,
-            Whose::Callee(callee) => self.callees.contains_key(callee),
+            Whose::Callee(callee) => self.callees.get(callee).is_some_and(|tally| tally.circuits > 0),
         }
     }
 }
@@ -164,7 +165,7 @@ impl std::fmt::Display for Tally {
         if self.open > 0 {
             write!(f, "; open in {} of {} circuits", self.open, self.circuits)?;
         }
-        if unknown > 0 { f.write_str("; those left out of which nothing is known") } else { Ok(()) }
+        if unknown > 0 { f.write_str("; circuits of which nothing is known are left out") } else { Ok(()) }
     }
 }
 
@@ -297,7 +298,7 @@ mod tests {
         assert_eq!(take(None, 191), []);
         assert_eq!(
             tally(0, 0, 9, 1).to_string(),
-            "100 % of the calls through unhealthy circuits, 0 % through degraded ones; open in 1 of 4 circuits; those left out of which nothing is known"
+            "100 % of the calls through unhealthy circuits, 0 % through degraded ones; open in 1 of 4 circuits; circuits of which nothing is known are left out"
         );
     }
 

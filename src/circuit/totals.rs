@@ -254,7 +254,7 @@ impl Histogram {
         &mut self.counts
     }
 
-    /// Takes little memory until the next latency.
+    /// Takes little memory until it is woken, or a latency finds no place.
     pub fn rest(&mut self) {
         if !self.counts.is_empty() {
             let mut packed = Vec::with_capacity(self.counts.len());

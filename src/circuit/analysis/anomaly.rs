@@ -353,7 +353,7 @@ impl Detector {
                 step = Step::Quiet;
             }
             if step != Step::Quiet {
-                // What closes may have no baseline any more.
+                // Of what closes the baseline may be another one already.
                 let judged = evidence.filter(|_| step != Step::Closed);
                 let mut reading = judged.and_then(|evidence| self.reading(signal, sample, evidence));
                 if let Some(reading) = reading.as_mut().filter(|_| signal == Signal::RateDown) {

@@ -185,9 +185,9 @@ fn follow(spells: &mut Vec<Spell>, signal: Signal, step: Step, reading: Option<R
             let anomaly = Anomaly { signal, begin: from, score, expected, seen, peak: end };
             found.push((end, What::Anomaly(Phase::Begin, anomaly)));
             let spell = Spell { anomaly, ended: None };
-            match (place, before) {
-                (Err(at), _) => spells.insert(at, spell),
-                (Ok(_), before) => before.into_iter().for_each(|before| *before = spell),
+            match before {
+                Some(before) => *before = spell,
+                None => spells.insert(place.unwrap_or_else(|at| at), spell),
             }
         }
         (Step::GoesOn, Some(Spell { anomaly, .. })) => {
@@ -236,7 +236,7 @@ impl Windows {
                 (true, true) => Step::GoesOn,
                 (true, false) => Step::Closed,
             };
-            let reading = Some(Reading { score: score.max(0.0), expected: standing.mean, seen });
+            let reading = (step != Step::Closed).then_some(Reading { score: score.max(0.0), expected: standing.mean, seen });
             // The bucket itself.
             notices.push(Notice { signal, step, reading, since: if step == Step::Opened { sample.seconds } else { 0.0 } });
         }

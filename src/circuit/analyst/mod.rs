@@ -625,6 +625,22 @@ mod tests {
     }
 
     #[test]
+    fn pressure_is_over_when_nobody_is_heard_of_any_more() {
+        let mut config = config();
+        let resource = ResourceConfig { concurrency_limit: Some(0.1), ..ResourceConfig::default() };
+        config.analysis = AnalysisConfig { resource: Some(resource), ..AnalysisConfig::default() };
+        let shard = CircuitBreakerMetricsCollector::new(Arc::new(config), Arc::default(), Arc::new(Room::new(9)));
+        let mut shop = Shop { shard, id: 0 };
+        let pressures = |found: Vec<(u64, What)>| {
+            let of = |(at, what)| if let What::Pressure(phase, ..) = what { Some((at, phase)) } else { None };
+            found.into_iter().filter_map(of).collect::<Vec<_>>()
+        };
+        assert!(matches!(pressures(shop.seconds(1..100, 10, 10))[..], [(_, Phase::Begin)]));
+        let found = pressures(shop.seconds(100..500, 0, 0));
+        assert!(matches!(found[..], [(395..=410, Phase::Stopped)]), "{found:?}");
+    }
+
+    #[test]
     fn a_gap_between_two_processes_is_no_silence() {
         for gap in [12, 20, 50, 100, 290] {
             let mut shop = Shop::new();

@@ -10,6 +10,10 @@ use super::lane::{Lane, Route};
 const UNITS_MIN: f32 = 20.0;
 /// An edge that is called in a smaller share of units says nothing when it is missing.
 const SHARE_MIN: f32 = 0.3;
+/// A call that is made in such a share of units is made next when those before it were made, if its place is so far before
+/// that of the one after it.
+const NEXT_SHARE: f32 = 0.9;
+const NEXT_BEFORE: f32 = 0.5;
 /// What was learned is halved at so many units, so that what changes is learned anew.
 const UNITS_MAX: f32 = 600.0;
 /// Operations of a caller that are learned.
@@ -207,10 +211,21 @@ impl Habits {
 
     /// Circuits that the operation usually calls, in the order in which it does, with the share of units that call them.
     pub(in crate::circuit) fn usual(&self, operation: u32) -> SmallVec<[(Lane, f32); 4]> {
+        self.usual_edges(operation).iter().map(|edge| (edge.lane, edge.share())).collect()
+    }
+
+    /// The circuit that the operation calls after these, if it nearly always does, and no other one may as well come first.
+    pub(in crate::circuit) fn next(&self, operation: u32, called: &[u32]) -> Option<u32> {
+        let mut left = self.usual_edges(operation).into_iter().filter(|edge| !called.contains(&edge.lane.circuit));
+        let next = left.next().filter(|edge| edge.share() >= NEXT_SHARE)?;
+        left.next().is_none_or(|other| other.place - next.place >= NEXT_BEFORE).then_some(next.lane.circuit)
+    }
+
+    fn usual_edges(&self, operation: u32) -> SmallVec<[Edge; 4]> {
         let edges = self.operations.get(operation as usize).map(|operation| operation.edges.as_slice()).unwrap_or_default();
         let mut usual: SmallVec<[Edge; 4]> = edges.iter().copied().filter(|edge| edge.units >= UNITS_MIN && edge.share() >= SHARE_MIN).collect();
         usual.sort_by(|one, other| one.place.total_cmp(&other.place));
-        usual.iter().map(|edge| (edge.lane, edge.share())).collect()
+        usual
     }
 
     /// Circuits that the operation was ever seen to call.

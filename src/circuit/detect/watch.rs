@@ -142,6 +142,15 @@ impl Told {
     }
 }
 
+/// A call, as far as it matters before its unit is complete.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::circuit) struct Called {
+    pub(in crate::circuit) circuit: u32,
+    pub(in crate::circuit) bad: bool,
+    pub(in crate::circuit) start: u64,
+    pub(in crate::circuit) end: u64,
+}
+
 /// What a process did in one trace under one root.
 #[derive(Debug, Default)]
 pub(in crate::circuit) struct Unit {
@@ -240,9 +249,9 @@ impl Watch {
         self.wide.map_or(u64::MAX, Wide::known_from)
     }
 
-    /// Whether all calls of a unit are known.
-    pub(in crate::circuit) fn knows(&self, root: &Mark) -> bool {
-        root.start > self.known_from().max(self.whole_from) && root.end - root.start < KEEP && root.trace.is_multiple_of(self.every)
+    /// Whether all calls of a unit are known, given its start and end.
+    pub(in crate::circuit) fn knows(&self, (start, end): (u64, u64), trace: u64) -> bool {
+        start > self.known_from().max(self.whole_from) && end - start < KEEP && self.looks_at(trace) && !self.sampled
     }
 
     /// Whether anything of a trace was noted.
@@ -250,12 +259,13 @@ impl Watch {
         self.marks.iter().any(|mark| mark.trace == trace)
     }
 
-    /// Circuits that were called in a trace, each with whether that went wrong.
-    pub(in crate::circuit) fn calls_in(&self, trace: u64) -> impl Iterator<Item = (u32, bool)> {
-        self.marks.iter().filter_map(move |mark| match mark.what {
-            What::Call { lane, bad, .. } if mark.trace == trace => Some((lane.circuit, bad)),
+    /// What was called in a trace.
+    pub(in crate::circuit) fn calls_in(&self, trace: u64) -> SmallVec<[Called; 4]> {
+        let of = |mark: &Mark| match mark.what {
+            What::Call { lane, bad, .. } if mark.trace == trace => Some(Called { circuit: lane.circuit, bad, start: mark.start, end: mark.end }),
             _ => None,
-        })
+        };
+        self.marks.iter().filter_map(of).collect()
     }
 
     /// Trace and start of all that was noted.
@@ -495,7 +505,7 @@ mod tests {
             }
             watch.note(call(11_800 * MILLI, false));
             watch.note(call(12_000 * MILLI, false));
-            assert!(watch.knows(&Mark { start: 11_950 * MILLI, ..call(12_000 * MILLI, false) }));
+            assert!(watch.knows((11_950 * MILLI, 12_000 * MILLI), call(12_000 * MILLI, false).trace));
             assert_eq!(ends(&watch.take_due(20 * SECOND)), [10_000, 10_900, 11_300, 12_000]);
         }
     }

@@ -9,7 +9,7 @@ use super::super::{
     detect::{
         lane::{Lane, Lanes, Route},
         rule::Meaning,
-        watch::{Mark, Told, What},
+        watch::{Called, HOLD, Mark, Told, What},
     },
     inspect::{Inspection, RootRecord, SpanRecord, ToldRecord, ids_at, route_at, span_at, trace_at},
     meeting::Met,
@@ -37,9 +37,6 @@ const LEARNED_OF: u64 = 4;
 /// Once so many of a process were learned from, one in so many is.
 const LEARNED_ENOUGH: u16 = 400;
 const LEARNED_LATER_OF: u64 = 32;
-
-/// A call that is made in such a share of units is made next when those before it were made.
-const NEXT_SHARE: f32 = 0.9;
 
 /// Trace and start of what is noted of a process.
 type Noted = SmallVec<[(u64, u64); 16]>;
@@ -229,16 +226,18 @@ impl CircuitBreakerMetricsCollector {
             return;
         }
         let name = told.name.as_deref().unwrap_or_default().as_bytes();
-        let called: SmallVec<[u32; 4]> = watch.calls_in(trace).filter(|(_, bad)| !bad).map(|(circuit, _)| circuit).collect();
+        let calls = watch.calls_in(trace);
+        let called: SmallVec<[u32; 4]> = calls.iter().filter(|call| !call.bad).map(|call| call.circuit).collect();
         let known = told.circuit.or_else(|| self.refused_by(index, name, &called));
-        let Some(number) = known.or_else(|| self.next_to_call(index, told, record, request, inspection)) else { return };
+        let Some(number) = known.or_else(|| self.next_to_call(index, record, &calls, request, inspection)) else { return };
+        // Only what this trace has nothing to do with tells what the next text like it is to be taken for.
+        let holds = told.circuit.is_some() || self.refused_by(index, name, &[]) == Some(number);
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         if let Some((place, member)) = circuit.members.iter_mut().find(|(_, member)| member.process == index) {
             member.seems(at, State::Open);
             circuit.changed = true;
             let place = u32::try_from(place).unwrap_or(u32::MAX);
-            // What the next one like it is taken for; which call was next differs from trace to trace.
-            let watch = self.processes.get_mut(index as usize).and_then(|process| process.watch.as_mut()).filter(|_| known.is_some());
+            let watch = self.processes.get_mut(index as usize).and_then(|process| process.watch.as_mut()).filter(|_| holds);
             watch.into_iter().for_each(|watch| watch.seems_open(told, (number, place)));
         }
     }
@@ -260,23 +259,21 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// The circuit that was next to be called when a breaker refused a call, if calls to it fail: although others' calls
-    /// fail as well, it is this one's breaker. `None` where an operation may as well call another one next, or not all of
-    /// its calls are known. Calls that are made at the same time must have ended.
-    fn next_to_call(&self, index: u32, told: &Told, record: &ToldRecord, request: &[u8], inspection: &Inspection) -> Option<u32> {
+    /// fail as well, it is this one's breaker. `None` where an operation may as well call another one next, where a call of
+    /// it went wrong, which may have been tried again, or not all of its calls are known. One that goes on for longer than
+    /// its unit is taken for one that was not made.
+    fn next_to_call(&self, index: u32, record: &ToldRecord, calls: &[Called], request: &[u8], inspection: &Inspection) -> Option<u32> {
         let process = self.processes.get(index as usize)?;
         let habits = self.habits.get(process.habits as usize)?;
-        let watch = process.watch.as_ref().filter(|watch| told.meaning == Meaning::Rejected && !watch.sampled)?;
+        let watch = process.watch.as_ref().filter(|_| record.meaning == Meaning::Rejected)?;
         let root = inspection.root_near(record, request)?;
-        let operation = habits.known_operation(inspection.text(request, root.operation))?;
-        let what = What::Root { operation: Some(operation), aborted: root.aborted };
-        let root = Mark { start: root.start, end: root.end, trace: trace_at(request, root.ids), what };
-        if !watch.knows(&root) || watch.calls_in(root.trace).any(|(_, bad)| bad) {
+        let within = calls.iter().filter(|call| call.start >= root.start && call.end <= root.end.saturating_add(HOLD));
+        if !watch.knows((root.start, root.end), trace_at(request, root.ids)) || within.clone().any(|call| call.bad) {
             return None;
         }
-        let usual = habits.usual(operation);
-        let (next, share) = usual.iter().find(|(lane, _)| watch.calls_in(root.trace).all(|(called, _)| called != lane.circuit))?;
-        let member = self.member_in(next.circuit, index).filter(|_| *share >= NEXT_SHARE)?;
-        member.is_failing(process.newest_end).then_some(next.circuit)
+        let called: SmallVec<[u32; 4]> = within.map(|call| call.circuit).collect();
+        let next = habits.next(habits.known_operation(inspection.text(request, root.operation))?, &called)?;
+        self.member_in(next, index)?.is_failing(process.newest_end).then_some(next)
     }
 
     fn note_root(&mut self, index: u32, root: &RootRecord, request: &[u8], inspection: &Inspection, now: u64) -> bool {
@@ -419,52 +416,65 @@ mod tests {
         shard.advance(now, &mut Vec::new());
     }
 
-    /// Circuits that seem to be open by what is not final yet, once a shop whose calls to pay and to stock have failed lately,
-    /// and whose to ship and to mail have not, has sent these.
-    fn open_after(sent: &[Vec<Span>]) -> Vec<String> {
+    /// Circuits that seem to be open by what is not final yet, once a shop has sent these: its calls to pay and to stock have
+    /// failed since order 200, those to ship and to mail have not.
+    fn open_after(sent: &[(u64, Vec<Span>)]) -> Vec<String> {
         let config = CircuitMetricsConfig::default();
         let room = Arc::new(Room::new(config.max_circuits));
         let mut shard = CircuitBreakerMetricsCollector::new(Arc::new(config), Arc::default(), room);
-        for number in 1..230 {
+        let first = sent.first().map_or(0, |(number, _)| *number);
+        for number in 1..first {
             let fails = number >= 200;
             let calls = [("pay", !fails || number % 2 == 0), ("stock", !fails || number % 2 == 1), ("ship", true), ("mail", true)];
             send(&mut shard, number, &request("shop", "a", order(number, &calls)));
         }
-        for (number, spans) in (230..).zip(sent) {
-            send(&mut shard, number, &request("shop", "a", spans.clone()));
-        }
+        sent.iter().for_each(|(number, spans)| send(&mut shard, *number, &request("shop", "a", spans.clone())));
         let is_open = |circuit: &Circuit| circuit.members.iter().any(|(_, member)| member.provisional() == Some(State::Open));
         shard.circuits().filter(|(_, circuit)| is_open(circuit)).map(|(_, circuit)| circuit.key().name()).collect()
     }
 
+    fn refused_order(number: u64, calls: &[(&'static str, bool)]) -> (u64, Vec<Span>) {
+        (number, refused(order(number, calls)))
+    }
+
     #[test]
     fn of_several_callees_that_fail_the_one_that_was_next_refuses() {
-        assert_eq!(open_after(&[refused(order(230, &[]))]), ["pay"], "before anything is decided");
-        assert_eq!(open_after(&[refused(order(230, &[("pay", true)]))]), ["stock"]);
-        // In an operation of its own each time: what one was taken for does not hold for the next.
-        assert_eq!(open_after(&[refused(order(230, &[])), refused(order(231, &[("pay", true)]))]), ["pay", "stock"]);
+        assert_eq!(open_after(&[refused_order(230, &[])]), ["pay"], "before anything is decided");
+        assert_eq!(open_after(&[refused_order(230, &[("pay", true)])]), ["stock"]);
+        // What one is taken for does not hold for another trace, in whatever order they come.
+        assert_eq!(open_after(&[refused_order(230, &[]), refused_order(231, &[("pay", true)])]), ["pay", "stock"]);
+        assert_eq!(open_after(&[refused_order(230, &[("pay", true)]), refused_order(231, &[])]), ["pay", "stock"]);
         // The text may stand on a span within.
-        let mut within = refused(order(230, &[]));
+        let (_, mut within) = refused_order(230, &[]);
         let mut inner = within[0].clone();
         (inner.span_id, inner.parent_span_id, inner.kind) = (vec![7; 8], within[0].span_id.clone(), 1);
         within[0].events.clear();
         within.insert(0, inner);
-        assert_eq!(open_after(&[within]), ["pay"]);
+        assert_eq!(open_after(&[(230, within)]), ["pay"]);
     }
 
     #[test]
     fn where_nothing_tells_which_was_next_none_seems_open() {
-        let unknown = |spans: Vec<Span>| spans.into_iter().map(|span| Span { name: "POST /return".to_owned(), ..span }).collect::<Vec<_>>();
-        assert_eq!(open_after(&[unknown(refused(order(230, &[])))]), [""; 0]);
+        let (_, unknown) = refused_order(230, &[]);
+        let unknown = unknown.into_iter().map(|span| Span { name: "POST /return".to_owned(), ..span }).collect();
+        assert_eq!(open_after(&[(230, unknown)]), [""; 0]);
         // It may be that it was tried again, and refused then.
-        assert_eq!(open_after(&[refused(order(230, &[("pay", false)]))]), [""; 0]);
+        assert_eq!(open_after(&[refused_order(230, &[("pay", false)])]), [""; 0]);
         // Whose calls go well refuses none.
-        assert_eq!(open_after(&[refused(order(230, &[("pay", true), ("stock", true)]))]), [""; 0]);
+        assert_eq!(open_after(&[refused_order(230, &[("pay", true), ("stock", true)])]), [""; 0]);
+        // Its calls may have come before the process was watched.
+        assert_eq!(open_after(&[refused_order(206, &[])]), [""; 0]);
+        // Most traces are not seen.
+        let (_, mut sampled) = refused_order(231, &[]);
+        sampled.iter_mut().for_each(|span| "ot=th:e".clone_into(&mut span.trace_state));
+        let (_, mut other) = (230, order(230, &[("mail", true)]));
+        other.iter_mut().for_each(|span| "ot=th:e".clone_into(&mut span.trace_state));
+        assert_eq!(open_after(&[(230, other), (231, sampled)]), [""; 0]);
     }
 
     #[test]
     fn the_top_of_another_process_tells_nothing() {
-        let mut spans = refused(order(230, &[]));
+        let (_, mut spans) = refused_order(230, &[]);
         let mut inner = spans[0].clone();
         (inner.span_id, inner.parent_span_id, inner.kind) = (vec![7; 8], spans[0].span_id.clone(), 1);
         spans[0].events.clear();

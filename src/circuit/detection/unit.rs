@@ -122,7 +122,7 @@ impl CircuitBreakerMetricsCollector {
             }
             What::Root { operation, aborted } => {
                 let unit = watch.unit(mark);
-                let whole = watch.knows(mark) && !watch.sampled;
+                let whole = watch.knows((mark.start, mark.end), mark.trace);
                 let called = unit.called();
                 self.look_at(number, &Seen { root: mark, operation: *operation, aborted: *aborted, unit: &unit, called, whole, watch }, now)
             }

@@ -199,12 +199,15 @@ impl Inspection {
         whole.get(at..at + usize::from(text.len)).unwrap_or_default()
     }
 
-    /// The top of what a process did that a span belongs to, if it is that span itself or stands soon after it.
+    /// The top of what a process did that a span belongs to, if it is that span itself or the only one that holds it and
+    /// stands soon after it.
     pub(in crate::circuit) fn root_near(&self, told: &ToldRecord, request: &[u8]) -> Option<&RootRecord> {
         let from = self.roots.partition_point(|root| root.ids < told.ids);
         let trace = trace_at(request, told.ids);
-        let is = |root: &&RootRecord| root.resource == told.resource && root.start <= told.start && trace_at(request, root.ids) == trace;
-        self.roots.iter().skip(from).take(ROOTS_NEAR).find(is)
+        let holds = |root: &RootRecord| root.start <= told.start && told.end <= root.end;
+        let is = |root: &&RootRecord| root.resource == told.resource && holds(root) && trace_at(request, root.ids) == trace;
+        let mut near = self.roots.iter().skip(from).take(ROOTS_NEAR).filter(is);
+        near.next().filter(|_| near.next().is_none())
     }
 }
 
