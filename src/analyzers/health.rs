@@ -32,9 +32,9 @@ struct Config {
 struct Unhealthy {
     /// Share of its instances whose breaker is open; fewer degrade it.
     open_instances: f64,
-    /// Share of calls that fail, while that is unusual (`anomaly`).
+    /// Share of calls that fail: of the last ten seconds, where that is unusual (`anomaly`) or there are 20; or of a minute.
     error_ratio: f64,
-    /// Share of calls that are refused, while that is unusual (`anomaly`).
+    /// Share of calls that are refused, in the same way.
     rejection_ratio: f64,
     /// Nobody calls, though the callers go on and it is unusual (`anomaly`).
     silence: bool,

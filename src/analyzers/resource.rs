@@ -22,9 +22,9 @@ struct Config {
     concurrency_limit: Option<f64>,
     /// Standard deviations above the rolling baseline worth finding: 1 to 6.
     threshold: f64,
-    /// Share of the limit from which on there is pressure: in 10 of 15 looks.
+    /// Share of the limit from which on there is pressure: for 10 s of 15, and in two looks at least.
     high: f64,
-    /// Share of the limit below which there is none any more: in 30 looks in a row.
+    /// Share of the limit below which there is none any more: for 30 s in a row, and in two looks at least.
     low: f64,
 }
 

@@ -34,6 +34,10 @@ const MEMORY_MAX: f64 = 3_600.0;
 const COUNTS_FROM: f64 = 60.0;
 const LATENCY_FROM: f64 = 300.0;
 
+/// Seconds of a block that the first share is taken from: a third of those of a minute with the least, and with the most,
+/// are left out.
+const FIRST_BLOCK: f32 = 10.0;
+
 /// Calls that a share must have been learned from.
 const CALLS_MIN: f64 = 30.0;
 
@@ -147,10 +151,13 @@ pub struct Reading {
 }
 
 /// A share of calls, and how widely it spreads.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Share {
     hits: f64,
     all: f64,
+    /// Blocks of the first minute, each with hits, calls and seconds; empty after that.
+    first: SmallVec<[(f32, f32, f32); 0]>,
+    is_known: bool,
     dispersion: Dispersion,
 }
 
@@ -161,11 +168,38 @@ impl Share {
     }
 
     fn learn(&mut self, hits: f64, all: f64, rate: f64, seconds: f64) {
+        if !self.is_known {
+            return self.collect(hits, all, seconds);
+        }
         let usual = self.usual();
         self.dispersion.learn(hits - all * usual, all * usual * (1.0 - usual), seconds);
         let memory = (MEMORY_CALLS / rate).clamp(MEMORY, MEMORY_MAX);
         let kept = (1.0 - seconds / memory).max(0.0);
         (self.hits, self.all) = (self.hits * kept + hits, self.all * kept + all);
+    }
+}
+
+impl Share {
+    fn collect(&mut self, hits: f64, all: f64, seconds: f64) {
+        #[expect(clippy::cast_possible_truncation, reason = "some thousands at most, or a share of more")]
+        let (hits, all, seconds) = (hits as f32, all as f32, seconds as f32);
+        match self.first.last_mut().filter(|block| block.2 < FIRST_BLOCK) {
+            Some(block) => *block = (block.0 + hits, block.1 + all, block.2 + seconds),
+            None => self.first.push((hits, all, seconds)),
+        }
+    }
+
+    /// The first minute is over: the share is that of its blocks in the middle, since an outage in it must not be the usual
+    /// from then on.
+    fn settle(&mut self) {
+        let mut blocks = std::mem::take(&mut self.first);
+        blocks.retain(|block| block.1 > 0.0);
+        blocks.sort_by(|one, other| (one.0 / one.1).total_cmp(&(other.0 / other.1)));
+        let aside = blocks.len() / 3;
+        for (hits, all, _) in blocks.iter().skip(aside).take(blocks.len() - 2 * aside) {
+            (self.hits, self.all) = (self.hits + f64::from(*hits), self.all + f64::from(*all));
+        }
+        self.is_known = true;
     }
 }
 
@@ -331,7 +365,8 @@ impl Detector {
 
     /// Bytes on the heap: none but while the first calls are collected.
     pub fn heap_bytes(&self) -> usize {
-        self.latency.first.heap_bytes()
+        let blocks: usize = [&self.errors, &self.rejections].map(|share| share.first.capacity() * size_of::<(f32, f32, f32)>()).iter().sum();
+        self.latency.first.heap_bytes() + blocks
     }
 
     fn watched(&self, signal: Signal) -> Option<&Watched> {
@@ -341,6 +376,10 @@ impl Detector {
     /// Takes a closed bucket in; gives what opened, goes on and closed with it.
     pub fn take(&mut self, sample: &Sample<'_>) -> SmallVec<[Notice; 2]> {
         let mut notices = SmallVec::new();
+        if self.age >= COUNTS_FROM && !self.errors.is_known {
+            self.errors.settle();
+            self.rejections.settle();
+        }
         let (slower, slower_by_a_fifth) = self.latency.slower(sample.latencies).unzip();
         for signal in Signal::ALL {
             let evidence = self.judge(signal, sample, slower);
@@ -493,8 +532,8 @@ impl Detector {
                 let open = self.watched.iter_mut().zip(Signal::ALL).filter(|(watched, other)| both.contains(other) && watched.chart.is_open());
                 open.for_each(|(watched, _)| watched.open_for = ACCEPTED);
             }
-            Signal::Errors => self.errors = Share::default(),
-            Signal::Rejections => self.rejections = Share::default(),
+            Signal::Errors => self.errors = Share { is_known: true, ..Share::default() },
+            Signal::Rejections => self.rejections = Share { is_known: true, ..Share::default() },
             Signal::RateUp | Signal::RateDown => self.rate = Rate::default(),
         }
     }
@@ -553,6 +592,18 @@ mod tests {
             let healthy = second(50, 0, 40.0);
             (0..30).for_each(|_| _ = take(&mut detector, &healthy));
             assert!(Signal::ALL.iter().all(|signal| !detector.is_open(*signal)), "{expected:?}");
+        }
+    }
+
+    #[test]
+    fn an_outage_in_the_first_minute_is_not_the_usual_after_it() {
+        for rate in [5, 50] {
+            let mut detector = Detector::new(2.0);
+            for age in 0..400 {
+                take(&mut detector, &second(rate, if (20..32).contains(&age) { rate } else { 0 }, 40.0));
+            }
+            let found = opened(&mut detector, &second(rate, rate, 40.0));
+            assert!(matches!(found[..], [(1..=5, Signal::Errors), ..]), "{rate}: {found:?}");
         }
     }
 

@@ -23,9 +23,9 @@ const SHARES: f64 = 10.0;
 /// Calls, of that time, that a share must be taken of.
 const CALLS_MIN: f64 = 5.0;
 
-/// The same for shares that were never otherwise, so that nothing is unusual about them: a minute, and so many calls.
+/// The same for shares of which nothing says that they are unusual: so many calls, of the same time or of a minute.
+const HIGH_CALLS_MIN: f64 = 20.0;
 const LONG: f64 = 60.0;
-const LONG_CALLS_MIN: f64 = 20.0;
 
 /// How a circuit is. All times are Unix nanoseconds.
 #[derive(Clone, Debug)]
@@ -238,11 +238,12 @@ impl Health {
         if facts.is_silent && rules.unhealthy_silence {
             unhealthy.add(Reason::Silent);
         }
-        for (signal, share, limit) in [
-            (Signal::Errors, self.long.of_failures(LONG_CALLS_MIN), rules.unhealthy_error_ratio),
-            (Signal::Rejections, self.long.of_rejections(LONG_CALLS_MIN), rules.unhealthy_rejection_ratio),
+        for (signal, of, limit) in [
+            (Signal::Errors, Shares::of_failures as fn(Shares, f64) -> Option<f64>, rules.unhealthy_error_ratio),
+            (Signal::Rejections, Shares::of_rejections, rules.unhealthy_rejection_ratio),
         ] {
             let is_unusual = facts.unusual >> signal as u8 & 1 == 1;
+            let share = [self.shares, self.long].into_iter().filter_map(|shares| of(shares, HIGH_CALLS_MIN)).reduce(f64::max);
             if let Some(share) = share.filter(|share| *share >= limit && !is_unusual) {
                 unhealthy.add(Reason::High { signal, share });
             }
@@ -391,6 +392,14 @@ mod tests {
         assert!(matches!(reason, Some(Reason::High { signal: Signal::Errors, share }) if (share - 0.6).abs() < 1e-9), "{told:?}");
         assert_eq!((told.len(), told[0].2), (1, Status::Unhealthy), "{told:?}");
         assert_eq!(found((1..200).map(|_| (8, Facts::default()))), [], "40 % is nothing of its own");
+    }
+
+    #[test]
+    fn most_calls_of_some_seconds_failing_is_unhealthy_whatever_is_usual() {
+        let told = found((1..300).map(|second| (if (100..120).contains(&second) { 20 } else { 0 }, Facts::default())));
+        assert!(matches!(told[0], (105..=108, Status::Healthy, Status::Unhealthy, Some(Reason::High { signal: Signal::Errors, .. }))), "{told:?}");
+        // 30 %, more or less.
+        assert_eq!(found((1..300).map(|second| (if second % 7 == 0 { 12 } else { 5 }, Facts::default()))), []);
     }
 
     #[test]
