@@ -36,7 +36,7 @@ const LATENCY_FROM: f64 = 300.0;
 
 /// Seconds of a block that the first share is taken from: a third of those of a minute with the least, and with the most,
 /// are left out.
-const FIRST_BLOCK: f32 = 10.0;
+const FIRST_BLOCK: f64 = 10.0;
 
 /// Calls that a share must have been learned from.
 const CALLS_MIN: f64 = 30.0;
@@ -155,10 +155,18 @@ pub struct Reading {
 struct Share {
     hits: f64,
     all: f64,
-    /// Blocks of the first minute, each with hits, calls and seconds; empty after that.
-    first: SmallVec<[(f32, f32, f32); 0]>,
+    /// Of the first minute; empty after that.
+    first: Vec<Block>,
     is_known: bool,
     dispersion: Dispersion,
+}
+
+/// Some seconds of the first minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Block {
+    hits: f64,
+    all: f64,
+    seconds: f64,
 }
 
 impl Share {
@@ -177,15 +185,11 @@ impl Share {
         let kept = (1.0 - seconds / memory).max(0.0);
         (self.hits, self.all) = (self.hits * kept + hits, self.all * kept + all);
     }
-}
 
-impl Share {
     fn collect(&mut self, hits: f64, all: f64, seconds: f64) {
-        #[expect(clippy::cast_possible_truncation, reason = "some thousands at most, or a share of more")]
-        let (hits, all, seconds) = (hits as f32, all as f32, seconds as f32);
-        match self.first.last_mut().filter(|block| block.2 < FIRST_BLOCK) {
-            Some(block) => *block = (block.0 + hits, block.1 + all, block.2 + seconds),
-            None => self.first.push((hits, all, seconds)),
+        match self.first.last_mut().filter(|block| block.seconds < FIRST_BLOCK) {
+            Some(block) => *block = Block { hits: block.hits + hits, all: block.all + all, seconds: block.seconds + seconds },
+            None => self.first.push(Block { hits, all, seconds }),
         }
     }
 
@@ -193,11 +197,11 @@ impl Share {
     /// from then on.
     fn settle(&mut self) {
         let mut blocks = std::mem::take(&mut self.first);
-        blocks.retain(|block| block.1 > 0.0);
-        blocks.sort_by(|one, other| (one.0 / one.1).total_cmp(&(other.0 / other.1)));
+        blocks.retain(|block| block.all > 0.0);
+        blocks.sort_by(|one, other| (one.hits / one.all).total_cmp(&(other.hits / other.all)));
         let aside = blocks.len() / 3;
-        for (hits, all, _) in blocks.iter().skip(aside).take(blocks.len() - 2 * aside) {
-            (self.hits, self.all) = (self.hits + f64::from(*hits), self.all + f64::from(*all));
+        for block in blocks.iter().skip(aside).take(blocks.len() - 2 * aside) {
+            (self.hits, self.all) = (self.hits + block.hits, self.all + block.all);
         }
         self.is_known = true;
     }
@@ -365,7 +369,7 @@ impl Detector {
 
     /// Bytes on the heap: none but while the first calls are collected.
     pub fn heap_bytes(&self) -> usize {
-        let blocks: usize = [&self.errors, &self.rejections].map(|share| share.first.capacity() * size_of::<(f32, f32, f32)>()).iter().sum();
+        let blocks: usize = [&self.errors, &self.rejections].map(|share| share.first.capacity() * size_of::<Block>()).iter().sum();
         self.latency.first.heap_bytes() + blocks
     }
 
