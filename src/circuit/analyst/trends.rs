@@ -86,11 +86,8 @@ impl Trends {
 
     /// What rises or falls now.
     pub(super) fn open(&self) -> impl Iterator<Item = Trend> {
-        MEASURED
-            .iter()
-            .zip(&self.series)
-            .take(if self.is_open { MEASURED.len() } else { 0 })
-            .filter_map(|((measured, _), series)| Some(Trend::of(*measured, *series.told()?)))
+        let series: &[Series] = if self.is_open { &self.series } else { &[] };
+        MEASURED.iter().zip(series).filter_map(|((measured, _), series)| Some(Trend::of(*measured, *series.told()?)))
     }
 
     pub(super) const fn heap_bytes(&self) -> usize {
