@@ -1,49 +1,27 @@
 //! What is unusual in the calls of one circuit: charts of evidence over baselines that learn while nothing is unusual.
 //!
-//! Sources: those of [`evidence`](super::evidence) and [`chart`](super::chart); quantiles are followed as by Robbins and
-//! Monro, A stochastic approximation method, 1951.
+//! Sources: those of [`evidence`](super::evidence), [`chart`](super::chart) and `baseline`.
 
 use smallvec::SmallVec;
 
 use super::{
-    super::sketch::{Code, Dense},
-    chart::{BUCKET_MAX, Chart, ENOUGH, Step},
+    super::sketch::Code,
+    baseline::{BEYOND_MEDIAN, BEYOND_NINETY, Quantiles, Rate, Share},
+    chart::{Chart, Step},
     evidence::{Dispersion, Evidence, RATE_MIN, Side, of_rate, of_share},
 };
-
-/// Latencies are told that seem to exceed the usual by a fifth: what is less may be sure, and still nobody's concern.
-const LEAST_SLOWER: f64 = 1.2;
-
-/// The shares of calls beyond the two quantiles.
-const BEYOND_MEDIAN: f64 = 0.5;
-const BEYOND_NINETY: f64 = 0.1;
 
 /// The least lasting changes of shares that are worth finding.
 const LEAST_BODY: f64 = 0.10;
 const LEAST_TAIL: f64 = 0.05;
 const LEAST_ERRORS: f64 = 0.01;
 
-/// Seconds over which baselines forget.
-const MEMORY: f64 = 300.0;
-
-/// A share is remembered over so many calls at least, and for so many seconds at most.
-const MEMORY_CALLS: f64 = 3_000.0;
-const MEMORY_MAX: f64 = 3_600.0;
-
 /// Seconds after which counts are judged; latencies, which resemble themselves, later.
 const COUNTS_FROM: f64 = 60.0;
 const LATENCY_FROM: f64 = 300.0;
 
-/// Seconds of a block that the first share is taken from: a third of those of a minute with the least, and with the most,
-/// are left out.
-const FIRST_BLOCK: f64 = 10.0;
-
 /// Calls that a share must have been learned from.
 const CALLS_MIN: f64 = 30.0;
-
-/// Seconds and calls that the first quantiles are taken from.
-const FIRST_SECONDS: f64 = 30.0;
-const FIRST_CALLS: f64 = 50.0;
 
 /// What has been unusual for so many seconds is the usual from then on.
 const ACCEPTED: f64 = 1_800.0;
@@ -150,157 +128,6 @@ pub struct Reading {
     pub seen: f64,
 }
 
-/// A share of calls, and how widely it spreads.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Share {
-    hits: f64,
-    all: f64,
-    /// Of the first minute; empty after that.
-    first: Vec<Block>,
-    is_known: bool,
-    dispersion: Dispersion,
-}
-
-/// Some seconds of the first minute.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Block {
-    hits: f64,
-    all: f64,
-    seconds: f64,
-}
-
-impl Share {
-    /// So that one hit among the first calls is no surprise.
-    fn usual(&self) -> f64 {
-        (self.hits + 1.0) / (self.all + 200.0)
-    }
-
-    fn learn(&mut self, hits: f64, all: f64, rate: f64, seconds: f64) {
-        if !self.is_known {
-            return self.collect(hits, all, seconds);
-        }
-        let usual = self.usual();
-        self.dispersion.learn(hits - all * usual, all * usual * (1.0 - usual), seconds);
-        let memory = (MEMORY_CALLS / rate).clamp(MEMORY, MEMORY_MAX);
-        let kept = (1.0 - seconds / memory).max(0.0);
-        (self.hits, self.all) = (self.hits * kept + hits, self.all * kept + all);
-    }
-
-    fn collect(&mut self, hits: f64, all: f64, seconds: f64) {
-        match self.first.last_mut().filter(|block| block.seconds < FIRST_BLOCK) {
-            Some(block) => *block = Block { hits: block.hits + hits, all: block.all + all, seconds: block.seconds + seconds },
-            None => self.first.push(Block { hits, all, seconds }),
-        }
-    }
-
-    /// The first minute is over: the share is that of its blocks in the middle, since an outage in it must not be the usual
-    /// from then on.
-    fn settle(&mut self) {
-        let mut blocks = std::mem::take(&mut self.first);
-        blocks.retain(|block| block.all > 0.0);
-        blocks.sort_by(|one, other| (one.hits / one.all).total_cmp(&(other.hits / other.all)));
-        let aside = blocks.len() / 3;
-        for block in blocks.iter().skip(aside).take(blocks.len() - 2 * aside) {
-            (self.hits, self.all) = (self.hits + block.hits, self.all + block.all);
-        }
-        self.is_known = true;
-    }
-}
-
-/// Calls a bucket.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Rate {
-    usual: f64,
-    age: f64,
-    dispersion: Dispersion,
-    /// How unlikely it is by now, in nats, that nobody called.
-    silence: f64,
-}
-
-impl Rate {
-    /// Notes how unlikely the silence has become, or that it is over.
-    fn hear(&mut self, requests: f64) {
-        self.silence = if requests > 0.0 { 0.0 } else { self.silence + self.unlikely() };
-    }
-
-    /// How unlikely an empty bucket is, in nats.
-    fn unlikely(&self) -> f64 {
-        (self.usual.max(RATE_MIN) / self.dispersion.spread().bucket).min(BUCKET_MAX * ENOUGH)
-    }
-
-    fn learn(&mut self, count: f64, seconds: f64) {
-        let usual = self.usual.max(RATE_MIN);
-        if self.age > 0.0 {
-            self.dispersion.learn(count - usual, usual, seconds);
-        }
-        self.usual += (seconds / MEMORY).max(seconds / (self.age + seconds)).min(1.0) * (count - self.usual);
-        self.age += seconds;
-    }
-}
-
-/// Median and 90th percentile of latency.
-#[derive(Clone, Debug, Default)]
-struct Quantiles {
-    /// Their logarithms; `None` until enough calls were seen.
-    logs: Option<(f64, f64)>,
-    first: Dense,
-    age: f64,
-    body: Dispersion,
-    tail: Dispersion,
-}
-
-impl Quantiles {
-    /// Calls that took longer than the median, and than the 90th percentile; and those that took longer by a fifth.
-    fn slower(&self, latencies: &[(u16, u32)]) -> Option<((f64, f64), (f64, f64))> {
-        let (median, ninety) = self.logs?;
-        let (median, ninety) = (median.exp(), ninety.exp());
-        let beyond = |seconds: f64| {
-            let code = Code::of(nanos(seconds)).0;
-            // They ascend.
-            let slower = latencies.iter().rev().take_while(|(other, _)| *other > code);
-            slower.map(|(_, count)| f64::from(*count)).sum()
-        };
-        Some(((beyond(median), beyond(ninety)), (beyond(median * LEAST_SLOWER), beyond(ninety * LEAST_SLOWER))))
-    }
-
-    fn learn(&mut self, sample: &Sample<'_>, slower: Option<(f64, f64)>) {
-        let calls = f64::from(sample.calls);
-        self.age += sample.seconds;
-        let Some((slower, slowest)) = slower else {
-            return self.collect(sample.latencies);
-        };
-        if calls <= 0.0 {
-            return;
-        }
-        self.body.learn(slower - calls * BEYOND_MEDIAN, calls * 0.25, sample.seconds);
-        self.tail.learn(slowest - calls * BEYOND_NINETY, calls * 0.09, sample.seconds);
-        let Some((median, ninety)) = &mut self.logs else { return };
-        let width = (*ninety - *median).max(0.05);
-        let pace = (sample.seconds / MEMORY).max(sample.seconds / (self.age + 60.0)).min(1.0) * (calls / 5.0).min(1.0);
-        // One over the density of a log-normal at the two quantiles.
-        *median += pace * 2.0 * width * (slower / calls - BEYOND_MEDIAN);
-        *ninety += pace * 4.5 * width * (slowest / calls - BEYOND_NINETY);
-        *ninety = ninety.max(*median + 0.02);
-    }
-
-    fn collect(&mut self, latencies: &[(u16, u32)]) {
-        latencies.iter().for_each(|(code, count)| self.first.add(Code(*code), *count));
-        if self.age < FIRST_SECONDS || (self.first.total() as f64) < FIRST_CALLS {
-            return;
-        }
-        if let [median, ninety] = self.first.percentiles(&[50.0, 90.0])[..] {
-            self.logs = Some((median.ln(), ninety.ln().max(median.ln() + 0.02)));
-            self.first.clear();
-        }
-    }
-}
-
-/// A latency of so many seconds.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to latencies that a sketch tells apart")]
-fn nanos(seconds: f64) -> u64 {
-    (seconds * 1e9).clamp(0.0, 4e12) as u64
-}
-
 /// A chart, and for how many seconds it has been open.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Watched {
@@ -369,8 +196,7 @@ impl Detector {
 
     /// Bytes on the heap: none but while the first calls are collected.
     pub fn heap_bytes(&self) -> usize {
-        let blocks: usize = [&self.errors, &self.rejections].map(|share| share.first.capacity() * size_of::<Block>()).iter().sum();
-        self.latency.first.heap_bytes() + blocks
+        self.latency.first.heap_bytes() + self.errors.heap_bytes() + self.rejections.heap_bytes()
     }
 
     fn watched(&self, signal: Signal) -> Option<&Watched> {
@@ -514,7 +340,7 @@ impl Detector {
             (calm(Signal::LatencyBody, Signal::LatencyTail), calm(Signal::Errors, Signal::Rejections), calm(Signal::RateUp, Signal::RateDown));
         let a_second = self.rate.usual.max(RATE_MIN) / sample.seconds;
         if latency {
-            self.latency.learn(sample, slower);
+            self.latency.learn(sample.latencies, (calls, sample.seconds), slower);
         }
         if shares {
             self.errors.learn(failures, calls, a_second, sample.seconds);
@@ -536,8 +362,8 @@ impl Detector {
                 let open = self.watched.iter_mut().zip(Signal::ALL).filter(|(watched, other)| both.contains(other) && watched.chart.is_open());
                 open.for_each(|(watched, _)| watched.open_for = ACCEPTED);
             }
-            Signal::Errors => self.errors = Share { is_known: true, ..Share::default() },
-            Signal::Rejections => self.rejections = Share { is_known: true, ..Share::default() },
+            Signal::Errors => self.errors = Share::anew(),
+            Signal::Rejections => self.rejections = Share::anew(),
             Signal::RateUp | Signal::RateDown => self.rate = Rate::default(),
         }
     }
@@ -547,7 +373,7 @@ impl Detector {
 mod tests {
     use proptest::{collection::vec, prelude::*};
 
-    use super::*;
+    use super::{super::baseline::nanos, *};
 
     /// A second of calls that took so many milliseconds, evenly around it.
     fn second(calls: u32, failures: u32, millis: f64) -> (Vec<(u16, u32)>, u32, u32) {

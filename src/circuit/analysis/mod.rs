@@ -1,6 +1,7 @@
 //! What analyzers compute: each a pure function of few numbers, with its source.
 
 pub mod anomaly;
+mod baseline;
 pub mod chart;
 pub mod clock_alignment;
 pub mod config;
