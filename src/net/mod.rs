@@ -5,6 +5,9 @@
 
 pub mod channel;
 mod compression;
+mod connections;
+mod control;
+pub mod descriptors;
 mod door;
 pub mod grpc;
 pub mod http;
