@@ -88,8 +88,10 @@ impl Census {
         Ok(())
     }
 
+    #[inline(never)]
     fn span(&mut self, message: &[u8], depth: u32) -> Result<(), Malformed> {
-        let (head, rest) = trace::head(message)?;
+        let (mut head, mut rest) = (trace::Span::default(), Reader::new(message));
+        trace::head(&mut head, &mut rest)?;
         text(head.name)?;
         (self.trace_id, self.span_id) = (trace::is_valid_id::<16>(head.trace_id), trace::is_valid_id::<8>(head.span_id));
         self.message(&shape::SPAN, rest, depth)?;

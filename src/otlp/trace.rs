@@ -153,12 +153,9 @@ mod field {
     pub(super) const FLAGS: Tag = Tag::fixed32(16);
 }
 
-/// What a span begins with where its fields ascend, as SDKs write them, and a reader of what is left: all of it where
-/// they don't.
+/// Reads what a span begins with where its fields ascend, as SDKs write them; nothing where they don't.
 #[inline]
-pub(super) fn head(message: &[u8]) -> Result<(Span<'_>, Reader<'_>), Malformed> {
-    let mut span = Span { message, ..Span::default() };
-    let mut reader = Reader::new(message);
+pub(super) fn head<'a>(span: &mut Span<'a>, reader: &mut Reader<'a>) -> Result<(), Malformed> {
     if reader.takes(field::TRACE_ID) {
         span.trace_id = reader.bytes()?;
         if reader.takes(field::SPAN_ID) {
@@ -180,10 +177,11 @@ pub(super) fn head(message: &[u8]) -> Result<(Span<'_>, Reader<'_>), Malformed> 
             span.end = reader.fixed64()?;
         }
     }
-    Ok((span, reader))
+    Ok(())
 }
 
-/// What usually stands behind the end of a span where its fields descend, as the Collector writes them.
+/// Reads what stands behind the end of a span where its fields descend, as the Collector writes them; nothing where they
+/// don't.
 #[inline]
 fn tail<'a>(span: &mut Span<'a>, reader: &mut Reader<'a>) -> Result<(), Malformed> {
     if reader.takes(field::START) {
@@ -211,7 +209,9 @@ fn tail<'a>(span: &mut Span<'a>, reader: &mut Reader<'a>) -> Result<(), Malforme
 }
 
 fn span<'a>(message: &'a [u8], visitor: &mut impl Visitor<'a>) -> Result<(), Malformed> {
-    let (mut span, mut reader) = head(message)?;
+    let mut span = Span { message, ..Span::default() };
+    let mut reader = Reader::new(message);
+    head(&mut span, &mut reader)?;
     while let Some(tag) = reader.tag()? {
         match tag {
             field::ATTRIBUTE => loop {
