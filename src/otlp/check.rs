@@ -214,7 +214,7 @@ mod tests {
             return;
         }
         seen.push(shape);
-        visit(path);
+        visit(path.as_slice());
         for number in 1..=16 {
             if let Some(inner) = shape.rule(Tag::bytes(number)).inner() {
                 path.push(number);
