@@ -4,6 +4,7 @@
 //! through them is told in `ARCHITECTURE.md`.
 
 pub mod clock;
+pub mod foreign;
 pub mod otlp;
 pub mod config;
 pub mod net;

@@ -13,6 +13,7 @@ use crate::{
         sketch::Dense,
         state::{Change, Source, State},
     },
+    foreign::escaped,
     processors::circuit_window::Decided,
 };
 
@@ -604,7 +605,8 @@ fn time(nanos: u64) -> String {
 
 /// Columns as wide as their widest cell.
 pub(super) fn write_table(out: &mut impl Write, head: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
-    let rows: Vec<Vec<String>> = std::iter::once(head.iter().map(|title| (*title).to_owned()).collect()).chain(rows).collect();
+    let shown = rows.into_iter().map(|row| row.iter().map(|cell| escaped(cell).into_owned()).collect());
+    let rows: Vec<Vec<String>> = std::iter::once(head.iter().map(|title| (*title).to_owned()).collect()).chain(shown).collect();
     let widths: Vec<usize> = (0..head.len())
         .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default())
         .collect();

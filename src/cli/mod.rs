@@ -44,7 +44,7 @@ const FILES: &str = "Configuration file; several are merged, later ones override
 struct Configuration {
     #[arg(short, long = "config", value_name = "FILE", value_delimiter = ',', help = FILES)]
     config: Vec<PathBuf>,
-    /// Sets one key, after all files; may be given several times
+    /// Sets one key, after all files; may be given several times. No secrets: every user of the machine can read them here
     #[arg(short, long = "set", value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
 }
@@ -128,7 +128,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed::Told) => ExitCode::from(EXIT_CONFIGURATION),
         Err(Failed::Because(reason)) => {
-            problems::tell(&format!("error: {reason}"));
+            problems::tell_last(format!("error: {reason}"));
             ExitCode::FAILURE
         }
     }

@@ -32,7 +32,8 @@ pub(super) fn run(sources: Vec<Source>) -> Result<(), Failed> {
         let (document, found) = config::load(&sources);
         let (plan, problems) = service::plan(&document, found);
         let of = |severity: Severity| problems.iter().filter(move |problem| problem.severity == severity).map(|problem| document.describe(problem));
-        of(Severity::Warning).for_each(|problem| tracing::warn!(problem, "in the configuration"));
+        // Each in the message: the log writes the same message only once every few seconds.
+        of(Severity::Warning).for_each(|problem| tracing::warn!("in the configuration: {problem}"));
         plan.ok_or_else(|| of(Severity::Error).collect())
     });
     let descriptors = net::descriptors::raise_limit();

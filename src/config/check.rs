@@ -2,7 +2,8 @@
 //!
 //! `serde` stops at its first error; a person wants them all. The subset of JSON Schema understood here is what
 //! `schemars` writes for our own structs: types, properties, items, `enum`, `const`, `anyOf`, `oneOf`, `$ref`, bounds;
-//! and of our own `x-unit`, for text with a unit in it, and `writeOnly`, for what must not be shown.
+//! and of our own `x-unit`, for text with a unit in it, `x-instead`, for keys that others know and what is right here, and
+//! `writeOnly`, for what must not be shown.
 
 use std::cell::Cell;
 
@@ -12,6 +13,7 @@ use serde_yaml::Value;
 use super::{
     expand::scalar,
     mark::{Mark, Marks},
+    origin::Origins,
     problem::{Path, Problem, nearest},
     value::{Size, Span},
 };
@@ -20,9 +22,9 @@ use super::{
 ///
 /// Turns a bare `key:` into an empty section where a section may stand, and gives what is marked as untyped the type
 /// that is wanted. What is marked as failed can't be used, and nothing is said of it.
-pub(super) fn check(value: &mut Value, schema: &Json, path: &Path, marks: &Marks, problems: &mut Vec<Problem>) -> bool {
+pub(super) fn check(value: &mut Value, schema: &Json, path: &Path, marks: &Marks, origins: &Origins, problems: &mut Vec<Problem>) -> bool {
     let before = problems.len();
-    let checker = Checker { root: schema, marks, failed: Cell::new(false) };
+    let checker = Checker { root: schema, marks, origins, failed: Cell::new(false) };
     checker.value(value, schema, path, problems);
     problems.len() == before && !checker.failed.get()
 }
@@ -30,6 +32,7 @@ pub(super) fn check(value: &mut Value, schema: &Json, path: &Path, marks: &Marks
 struct Checker<'a> {
     root: &'a Json,
     marks: &'a Marks,
+    origins: &'a Origins,
     /// Whether something was met that is marked as failed.
     failed: Cell<bool>,
 }
@@ -56,14 +59,14 @@ impl<'a> Checker<'a> {
             *value = Value::Mapping(serde_yaml::Mapping::new());
         }
         if let Some(allowed) = schema.get("enum").and_then(Json::as_array) {
-            return one_of(value, allowed, path, problems);
+            return self.one_of(value, allowed, path, problems);
         }
         if let Some(only) = schema.get("const") {
-            return one_of(value, std::slice::from_ref(only), path, problems);
+            return self.one_of(value, std::slice::from_ref(only), path, problems);
         }
         let Some(kind) = kind(value) else { return problems.push(Problem::error(path, "YAML tags have no meaning here")) };
         if schema.get("type").is_some() && !has_type(schema, kind) && !(kind == "integer" && has_type(schema, "number")) {
-            return problems.push(Problem::error(path, format!("{}; found {}", expected(schema), shown(value, schema))));
+            return problems.push(Problem::error(path, self.wrong_type(value, schema, path)));
         }
         let written = match unit(schema) {
             _ if value.is_null() => Ok(()),
@@ -72,9 +75,10 @@ impl<'a> Checker<'a> {
             _ => Ok(()),
         };
         if let Err(error) = written {
-            return problems.push(Problem::error(path, error.to_string()));
+            let origin = self.origins.of(path).map(|origin| format!("{}; found what `{origin}` gave", expected(schema)));
+            return problems.push(Problem::error(path, origin.unwrap_or_else(|| error.to_string())));
         }
-        bounds(value, schema, path, problems);
+        self.bounds(value, schema, path, problems);
         match value {
             Value::Mapping(map) => self.mapping(map, schema, path, problems),
             Value::Sequence(items) => {
@@ -96,7 +100,7 @@ impl<'a> Checker<'a> {
         }
         let constants: Vec<Json> = choices.iter().filter_map(|choice| choice.get("const").cloned()).collect();
         if constants.len() == choices.len() {
-            return one_of(value, &constants, path, problems);
+            return self.one_of(value, &constants, path, problems);
         }
         // Text that could be a number is one only where text can't stand.
         let text = value.is_string()
@@ -124,7 +128,7 @@ impl<'a> Checker<'a> {
         let additional = schema.get("additionalProperties");
         for (key, item) in map.iter_mut() {
             let Some(key) = key.as_str().map(str::to_owned).or_else(|| key.as_i64().map(|number| number.to_string())) else {
-                problems.push(Problem::error(path, format!("a key must be text; found {}", shown(key, schema))));
+                problems.push(Problem::error(path, format!("a key must be text; found {}", plain(key))));
                 continue;
             };
             let at = path.key(&key);
@@ -132,7 +136,7 @@ impl<'a> Checker<'a> {
                 (Some(schema), _) => self.value(item, schema, &at, problems),
                 (None, Some(Json::Bool(false))) => {
                     let known: Vec<&str> = properties.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
-                    problems.push(Problem::error(&at, unknown(&key, &known)));
+                    problems.push(Problem::error(&at, unknown(&key, &known, schema.get("x-instead"))));
                 }
                 (None, Some(schema @ Json::Object(_))) => self.value(item, schema, &at, problems),
                 (None, _) => {}
@@ -144,25 +148,59 @@ impl<'a> Checker<'a> {
             }
         }
     }
+
+    fn one_of(&self, value: &Value, allowed: &[Json], path: &Path, problems: &mut Vec<Problem>) {
+        let written = serde_json::to_value(value).unwrap_or_default();
+        if allowed.contains(&written) {
+            return;
+        }
+        let names: Vec<&str> = allowed.iter().filter_map(Json::as_str).collect();
+        let hint = value.as_str().and_then(|text| nearest(text, names.iter().copied())).map(|near| format!(" (did you mean `{near}`?)"));
+        let found = self.shown(value, path);
+        problems.push(Problem::error(path, format!("must be one of {}; found {found}{}", names.join(", "), hint.unwrap_or_default())));
+    }
+
+    fn bounds(&self, value: &Value, schema: &Json, path: &Path, problems: &mut Vec<Problem>) {
+        let Some(number) = value.as_f64() else { return };
+        let found = || self.origins.of(path).map_or_else(|| number.to_string(), |origin| format!("what `{origin}` gave"));
+        if !number.is_finite() {
+            return problems.push(Problem::error(path, format!("must be a finite number; found {}", found())));
+        }
+        let bound = |name: &str| schema.get(name).and_then(Json::as_f64);
+        let low = bound("minimum").filter(|low| number < *low).map(|low| format!("must be at least {low}"));
+        let high = bound("maximum").filter(|high| number > *high).map(|high| format!("must be at most {high}"));
+        if let Some(message) = low.or(high) {
+            problems.push(Problem::error(path, format!("{message}; found {}", found())));
+        }
+    }
+
+    fn wrong_type(&self, value: &Value, schema: &Json, path: &Path) -> String {
+        let wanted = expected(schema);
+        // Quotes make text of a number, and `1e3` and `0x10` stay what they are.
+        let unquoted = has_type(schema, "string") && unit(schema).is_none() && matches!(value, Value::Bool(_) | Value::Number(_));
+        let quotes = if unquoted { ": put it in quotes" } else { "" };
+        if is_secret(schema) && matches!(value, Value::String(_) | Value::Bool(_) | Value::Number(_)) {
+            return format!("{wanted}{quotes}");
+        }
+        format!("{wanted}{quotes}; found {}", self.shown(value, path))
+    }
+
+    /// What was found, for people; of what came from elsewhere, where it came from.
+    fn shown(&self, value: &Value, path: &Path) -> String {
+        self.origins.of(path).map_or_else(|| plain(value), |origin| format!("what `{origin}` gave"))
+    }
 }
 
-fn unknown(key: &str, known: &[&str]) -> String {
+/// `instead` is what is right for keys that are known elsewhere.
+fn unknown(key: &str, known: &[&str], instead: Option<&Json>) -> String {
+    if let Some(instead) = instead.and_then(|instead| instead.get(key)).and_then(Json::as_str) {
+        return format!("unknown key; {instead}");
+    }
     match nearest(key, known.iter().copied()) {
         Some(near) => format!("unknown key; did you mean `{near}`?"),
         None if known.is_empty() => "unknown key; nothing can be set here".to_owned(),
         None => format!("unknown key; known here: {}", known.join(", ")),
     }
-}
-
-fn one_of(value: &Value, allowed: &[Json], path: &Path, problems: &mut Vec<Problem>) {
-    let written = serde_json::to_value(value).unwrap_or_default();
-    if allowed.contains(&written) {
-        return;
-    }
-    let names: Vec<&str> = allowed.iter().filter_map(Json::as_str).collect();
-    let hint = value.as_str().and_then(|text| nearest(text, names.iter().copied())).map(|near| format!(" (did you mean `{near}`?)"));
-    let found = shown(value, &Json::Null);
-    problems.push(Problem::error(path, format!("must be one of {}; found {found}{}", names.join(", "), hint.unwrap_or_default())));
 }
 
 /// Gives a scalar that nobody said the type of the one that is wanted, if it can have it.
@@ -188,17 +226,10 @@ fn unit(schema: &Json) -> Option<&str> {
     schema.get("x-unit").and_then(Json::as_str)
 }
 
-fn bounds(value: &Value, schema: &Json, path: &Path, problems: &mut Vec<Problem>) {
-    let Some(number) = value.as_f64() else { return };
-    if !number.is_finite() {
-        return problems.push(Problem::error(path, format!("must be a finite number; found {number}")));
-    }
-    let bound = |name: &str| schema.get(name).and_then(Json::as_f64);
-    let low = bound("minimum").filter(|low| number < *low).map(|low| format!("must be at least {low}"));
-    let high = bound("maximum").filter(|high| number > *high).map(|high| format!("must be at most {high}"));
-    if let Some(message) = low.or(high) {
-        problems.push(Problem::error(path, format!("{message}; found {number}")));
-    }
+/// Whether what stands there, or one key or item below, must not be shown.
+fn is_secret(schema: &Json) -> bool {
+    let hides = |schema: &Json| schema.get("writeOnly") == Some(&Json::Bool(true));
+    hides(schema) || ["additionalProperties", "items"].into_iter().filter_map(|below| schema.get(below)).any(hides)
 }
 
 fn has_type(schema: &Json, name: &str) -> bool {
@@ -247,13 +278,12 @@ fn expected(schema: &Json) -> String {
     format!("must be {}", words.join(" or "))
 }
 
-/// What was found, for people; of a secret, only that it is one.
-fn shown(value: &Value, schema: &Json) -> String {
+/// A value as it is written, for people.
+fn plain(value: &Value) -> String {
     match value {
         Value::Null => "nothing".to_owned(),
         Value::Sequence(_) => "a list".to_owned(),
         Value::Mapping(_) | Value::Tagged(_) => "a section with keys".to_owned(),
-        _ if schema.get("writeOnly") == Some(&Json::Bool(true)) => "a secret".to_owned(),
         Value::String(text) => format!("`{}`", text.chars().take(60).collect::<String>()),
         Value::Bool(_) | Value::Number(_) => serde_yaml::to_string(value).map(|text| format!("`{}`", text.trim())).unwrap_or_default(),
     }
@@ -322,7 +352,7 @@ mod tests {
         let marks: Marks = keys.iter().map(|key| (key.split('.').fold(path.clone(), |at, key| at.key(key)), mark)).collect();
         let mut value: Value = serde_yaml::from_str(yaml).unwrap();
         let mut problems = Vec::new();
-        let usable = check(&mut value, &schema, &path, &marks, &mut problems);
+        let usable = check(&mut value, &schema, &path, &marks, &Origins::default(), &mut problems);
         (value, problems.into_iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect(), usable)
     }
 
@@ -387,7 +417,10 @@ mod tests {
 
     #[test]
     fn what_a_file_says_keeps_its_type() {
-        assert_eq!(told("{endpoint: 15, count: '4'}"), ["x::endpoint: must be text; found `15`", "x::count: must be a whole number; found `4`"]);
+        assert_eq!(
+            told("{endpoint: 15, count: '4'}"),
+            ["x::endpoint: must be text: put it in quotes; found `15`", "x::count: must be a whole number; found `4`"]
+        );
     }
 
     #[test]
@@ -395,7 +428,7 @@ mod tests {
         let schema = serde_json::json!({ "anyOf": [{ "type": "integer" }, { "type": "string" }] });
         let marks = Marks::from([(Path::root("x"), Mark::Untyped)]);
         let mut value = Value::from("5");
-        assert!(check(&mut value, &schema, &Path::root("x"), &marks, &mut Vec::new()));
+        assert!(check(&mut value, &schema, &Path::root("x"), &marks, &Origins::default(), &mut Vec::new()));
         assert_eq!(value, Value::from("5"));
     }
 
@@ -408,7 +441,26 @@ mod tests {
     }
 
     #[test]
+    fn what_came_from_elsewhere_is_shown_as_where_it_came_from() {
+        let (path, mut origins) = (Path::root("x"), Origins::default());
+        for key in ["timeout", "limit", "mode", "count", "ratio", "tls", "list", "inner"] {
+            origins.note(&path.key(key), "${env:TOKEN}");
+        }
+        let secret = "'7hunter2'";
+        let yaml = ["timeout", "limit", "mode", "ratio", "tls", "list", "inner"].map(|key| format!("{key}: {secret}")).join(", ");
+        let mut value = serde_yaml::from_str(&format!("{{{yaml}, count: 4815}}")).unwrap();
+        let mut problems = Vec::new();
+        check(&mut value, &schemars::schema_for!(Sample).to_value(), &path, &Marks::new(), &origins, &mut problems);
+        assert_eq!(problems.len(), 8, "{problems:?}");
+        for Problem { message, .. } in problems {
+            assert!(message.contains("found what `${env:TOKEN}` gave") && !message.contains("hunter2") && !message.contains("4815"), "{message}");
+        }
+    }
+
+    #[test]
     fn secrets_are_not_shown() {
-        assert_eq!(told("{headers: {authorization: 4815162342}}"), ["x::headers::authorization: must be text; found a secret"]);
+        assert_eq!(told("{headers: {authorization: 4815162342}}"), ["x::headers::authorization: must be text: put it in quotes"]);
+        assert_eq!(told("{headers: {authorization: [4815162342]}}"), ["x::headers::authorization: must be text; found a list"]);
+        assert_eq!(told("{headers: 'Bearer hunter2'}"), ["x::headers: must be a section with keys"]);
     }
 }

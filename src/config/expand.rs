@@ -2,7 +2,8 @@
 //!
 //! What comes out is text: YAML inside a variable builds no structure, and is not expanded again. A default and a path
 //! are written in the configuration, so expressions stand in them too. `$$` is a plain `$`. Text that is nothing but
-//! one expression is marked as untyped: where a number is wanted, it is read as one.
+//! one expression is marked as untyped: where a number is wanted, it is read as one. What came from a variable or a file is
+//! noted: it is shown to nobody.
 
 use std::env::{self, VarError};
 
@@ -10,6 +11,7 @@ use serde_yaml::Value;
 
 use super::{
     mark::{Mark, Marks},
+    origin::{Brought, Origins},
     problem::{Path, Problem},
     read,
 };
@@ -27,8 +29,11 @@ const NESTED_MAX: usize = 8;
 const SCALAR_BYTES_MAX: usize = 64;
 
 /// Expands every scalar of a document in place. What can't be expanded is reported, marked and left empty.
-pub(super) fn expand(value: &mut Value, marks: &mut Marks, problems: &mut Vec<Problem>) {
-    Expander { marks, problems, scope: Scope { left: EXPANDED_BYTES_MAX, variable } }.value(value, &Path::default());
+pub(super) fn expand(value: &mut Value, marks: &mut Marks, origins: &mut Origins, problems: &mut Vec<Problem>) {
+    let mut expander = Expander { marks, origins, problems, scope: Scope::new(variable) };
+    expander.value(value, &Path::default());
+    let Expander { origins, scope, .. } = expander;
+    origins.bring(scope.brought);
 }
 
 /// The number or truth value that a text is in YAML, if it is one.
@@ -48,17 +53,22 @@ fn variable(name: &str) -> Result<String, VarError> {
 
 struct Expander<'a> {
     marks: &'a mut Marks,
+    origins: &'a mut Origins,
     problems: &'a mut Vec<Problem>,
     scope: Scope,
 }
 
 impl Expander<'_> {
     fn value(&mut self, value: &mut Value, path: &Path) {
+        let before = self.scope.brought.len();
         match value {
             Value::String(text) if text.contains('$') => match self.scope.text(text, 0) {
                 Ok(expanded) => {
                     if is_one_expression(text) {
                         self.marks.insert(path.clone(), Mark::Untyped);
+                    }
+                    if self.scope.brought.len() > before {
+                        self.origins.note(path, text);
                     }
                     *text = expanded;
                 }
@@ -88,9 +98,15 @@ struct Scope {
     /// Bytes that may still be brought in.
     left: usize,
     variable: fn(&str) -> Result<String, VarError>,
+    /// What variables and files brought in; defaults are written in the configuration.
+    brought: Vec<Brought>,
 }
 
 impl Scope {
+    const fn new(variable: fn(&str) -> Result<String, VarError>) -> Self {
+        Self { left: EXPANDED_BYTES_MAX, variable, brought: Vec::new() }
+    }
+
     /// A text with its expressions replaced; it stands in so many other expressions.
     fn text(&mut self, text: &str, depth: usize) -> Result<String, String> {
         if depth > NESTED_MAX {
@@ -117,9 +133,11 @@ impl Scope {
     }
 
     fn resolve(&mut self, expression: &str, depth: usize) -> Result<String, String> {
-        if let Some(path) = expression.strip_prefix("file:") {
-            let path = self.text(path, depth + 1)?;
-            return self.file(&path).map_err(|reason| format!("${{file:{path}}}: {reason}"));
+        if let Some(written) = expression.strip_prefix("file:") {
+            let path = self.text(written, depth + 1)?;
+            let content = self.file(&path).map_err(|reason| format!("${{file:{path}}}: {reason}"))?;
+            self.brought.push(Brought::new(&content, format!("${{file:{written}}}")));
+            return Ok(content);
         }
         let name = expression.strip_prefix("env:").unwrap_or(expression);
         let (name, default) = name.split_once(":-").map_or((name, None), |(name, default)| (name, Some(default)));
@@ -136,6 +154,7 @@ impl Scope {
         // A default stands in for an empty variable too, as in a shell; without one, empty is what was asked for.
         if let Some(value) = value.filter(|value| !value.is_empty() || default.is_none()) {
             self.count(value.len())?;
+            self.brought.push(Brought::new(&value, format!("${{env:{name}}}")));
             return Ok(value);
         }
         match default {
@@ -194,14 +213,14 @@ mod tests {
     }
 
     fn text(text: &str) -> Result<String, String> {
-        Scope { left: EXPANDED_BYTES_MAX, variable: sample }.text(text, 0)
+        Scope::new(sample).text(text, 0)
     }
 
     fn expanded(yaml: &str) -> (Value, Marks, Vec<Problem>) {
         let mut value: Value = serde_yaml::from_str(yaml).unwrap();
-        let (mut marks, mut problems) = (Marks::new(), Vec::new());
-        let scope = Scope { left: EXPANDED_BYTES_MAX, variable: sample };
-        Expander { marks: &mut marks, problems: &mut problems, scope }.value(&mut value, &Path::default());
+        let (mut marks, mut origins, mut problems) = (Marks::new(), Origins::default(), Vec::new());
+        let scope = Scope::new(sample);
+        Expander { marks: &mut marks, origins: &mut origins, problems: &mut problems, scope }.value(&mut value, &Path::default());
         (value, marks, problems)
     }
 

@@ -10,9 +10,11 @@ use super::{
     expand::{expand, scalar},
     locate::{Fault, lines},
     mark::{Mark, Marks},
+    origin::Origins,
     problem::{Path, Place, Problem, Severity},
     read,
 };
+use crate::foreign::without_secrets;
 
 /// The most that one configuration file may hold, in bytes. A person's YAML is far below; a bomb is refused unread.
 const CONFIG_BYTES_MAX: usize = 1 << 20;
@@ -147,6 +149,7 @@ pub struct Document {
     pub value: Value,
     places: HashMap<Path, Place>,
     marks: Marks,
+    origins: Origins,
     sources: Vec<String>,
     unread: bool,
 }
@@ -164,10 +167,11 @@ impl Document {
     /// section may stand, so that `grpc:` means "grpc with its defaults" as it does for the Collector, and what came
     /// from `${…}` or `--set` becomes the text, number or truth value that is wanted there.
     pub fn check(&self, value: &mut Value, schema: &Json, path: &Path, problems: &mut Vec<Problem>) -> bool {
-        check(value, schema, path, &self.marks, problems)
+        check(value, schema, path, &self.marks, &self.origins, problems)
     }
 
-    /// A problem as a line for people: `file:line: error: key: what is wrong`.
+    /// A problem as a line for people: `file:line: error: key: what is wrong`. It shows no password of a URL, and
+    /// expressions in place of what `${…}` brought in.
     pub fn describe(&self, problem: &Problem) -> String {
         let word = match problem.severity {
             Severity::Error => "error",
@@ -176,7 +180,7 @@ impl Document {
         let place = self.place(problem);
         let key = problem.path.to_string();
         let key = if key.is_empty() { key } else { format!("{key}: ") };
-        format!("{place}: {word}: {key}{}", problem.message)
+        format!("{place}: {word}: {key}{}", without_secrets(&self.origins.hidden(&problem.message)))
     }
 
     /// In what order problems are told: as they stand in the sources.
@@ -221,7 +225,7 @@ pub fn load(sources: &[Source]) -> (Document, Vec<Problem>) {
     }
     // Only what is left in the end is expanded: a variable that is not set is no problem where a later source overrides it.
     if document.is_complete() {
-        expand(&mut document.value, &mut document.marks, &mut problems);
+        expand(&mut document.value, &mut document.marks, &mut document.origins, &mut problems);
     }
     (document, problems)
 }
@@ -389,6 +393,16 @@ mod tests {
         }
         let told = told(&[Source::Text("one.yaml", "a:\n  token: 340282366920938463463374607431768211455\n")]);
         assert!(told[0].starts_with("one.yaml:2: error: a number has at most 64 bits"), "{told:?}");
+    }
+
+    #[test]
+    fn what_files_hold_and_passwords_of_urls_are_not_told() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/rustfmt.toml");
+        let (document, problems) = load(&[Source::Text("one.yaml", concat!("a: ${file:", env!("CARGO_MANIFEST_DIR"), "/rustfmt.toml}\n"))]);
+        assert_eq!(problems, []);
+        let content = document.value.get("a").and_then(Value::as_str).unwrap();
+        let told = document.describe(&Problem::error(&Path::root("a"), format!("`{content}` and http://user:hunter2@host are wrong")));
+        assert_eq!(told, format!("one.yaml:1: error: a: `${{file:{file}}}` and http://[redacted]@host are wrong"));
     }
 
     #[test]

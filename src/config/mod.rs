@@ -7,6 +7,7 @@ mod expand;
 mod load;
 mod locate;
 mod mark;
+mod origin;
 mod problem;
 mod read;
 mod value;

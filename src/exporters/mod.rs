@@ -9,8 +9,9 @@ pub mod otlp_grpc;
 pub mod otlp_http;
 mod sending;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::{Secret, Span};
@@ -31,4 +32,54 @@ fn headers(written: &BTreeMap<String, Secret>) -> Result<HeaderMap, String> {
         headers.insert(parsed, value);
     }
     Ok(headers)
+}
+
+/// An endpoint without user name and password, and the header that they travel in. They are taken out before anything is
+/// made of the endpoint: what libraries log of it holds none.
+fn credentials(endpoint: &str) -> (Cow<'_, str>, Option<HeaderValue>) {
+    let (scheme, rest) = endpoint.find("://").map_or(("", endpoint), |at| endpoint.split_at(at + 3));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let Some((credentials, host)) = authority.rsplit_once('@') else { return (Cow::Borrowed(endpoint), None) };
+    let path = rest.get(authority.len()..).unwrap_or_default();
+    let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+    let basic = [&decoded(user)[..], b":", &decoded(password)].concat();
+    let mut header = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(basic))).ok();
+    if let Some(header) = &mut header {
+        header.set_sensitive(true);
+    }
+    (Cow::Owned(format!("{scheme}{host}{path}")), header)
+}
+
+/// A part of a URL with its `%41` resolved; what is no such thing stands for itself.
+fn decoded(part: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|digits| first == b'%' && digits.iter().all(u8::is_ascii_hexdigit));
+        let byte = digits.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        out.push(byte.unwrap_or(first));
+        rest = if byte.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_travel_in_a_header_and_nowhere_else() {
+        let header = |text: &'static str| Some(HeaderValue::from_static(text));
+        // base64 of user:hunter2, of user: and of a@b:c:d
+        for (endpoint, without, authorization) in [
+            ("https://user:hunter2@host:1/path", "https://host:1/path", header("Basic dXNlcjpodW50ZXIy")),
+            ("user@host:1", "host:1", header("Basic dXNlcjo=")),
+            ("http://a%40b:c:d@host", "http://host", header("Basic YUBiOmM6ZA==")),
+            ("https://host:1/a@b", "https://host:1/a@b", None),
+            ("host:1", "host:1", None),
+        ] {
+            assert_eq!(credentials(endpoint), (Cow::Borrowed(without), authorization));
+        }
+        assert!(!format!("{:?}", credentials("http://user:hunter2@host")).contains("dXNl"));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use http::header::AUTHORIZATION;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
@@ -28,7 +29,7 @@ use crate::{
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    /// `host:port` of the backend.
+    /// `host:port` of the backend. A user name and password before it (`user:password@host:port`) are sent as a header.
     endpoint: String,
     /// TLS settings.
     tls: ClientTls,
@@ -73,10 +74,14 @@ pub const FACTORY: Factory = Factory {
 fn parse(value: Value) -> Result<Parsed, Faults> {
     let config: Config = Parsed::read(value)?;
     let mut faults = Faults::default();
-    let backend = faults.note("endpoint", Backend::new(&config.endpoint, &config.tls));
+    let (endpoint, authorization) = super::credentials(&config.endpoint);
+    let backend = faults.note("endpoint", Backend::new(&endpoint, &config.tls));
     let headers = faults.note("headers", super::headers(&config.headers));
-    let (Some(backend), Some(headers)) = (backend, headers) else { return Err(faults) };
-    let sends_to = vec![config.endpoint.clone()];
+    let (Some(backend), Some(mut headers)) = (backend, headers) else { return Err(faults) };
+    if let Some(authorization) = authorization {
+        headers.entry(AUTHORIZATION).or_insert(authorization);
+    }
+    let sends_to = vec![endpoint.into_owned()];
     let warnings = config.sending_queue.warnings();
     let parsed = Parsed::new(config, move |config, setup| {
         let client = GrpcClient::new(backend, headers, config.compression, super::limit(config.timeout))?;

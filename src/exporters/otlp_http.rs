@@ -40,7 +40,7 @@ enum Format {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    /// Base URL; `/v1/traces`, `/v1/metrics` or `/v1/logs` is appended.
+    /// Base URL; `/v1/traces`, `/v1/metrics` or `/v1/logs` is appended. User name and password are sent as a header.
     endpoint: String,
     /// Whole URL for traces, in place of `endpoint`.
     traces_endpoint: Option<String>,
@@ -105,7 +105,7 @@ fn parse(value: Value) -> Result<Parsed, Faults> {
     if let Some(encoding) = config.compression.header() {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
     }
-    let sends_to = [&urls.traces, &urls.metrics, &urls.logs].into_iter().flatten().map(Uri::to_string).collect();
+    let sends_to = [&urls.traces, &urls.metrics, &urls.logs].into_iter().flatten().map(|target| target.url.to_string()).collect();
     let warnings = config.sending_queue.warnings();
     let parsed = Parsed::new(config, move |config, setup| {
         let client = WebClient::new(super::limit(config.timeout))?;
@@ -118,10 +118,11 @@ fn parse(value: Value) -> Result<Parsed, Faults> {
 }
 
 impl Config {
-    /// An endpoint as a URL with scheme and host.
-    fn url(&self, written: &str) -> Result<Uri, String> {
+    /// An endpoint as a URL with scheme and host, and what it holds beside that.
+    fn target(&self, written: &str) -> Result<Target, String> {
+        let (written, authorization) = super::credentials(written);
         let with_scheme = match written.split_once("://") {
-            Some(("http" | "https", _)) => written.to_owned(),
+            Some(("http" | "https", _)) => written.to_string(),
             Some((other, _)) => return Err(format!("the scheme of an endpoint is http or https, not `{other}`")),
             None => format!("{}://{written}", if self.tls.insecure { "http" } else { "https" }),
         };
@@ -129,15 +130,31 @@ impl Config {
         if url.host().is_none_or(str::is_empty) {
             return Err(format!("`{with_scheme}` names no host"));
         }
-        Ok(url)
+        Ok(Target { url, authorization })
+    }
+}
+
+/// Where telemetry goes.
+#[derive(Clone)]
+struct Target {
+    url: Uri,
+    /// From the user name and password that were written in the URL.
+    authorization: Option<HeaderValue>,
+}
+
+impl Target {
+    /// This place with a path behind it.
+    fn below(&self, path: &str) -> Option<Self> {
+        let url = format!("{}/{path}", self.url.to_string().trim_end_matches('/')).parse().ok()?;
+        Some(Self { url, authorization: self.authorization.clone() })
     }
 }
 
 /// Where each signal goes.
 struct Urls {
-    traces: Option<Uri>,
-    metrics: Option<Uri>,
-    logs: Option<Uri>,
+    traces: Option<Target>,
+    metrics: Option<Target>,
+    logs: Option<Target>,
 }
 
 impl Urls {
@@ -148,12 +165,12 @@ impl Urls {
         }
         let base = match config.endpoint.as_str() {
             "" => Ok(None),
-            base => config.url(base.trim_end_matches('/')).map(Some),
+            base => config.target(base.trim_end_matches('/')).map(Some),
         };
         let base = faults.note("endpoint", base).flatten();
         let mut url = |key: &str, whole: &Option<String>, signal: Signal| match whole {
-            Some(whole) => faults.note(key, config.url(whole)),
-            None => base.as_ref().and_then(|base| format!("{}/v1/{signal}", base.to_string().trim_end_matches('/')).parse().ok()),
+            Some(whole) => faults.note(key, config.target(whole)),
+            None => base.as_ref().and_then(|base| base.below(&format!("v1/{signal}"))),
         };
         let traces = url("traces_endpoint", &config.traces_endpoint, Signal::Traces);
         let metrics = url("metrics_endpoint", &config.metrics_endpoint, Signal::Metrics);
@@ -161,7 +178,7 @@ impl Urls {
         faults.0.is_empty().then_some(Self { traces, metrics, logs })
     }
 
-    const fn of_signal(&self, signal: Signal) -> Option<&Uri> {
+    const fn of_signal(&self, signal: Signal) -> Option<&Target> {
         match signal {
             Signal::Traces => self.traces.as_ref(),
             Signal::Metrics => self.metrics.as_ref(),
@@ -185,13 +202,17 @@ const ASIDE_BYTES: usize = 256 << 10;
 impl Sender for OverHttp {
     fn send<'a>(&'a self, batch: &'a Payload) -> Future<'a, Result<Sent, Failure>> {
         Box::pin(async move {
-            let Some(url) = self.urls.of_signal(batch.signal) else {
+            let Some(target) = self.urls.of_signal(batch.signal) else {
                 return Err(Failure::Permanent(format!("no endpoint for {}", batch.signal)));
             };
             let write = || self.body(batch);
             let body = if batch.len() > ASIDE_BYTES { tokio::task::block_in_place(write) } else { write() };
             let body = body.map_err(Failure::Permanent)?;
-            match self.client.post(url, self.headers.clone(), body).await {
+            let mut headers = self.headers.clone();
+            if let Some(authorization) = &target.authorization {
+                headers.entry(header::AUTHORIZATION).or_insert_with(|| authorization.clone());
+            }
+            match self.client.post(&target.url, headers, body).await {
                 Ok(answered) if answered.status.is_success() => Ok(partial_success(batch.signal, &answered)),
                 Ok(answered) => Err(failure(&answered, self.clock.now())),
                 Err(reason) => Err(Failure::Retryable { reason, after: None }),

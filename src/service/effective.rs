@@ -1,5 +1,7 @@
 use serde_json::Value as Json;
 
+use crate::foreign::without_secrets;
+
 /// A configuration as it is printed: what is off is left out (an empty section would switch it on), secrets in URLs are
 /// redacted, and text that looks like an expression is escaped, so that what is printed can be read again.
 pub(super) fn printable(effective: Json) -> Json {
@@ -9,15 +11,6 @@ pub(super) fn printable(effective: Json) -> Json {
         Json::String(text) => Json::String(without_secrets(&text).replace('$', "$$")),
         other => other,
     }
-}
-
-/// A URL without user name, password and query; any other text as it is.
-fn without_secrets(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?[redacted]"));
-    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-    let host = authority.rsplit_once('@').map_or_else(|| authority.to_owned(), |(_, host)| format!("[redacted]@{host}"));
-    format!("{scheme}://{host}{path}{query}")
 }
 
 #[cfg(test)]

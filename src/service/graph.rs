@@ -50,6 +50,8 @@ struct Running {
 pub(super) struct Graph {
     shared: Shared,
     running: BTreeMap<Key, Running>,
+    /// What is written and used, analyzers included.
+    written: BTreeSet<Key>,
     pipelines: Vec<PipelinePlan>,
     shutdown_timeout: Duration,
     /// Exporters that a reload took out and that still send what they have.
@@ -62,7 +64,14 @@ impl Graph {
     /// # Errors
     /// For people: what keeps it from starting; everything that had started is stopped again.
     pub(super) async fn start(shared: Shared, plan: Plan) -> Result<Self, String> {
-        let mut graph = Self { shared, running: BTreeMap::new(), pipelines: Vec::new(), shutdown_timeout: Duration::ZERO, leaving: JoinSet::new() };
+        let mut graph = Self {
+            shared,
+            running: BTreeMap::new(),
+            written: BTreeSet::new(),
+            pipelines: Vec::new(),
+            shutdown_timeout: Duration::ZERO,
+            leaving: JoinSet::new(),
+        };
         graph.change_to(plan).await?;
         Ok(graph)
     }
@@ -123,6 +132,8 @@ impl Graph {
         }
         drop(heads);
         let old_pipelines = std::mem::replace(&mut self.pipelines, pipelines);
+        tell_removed(&old_pipelines, &self.pipelines, &self.written, &wanted);
+        self.written = wanted;
         let within = std::mem::replace(&mut self.shutdown_timeout, settings.shutdown_timeout.get());
         let order = order(&old_pipelines, &replaced);
         let exporters = stop_sources(&order, replaced, within).await;
@@ -188,6 +199,16 @@ impl Graph {
         if left.is_err() {
             tracing::warn!("exporters that a reload took out were not done sending");
         }
+    }
+}
+
+/// Says what a reload took out: a file that was cut off behind a whole line is often valid, and means much less.
+fn tell_removed(before: &[PipelinePlan], now: &[PipelinePlan], written_before: &BTreeSet<Key>, written: &BTreeSet<Key>) {
+    for gone in before.iter().filter(|old| now.iter().all(|new| new.id != old.id)) {
+        tracing::warn!("the reload removed the pipeline `{}`: nothing goes that way any more", gone.id);
+    }
+    for (section, id) in written_before.difference(written) {
+        tracing::warn!("the reload removed `{id}` under `{}`: no pipeline lists it any more", section.name());
     }
 }
 

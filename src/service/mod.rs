@@ -3,6 +3,7 @@
 
 mod counted;
 mod effective;
+mod elsewhere;
 mod graph;
 mod plan;
 mod registry;

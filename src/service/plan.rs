@@ -7,6 +7,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::{
     effective::printable,
+    elsewhere::{advice, kind, unknown_component},
     registry,
     settings::{Pipeline, Settings},
 };
@@ -128,6 +129,7 @@ impl Planner<'_> {
         // What a pipeline that can't be read has is not known.
         if self.unreadable.is_empty() {
             self.connectors(&pipelines);
+            self.windows(&pipelines);
         }
         let analyses = self.analyses(&pipelines);
         // Whether something is used can't be told where a pipeline can't be read.
@@ -289,9 +291,8 @@ impl Planner<'_> {
             let home = homes.into_iter().find(|home| self.defined.contains_key(&(*home, id.clone())));
             let Some(home) = home else {
                 // Written under a name that was complained of already: it is that mistake over again.
-                let kind = |id: &str| id.split('/').next().unwrap_or_default().to_owned();
                 let mistaken = self.defined.keys().filter(|(section, id)| *section == place && registry::find(*section, id).is_none());
-                if !mistaken.into_iter().any(|(_, wrong)| nearest(&kind(wrong), [kind(id).as_str()]).is_some()) {
+                if !mistaken.into_iter().any(|(_, wrong)| nearest(kind(wrong), [kind(id)]).is_some()) {
                     self.error(&path, self.undefined(place, id));
                 }
                 continue;
@@ -317,8 +318,9 @@ impl Planner<'_> {
     fn undefined(&self, place: Section, id: &str) -> String {
         let known = self.defined.keys().filter(|(section, _)| *section == place || place == Section::Receivers && *section == Section::Processors);
         let hint = nearest(id, known.map(|(_, known)| known.as_str())).map(|near| format!("; did you mean `{near}`?"));
-        let elsewhere = self.defined.keys().find(|(_, known)| known == id).map(|(section, _)| format!("; it is defined under `{}`", section.name()));
-        format!("`{id}` is not defined under `{}`{}", place.name(), hint.or(elsewhere).unwrap_or_default())
+        let advice = || advice(place, kind(id)).map(|advice| format!("; {advice}"));
+        let other = self.defined.keys().find(|(_, known)| known == id).map(|(section, _)| format!("; it is defined under `{}`", section.name()));
+        format!("`{id}` is not defined under `{}`{}", place.name(), hint.or_else(advice).or(other).unwrap_or_default())
     }
 
     /// Jaeger and Tempo take traces and nothing else.
@@ -359,6 +361,18 @@ impl Planner<'_> {
                 let at = Path::root("service").key("pipelines").key(&pipeline.id);
                 self.error(&at, format!("`{id}` is receiver and processor of the same pipeline: it would work on what it derived"));
             }
+        }
+    }
+
+    /// Spans that nobody windows pass through, which is hardly why somebody runs this. Said where nothing else is wrong: a
+    /// mistake in a name is told already.
+    fn windows(&mut self, pipelines: &[PipelinePlan]) {
+        let owners: BTreeSet<String> = registry_connectors(&self.defined).collect();
+        let windowed = pipelines.iter().filter(|pipeline| pipeline.signal == Signal::Traces).flat_map(|pipeline| &pipeline.processors);
+        let is_windowed = windowed.into_iter().any(|(_, id)| owners.contains(id));
+        if !is_windowed && self.problems.iter().all(|problem| problem.severity == Severity::Warning) {
+            let path = Path::root("service").key("pipelines");
+            self.warning(&path, "no pipeline of traces has a `circuit_window` among its processors: spans pass, and no circuit is found");
         }
     }
 
@@ -493,25 +507,6 @@ fn registry_connectors(defined: &BTreeMap<(Section, String), Option<Planned>>) -
         let factory = registry::find(*section, id)?;
         factory.roles.iter().any(|role| role.section == Section::Receivers).then(|| id.clone())
     })
-}
-
-fn unknown_component(section: Section, id: &str) -> String {
-    let kind = id.split_once('/').map_or(id, |(kind, _)| kind);
-    let one = section.name().trim_end_matches('s');
-    if let Some(near) = nearest(kind, registry::of(section).map(|factory| factory.name)) {
-        return format!("unknown {one} `{kind}`; did you mean `{near}`?");
-    }
-    if let Some(other) = Section::ALL.into_iter().find(|other| registry::find(*other, id).is_some()) {
-        return format!("`{kind}` is no {one}; it stands under `{}`", other.name());
-    }
-    let known: Vec<&str> = registry::of(section).map(|factory| factory.name).collect();
-    if section == Section::Analyzers {
-        return format!("unknown {one} `{kind}`; known: {}", known.join(", "));
-    }
-    format!(
-        "unknown {one} `{kind}`; known here: {}. What only the OpenTelemetry Collector has needs a Collector in front of Fuseboard",
-        known.join(", ")
-    )
 }
 
 /// The host of an endpoint or URL.

@@ -47,7 +47,7 @@ async fn change(graph: &mut Graph, telemetry: &Telemetry, reload: &Reload) {
         Ok(plan) => plan,
         Err(problems) => {
             for problem in problems {
-                tracing::error!(problem, "can't reload");
+                tracing::error!("can't reload: {problem}");
             }
             return tracing::error!("the configuration was not reloaded; the old one runs on");
         }

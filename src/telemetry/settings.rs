@@ -39,6 +39,9 @@ impl Telemetry {
 pub fn check_endpoint(endpoint: &str) -> Result<(), String> {
     let wrong = |why: &str| Err(format!("endpoint `{endpoint}` {why}; write such as http://localhost:4317"));
     let Ok(uri) = endpoint.parse::<http::Uri>() else { return wrong("is no URL") };
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return wrong("holds a user name, and own telemetry is sent without credentials");
+    }
     match (uri.scheme_str(), uri.host()) {
         (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(()),
         _ => wrong("must be a URL with http or https and a host"),
@@ -84,6 +87,10 @@ pub(super) enum Encoding {
 /// Own metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-instead" = {
+    "address": "there is no page to scrape; `readers` says where own metrics are sent, by OTLP: [{ periodic: { exporter: { otlp: { endpoint: 'http://localhost:4317' } } } }]",
+    "level": "there is one level of own metrics, and `readers` says where they are sent",
+}))]
 pub(super) struct Metrics {
     /// Where they go; nowhere unless written.
     pub(super) readers: Vec<Reader>,
@@ -141,6 +148,7 @@ impl Default for Ratio {
 /// One place that own metrics go to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-instead" = { "pull": "there is no page to scrape; `periodic` sends own metrics, by OTLP" }))]
 pub(super) struct Reader {
     /// Sends at an interval.
     pub(super) periodic: Periodic,

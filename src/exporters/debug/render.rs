@@ -13,7 +13,10 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 
 use super::Verbosity;
-use crate::otlp::{Malformed, Signal, json};
+use crate::{
+    foreign::{escaped, escaped_json},
+    otlp::{Malformed, Signal, json},
+};
 
 /// Requests larger than this are not printed in full: decoded, hostile ones may be fifty times as large.
 const BYTES_MAX: usize = 1 << 20;
@@ -41,7 +44,10 @@ pub(super) fn render(signal: Signal, request: &[u8], verbosity: Verbosity) -> Re
         // Writing to a string fails only where a value's own Display does, and ours never do.
         Ok(written) => written.unwrap_or_default(),
         // What is not UTF-8 or nested deeply has no other form that a person can read.
-        Err(_) => page.out = String::from_utf8_lossy(&json::from_protobuf(signal, request).map_err(|error| error.to_string())?).into_owned() + "\n",
+        Err(_) => {
+            let json = json::from_protobuf(signal, request).map_err(|error| error.to_string())?;
+            page.out = escaped_json(&String::from_utf8_lossy(&json)).into_owned() + "\n";
+        }
     }
     out.push_str(&page.out);
     Ok(out)
@@ -105,7 +111,7 @@ impl Page {
     fn scope(&mut self, scope: Option<&InstrumentationScope>) -> fmt::Result {
         match scope {
             Some(scope) if self.verbosity == Verbosity::Detailed => {
-                writeln!(self.out, "scope {} {} {}", shown(&scope.name), shown(&scope.version), Attributes(&scope.attributes))
+                writeln!(self.out, "scope {} {} {}", escaped(&scope.name), escaped(&scope.version), Attributes(&scope.attributes))
             }
             _ => Ok(()),
         }
@@ -118,7 +124,7 @@ impl Page {
         writeln!(
             self.out,
             "  {} {kind} {} {code} trace={} span={} {}",
-            shown(&span.name),
+            escaped(&span.name),
             Seconds(span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano)),
             Hex(&span.trace_id),
             Hex(&span.span_id),
@@ -133,10 +139,10 @@ impl Page {
             Hex(&span.parent_span_id),
             span.start_time_unix_nano,
             span.end_time_unix_nano,
-            shown(&status.message)
+            escaped(&status.message)
         )?;
         for event in &span.events {
-            writeln!(self.out, "    event {} at {} {}", shown(&event.name), event.time_unix_nano, Attributes(&event.attributes))?;
+            writeln!(self.out, "    event {} at {} {}", escaped(&event.name), event.time_unix_nano, Attributes(&event.attributes))?;
         }
         for link in &span.links {
             writeln!(self.out, "    link trace={} span={} {}", Hex(&link.trace_id), Hex(&link.span_id), Attributes(&link.attributes))?;
@@ -145,9 +151,9 @@ impl Page {
     }
 
     fn metric(&mut self, metric: &Metric) -> fmt::Result {
-        let unit = if matches!(metric.unit.as_str(), "" | "1") { String::new() } else { format!(" {}", shown(&metric.unit)) };
+        let unit = if matches!(metric.unit.as_str(), "" | "1") { String::new() } else { format!(" {}", escaped(&metric.unit)) };
         if self.verbosity == Verbosity::Detailed {
-            writeln!(self.out, "  metric {}{unit}: {}", shown(&metric.name), shown(&metric.description))?;
+            writeln!(self.out, "  metric {}{unit}: {}", escaped(&metric.name), escaped(&metric.description))?;
         }
         match &metric.data {
             Some(Data::Gauge(gauge)) => gauge.data_points.iter().try_for_each(|point| self.number(metric, &unit, point)),
@@ -155,14 +161,14 @@ impl Page {
             Some(Data::Histogram(histogram)) => histogram.data_points.iter().try_for_each(|point| self.histogram(metric, &unit, point)),
             Some(Data::ExponentialHistogram(histogram)) => histogram.data_points.iter().try_for_each(|point| self.exponential(metric, &unit, point)),
             Some(Data::Summary(summary)) => summary.data_points.iter().try_for_each(|point| {
-                writeln!(self.out, "  {} {} count={} sum={}{unit}", shown(&metric.name), Attributes(&point.attributes), point.count, point.sum)
+                writeln!(self.out, "  {} {} count={} sum={}{unit}", escaped(&metric.name), Attributes(&point.attributes), point.count, point.sum)
             }),
             None => Ok(()),
         }
     }
 
     fn number(&mut self, metric: &Metric, unit: &str, point: &NumberDataPoint) -> fmt::Result {
-        write!(self.out, "  {} {} ", shown(&metric.name), Attributes(&point.attributes))?;
+        write!(self.out, "  {} {} ", escaped(&metric.name), Attributes(&point.attributes))?;
         let no_value = point.flags & DataPointFlags::NoRecordedValueMask as u32 != 0;
         match point.value {
             _ if no_value => write!(self.out, "no recorded value")?,
@@ -174,7 +180,7 @@ impl Page {
     }
 
     fn histogram(&mut self, metric: &Metric, unit: &str, point: &HistogramDataPoint) -> fmt::Result {
-        write!(self.out, "  {} {} count={} sum={}{unit}", shown(&metric.name), Attributes(&point.attributes), point.count, Rounded(point.sum()))?;
+        write!(self.out, "  {} {} count={} sum={}{unit}", escaped(&metric.name), Attributes(&point.attributes), point.count, Rounded(point.sum()))?;
         if self.verbosity == Verbosity::Detailed {
             write!(self.out, " bounds={:?} counts={:?}", point.explicit_bounds, point.bucket_counts)?;
         }
@@ -182,7 +188,7 @@ impl Page {
     }
 
     fn exponential(&mut self, metric: &Metric, unit: &str, point: &ExponentialHistogramDataPoint) -> fmt::Result {
-        write!(self.out, "  {} {} count={} sum={}{unit}", shown(&metric.name), Attributes(&point.attributes), point.count, Rounded(point.sum()))?;
+        write!(self.out, "  {} {} count={} sum={}{unit}", escaped(&metric.name), Attributes(&point.attributes), point.count, Rounded(point.sum()))?;
         if self.verbosity == Verbosity::Detailed {
             let buckets = point.positive.clone().unwrap_or_default();
             write!(self.out, " scale={} zero={} offset={} counts={:?}", point.scale, point.zero_count, buckets.offset, buckets.bucket_counts)?;
@@ -204,16 +210,11 @@ impl Page {
             self.out,
             "  {} {} {} {body} {}",
             Instant(record.time_unix_nano),
-            shown(&record.severity_text),
-            shown(&record.event_name),
+            escaped(&record.severity_text),
+            escaped(&record.event_name),
             Attributes(&record.attributes)
         )
     }
-}
-
-/// Text from strangers: control characters (escapes that a terminal would obey, line feeds) are escaped.
-fn shown(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
 struct Attributes<'a>(&'a [KeyValue]);
@@ -224,7 +225,7 @@ impl fmt::Display for Attributes<'_> {
         for (position, attribute) in self.0.iter().enumerate() {
             let value = attribute.value.as_ref().map(|value| Any(value).to_string()).unwrap_or_default();
             let comma = if position == 0 { "" } else { ", " };
-            write!(f, "{comma}{}={value}", shown(&attribute.key))?;
+            write!(f, "{comma}{}={value}", escaped(&attribute.key))?;
         }
         f.write_str("}")
     }
@@ -235,7 +236,7 @@ struct Any<'a>(&'a AnyValue);
 impl fmt::Display for Any<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.value {
-            Some(Value::StringValue(text)) => f.write_str(&shown(text)),
+            Some(Value::StringValue(text)) => f.write_str(&escaped(text)),
             Some(Value::BoolValue(value)) => write!(f, "{value}"),
             Some(Value::IntValue(value)) => write!(f, "{value}"),
             Some(Value::DoubleValue(value)) => write!(f, "{}", Rounded(*value)),
