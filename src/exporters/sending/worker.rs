@@ -28,6 +28,15 @@ pub(in crate::exporters) struct Sent {
     pub(in crate::exporters) rejected: usize,
     /// What it said of them, or warns of.
     pub(in crate::exporters) message: String,
+    /// Why its answer could not be read, if that was so: it took the request all the same.
+    pub(in crate::exporters) unread: Option<String>,
+}
+
+impl Sent {
+    /// A request that was taken, by an answer that can't be read.
+    pub(in crate::exporters) fn with_unread_answer(reason: String) -> Self {
+        Self { unread: Some(reason), ..Self::default() }
+    }
 }
 
 /// Why a backend did not take a request.
@@ -92,6 +101,7 @@ struct Shared<S> {
 
 struct Counts {
     of: [SignalCounts; 3],
+    unread_answers: Counter<u64>,
     attributes: [KeyValue; 1],
 }
 
@@ -107,7 +117,8 @@ impl Counts {
             let counter = |what: &str| meter.u64_counter(format!("otelcol_exporter_{what}_{}", signal.items())).build();
             SignalCounts { sent: counter("sent"), failed: counter("send_failed"), enqueue_failed: counter("enqueue_failed") }
         });
-        Self { of, attributes: [KeyValue::new("exporter", id.to_owned())] }
+        let unread_answers = meter.u64_counter("fuseboard_exporter_unread_answers").build();
+        Self { of, unread_answers, attributes: [KeyValue::new("exporter", id.to_owned())] }
     }
 
     fn of(&self, signal: Signal) -> &SignalCounts {
@@ -341,6 +352,10 @@ impl<S: Sender> Shared<S> {
         }
         if rejected > 0 || !sent.message.is_empty() {
             tracing::warn!(exporter = self.id, rejected, said = sent.message, "the backend took a request in part");
+        }
+        if let Some(reason) = &sent.unread {
+            self.counts.unread_answers.add(1, &self.counts.attributes);
+            tracing::warn!(exporter = self.id, items = batch.items(), reason, "the backend took a request, and its answer can't be read");
         }
     }
 
