@@ -79,12 +79,13 @@ fn parse(value: Value) -> Result<Parsed, Faults> {
     let (Some(backend), Some(headers)) = (backend, headers) else { return Err(faults) };
     let sends_to = vec![config.endpoint.clone()];
     let warnings = config.sending_queue.warnings();
+    let shares_queue_room = config.sending_queue.shares_room();
     let parsed = Parsed::new(config, move |config, setup| {
         let client = GrpcClient::new(backend, headers, config.compression, super::limit(config.timeout))?;
-        let sending = Sending::new(&setup.id, &setup.meter, config.sending_queue, config.retry_on_failure, OverGrpc(client));
+        let sending = Sending::new(setup, config.sending_queue, config.retry_on_failure, OverGrpc(client));
         Ok(Instance::Exporter(Arc::new(sending)))
     })?;
-    Ok(Parsed { sends_to, warnings, ..parsed })
+    Ok(Parsed { sends_to, warnings, shares_queue_room, ..parsed })
 }
 
 struct OverGrpc(GrpcClient);

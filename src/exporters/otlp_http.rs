@@ -107,14 +107,15 @@ fn parse(value: Value) -> Result<Parsed, Faults> {
     }
     let sends_to = urls.all().map(Uri::to_string).collect();
     let warnings = config.sending_queue.warnings();
+    let shares_queue_room = config.sending_queue.shares_room();
     let parsed = Parsed::new(config, move |config, setup| {
         let client = WebClient::new(urls.all(), super::limit(config.timeout))?;
         let clock = Arc::clone(&setup.clock);
         let sender = OverHttp { client, urls, headers, encoding: config.encoding, compression: config.compression, clock };
-        let sending = Sending::new(&setup.id, &setup.meter, config.sending_queue, config.retry_on_failure, sender);
+        let sending = Sending::new(setup, config.sending_queue, config.retry_on_failure, sender);
         Ok(Instance::Exporter(Arc::new(sending)))
     })?;
-    Ok(Parsed { sends_to, warnings, ..parsed })
+    Ok(Parsed { sends_to, warnings, shares_queue_room, ..parsed })
 }
 
 impl Config {

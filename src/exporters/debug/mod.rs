@@ -52,12 +52,13 @@ pub const FACTORY: Factory = Factory {
 };
 
 fn parse(value: Value) -> Result<Parsed, Faults> {
-    Parsed::new(Parsed::read::<Config>(value)?, |config, setup| {
+    let parsed = Parsed::new(Parsed::read::<Config>(value)?, |config, setup| {
         let queue = SendingQueue { num_consumers: 1, ..SendingQueue::default() };
         let retry = RetryOnFailure { enabled: false, ..RetryOnFailure::default() };
         let sender = ToStdout { verbosity: config.verbosity };
-        Ok(Instance::Exporter(Arc::new(Sending::new(&setup.id, &setup.meter, queue, retry, sender))))
-    })
+        Ok(Instance::Exporter(Arc::new(Sending::new(setup, queue, retry, sender))))
+    })?;
+    Ok(Parsed { shares_queue_room: true, ..parsed })
 }
 
 struct ToStdout {

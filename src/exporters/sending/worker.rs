@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     otlp::Signal,
-    pipeline::{Admit, Consumer, Exporter, Future, Lifecycle, Payload, TRACES},
+    pipeline::{Admit, Consumer, Exporter, Future, Lifecycle, Payload, Setup, TRACES},
 };
 
 /// The longest wait a backend can ask for.
@@ -127,9 +127,10 @@ impl Counts {
 }
 
 impl<S: Sender> Sending<S> {
-    pub(in crate::exporters) fn new(id: &str, meter: &Meter, queue: SendingQueue, retry: RetryOnFailure, sender: S) -> Self {
+    pub(in crate::exporters) fn new(setup: &Setup, queue: SendingQueue, retry: RetryOnFailure, sender: S) -> Self {
+        let Setup { id, meter, .. } = setup;
         let num_consumers = queue.num_consumers;
-        let queue = Arc::new(Queue::new(queue));
+        let queue = Arc::new(Queue::new(queue, Arc::clone(&setup.queue_room)));
         let gauge = |what: &str, read: fn(&Queue) -> usize| {
             let (queue, attributes) = (Arc::downgrade(&queue), [KeyValue::new("exporter", id.to_owned())]);
             let observe = move |observer: &dyn opentelemetry::metrics::AsyncInstrument<u64>| {
