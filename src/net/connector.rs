@@ -8,7 +8,11 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Uri, header, uri::Scheme};
 use http_body_util::Empty;
-use hyper::{client::conn::http1, rt, upgrade::Upgraded};
+use hyper::{
+    client::conn::http1,
+    rt::{self, Read as _, Write as _},
+    upgrade::Upgraded,
+};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::{
     client::{
