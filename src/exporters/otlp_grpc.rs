@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::header::AUTHORIZATION;
+use http::{StatusCode, header::AUTHORIZATION};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
@@ -19,7 +19,7 @@ use crate::{
     config::{Secret, Span, schema_of},
     net::{
         ClientTls, Encoding,
-        channel::{Backend, GrpcClient},
+        channel::{Answered, Backend, GrpcClient},
     },
     otlp::Signal,
     pipeline::{Factory, Faults, Future, Instance, Parsed, Payload, Role, Section},
@@ -83,12 +83,13 @@ fn parse(value: Value) -> Result<Parsed, Faults> {
     }
     let sends_to = vec![endpoint.into_owned()];
     let warnings = config.sending_queue.warnings();
+    let shares_queue_room = config.sending_queue.shares_room();
     let parsed = Parsed::new(config, move |config, setup| {
         let client = GrpcClient::new(backend, headers, config.compression, super::limit(config.timeout))?;
-        let sending = Sending::new(&setup.id, &setup.meter, config.sending_queue, config.retry_on_failure, OverGrpc(client));
+        let sending = Sending::new(setup, config.sending_queue, config.retry_on_failure, OverGrpc(client));
         Ok(Instance::Exporter(Arc::new(sending)))
     })?;
-    Ok(Parsed { sends_to, warnings, ..parsed })
+    Ok(Parsed { sends_to, warnings, shares_queue_room, ..parsed })
 }
 
 struct OverGrpc(GrpcClient);
@@ -97,8 +98,12 @@ impl Sender for OverGrpc {
     fn send<'a>(&'a self, batch: &'a Payload) -> Future<'a, Result<Sent, Failure>> {
         Box::pin(async move {
             match self.0.call(method(batch.signal), batch.joined()).await {
-                Ok(answer) => Ok(partial_success(batch.signal, &answer)),
-                Err(status) => Err(failure(&status)),
+                Ok(Answered::Taken(answer)) => {
+                    Ok(answer.and_then(|answer| partial_success(batch.signal, &answer)).unwrap_or_else(Sent::with_unread_answer))
+                }
+                Ok(Answered::Refused(status)) => Err(refused(&status)),
+                Ok(Answered::NoStatus { http, reason }) => Err(without_status(http, &reason)),
+                Err(reason) => Err(Failure::Retryable { reason, after: None }),
             }
         })
     }
@@ -113,7 +118,7 @@ const fn method(signal: Signal) -> &'static str {
 }
 
 /// Which codes may be tried again: <https://opentelemetry.io/docs/specs/otlp/#failures>.
-fn failure(status: &Status) -> Failure {
+fn refused(status: &Status) -> Failure {
     let after = status.get_details_retry_info().and_then(|info| info.retry_delay);
     let reason = format!("{:?}: {}", status.code(), status.message());
     match status.code() {
@@ -122,5 +127,14 @@ fn failure(status: &Status) -> Failure {
         }
         Code::ResourceExhausted if after.is_some() => Failure::Retryable { reason, after },
         _ => Failure::Permanent(reason),
+    }
+}
+
+/// What no backend of gRPC answered. Only what says that it will stay so is final: who we are, where we send.
+fn without_status(http: StatusCode, reason: &str) -> Failure {
+    let reason = format!("HTTP {http}: {reason}");
+    match http {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Failure::Permanent(reason),
+        _ => Failure::Retryable { reason, after: None },
     }
 }

@@ -105,16 +105,17 @@ fn parse(value: Value) -> Result<Parsed, Faults> {
     if let Some(encoding) = config.compression.header() {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
     }
-    let sends_to = [&urls.traces, &urls.metrics, &urls.logs].into_iter().flatten().map(|target| target.url.to_string()).collect();
+    let sends_to = urls.all().map(Uri::to_string).collect();
     let warnings = config.sending_queue.warnings();
+    let shares_queue_room = config.sending_queue.shares_room();
     let parsed = Parsed::new(config, move |config, setup| {
-        let client = WebClient::new(super::limit(config.timeout))?;
+        let client = WebClient::new(urls.all(), super::limit(config.timeout))?;
         let clock = Arc::clone(&setup.clock);
         let sender = OverHttp { client, urls, headers, encoding: config.encoding, compression: config.compression, clock };
-        let sending = Sending::new(&setup.id, &setup.meter, config.sending_queue, config.retry_on_failure, sender);
+        let sending = Sending::new(setup, config.sending_queue, config.retry_on_failure, sender);
         Ok(Instance::Exporter(Arc::new(sending)))
     })?;
-    Ok(Parsed { sends_to, warnings, ..parsed })
+    Ok(Parsed { sends_to, warnings, shares_queue_room, ..parsed })
 }
 
 impl Config {
@@ -178,6 +179,10 @@ impl Urls {
         faults.0.is_empty().then_some(Self { traces, metrics, logs })
     }
 
+    fn all(&self) -> impl Iterator<Item = &Uri> {
+        [&self.traces, &self.metrics, &self.logs].into_iter().flatten().map(|target| &target.url)
+    }
+
     const fn of_signal(&self, signal: Signal) -> Option<&Target> {
         match signal {
             Signal::Traces => self.traces.as_ref(),
@@ -213,7 +218,7 @@ impl Sender for OverHttp {
                 headers.entry(header::AUTHORIZATION).or_insert_with(|| authorization.clone());
             }
             match self.client.post(&target.url, headers, body).await {
-                Ok(answered) if answered.status.is_success() => Ok(partial_success(batch.signal, &answered)),
+                Ok(answered) if answered.status.is_success() => Ok(partial_success(batch.signal, &answered).unwrap_or_else(Sent::with_unread_answer)),
                 Ok(answered) => Err(failure(&answered, self.clock.now())),
                 Err(reason) => Err(Failure::Retryable { reason, after: None }),
             }
@@ -232,24 +237,34 @@ impl OverHttp {
     }
 }
 
-fn partial_success(signal: Signal, answered: &Answered) -> Sent {
-    let json = answered.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).and_then(MediaType::named) == Some(MediaType::Json);
-    if !json {
-        return super::answer::partial_success(signal, &answered.body);
+/// What the answer to a request that was taken says of it, or why that can't be read.
+fn partial_success(signal: Signal, answered: &Answered) -> Result<Sent, String> {
+    let body = answered.body.as_ref().map_err(Clone::clone)?;
+    let written = answered.headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or("?"));
+    match (written, written.and_then(MediaType::named)) {
+        _ if body.is_empty() => Ok(Sent::default()),
+        (_, Some(MediaType::Json)) => partial_success_in_json(body),
+        (None, _) | (_, Some(MediaType::Protobuf)) => super::answer::partial_success(signal, body),
+        (Some(other), None) => Err(format!("its Content-Type is `{other}`, which is no answer of OTLP")),
     }
-    let said: serde_json::Value = serde_json::from_slice(&answered.body).unwrap_or_default();
+}
+
+fn partial_success_in_json(body: &[u8]) -> Result<Sent, String> {
+    let said: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(body).map_err(|error| format!("it is no answer of OTLP in JSON: {error}"))?;
     let part = said.get("partialSuccess");
     let rejected = ["rejectedSpans", "rejectedDataPoints", "rejectedLogRecords"]
         .into_iter()
         .find_map(|name| part?.get(name))
         .and_then(|number| number.as_u64().or_else(|| number.as_str()?.parse().ok()));
-    let message = part.and_then(|part| part.get("errorMessage")).and_then(serde_json::Value::as_str);
-    Sent { rejected: rejected.and_then(|number| usize::try_from(number).ok()).unwrap_or_default(), message: message.unwrap_or_default().to_owned() }
+    let message = part.and_then(|part| part.get("errorMessage")).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    Ok(Sent { rejected: rejected.and_then(|number| usize::try_from(number).ok()).unwrap_or_default(), message, unread: None })
 }
 
 /// Which statuses may be tried again: <https://opentelemetry.io/docs/specs/otlp/#failures-1>.
 fn failure(answered: &Answered, now: u64) -> Failure {
-    let said: String = String::from_utf8_lossy(&answered.body).chars().filter(|c| !c.is_control()).take(200).collect();
+    let body = answered.body.as_deref().unwrap_or_default();
+    let said: String = String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(200).collect();
     let reason = format!("HTTP {}: {said}", answered.status);
     match answered.status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {

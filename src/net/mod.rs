@@ -1,17 +1,21 @@
 //! Everything that touches a socket. Every limit on what comes in lives here.
 //!
 //! Servers: [`Listeners`] hold sockets open across reloads, [`serve`] runs their connections, [`grpc`] and
-//! [`http`] frame requests and answers. Clients: [`channel`] for gRPC, [`web`] for HTTP.
+//! [`http`] frame requests and answers. Clients: [`channel`] for gRPC, [`web`] for HTTP; both connect by way of the
+//! proxies that the environment names.
 
+mod answer;
 pub mod channel;
 mod compression;
 mod connections;
+mod connector;
 mod control;
 pub mod descriptors;
 mod door;
 pub mod grpc;
 pub mod http;
 mod listeners;
+mod proxies;
 mod serve;
 mod tls;
 pub mod web;

@@ -7,26 +7,26 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    door::{Limits, read},
+    answer::{self, KEPT_BYTES_MAX},
+    connector::Connector,
+    proxies::Protocol,
     with_causes,
 };
 
 /// As the specification asks of exporters: <https://opentelemetry.io/docs/specs/otel/protocol/exporter/#user-agent>.
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("Fuseboard/", env!("CARGO_PKG_VERSION")));
 
-/// The most bytes of an answer that are read.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
-
 /// Sends requests to backends and keeps connections for the next ones.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WebClient {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<Connector>, Full<Bytes>>,
+    connector: Connector,
     timeout: Duration,
 }
 
@@ -37,24 +37,21 @@ pub struct Answered {
     pub status: StatusCode,
     /// The head.
     pub headers: HeaderMap,
-    /// The body, at most 4 MiB; empty if it was larger or broke off.
-    pub body: Bytes,
+    /// The body, decompressed, or why it can't be read: what is longer than 4 MiB is not, for one.
+    pub body: Result<Bytes, String>,
 }
 
 impl WebClient {
-    /// A client that trusts the system's certificates.
+    /// A client for these URLs that trusts the system's certificates.
     ///
     /// # Errors
-    /// For people: those can't be read.
-    pub fn new(timeout: Duration) -> Result<Self, String> {
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(timeout));
+    /// For people: those can't be read, or a proxy that the environment names can't be used.
+    pub fn new<'a>(urls: impl IntoIterator<Item = &'a Uri>, timeout: Duration) -> Result<Self, String> {
+        let connector = Connector::new(Protocol::Http, urls, timeout)?;
         let tls = HttpsConnectorBuilder::new().with_native_roots().map_err(|error| format!("the system's certificates: {error}"))?;
-        let connector = tls.https_or_http().enable_all_versions().wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new()).timer(TokioTimer::new()).pool_timer(TokioTimer::new()).build(connector);
-        Ok(Self { client, timeout })
+        let protected = tls.https_or_http().enable_all_versions().wrap_connector(connector.clone());
+        let client = Client::builder(TokioExecutor::new()).timer(TokioTimer::new()).pool_timer(TokioTimer::new()).build(protected);
+        Ok(Self { client, connector, timeout })
     }
 
     /// Posts a body. Redirects are not followed: they could carry credentials elsewhere.
@@ -65,14 +62,27 @@ impl WebClient {
         let mut request = Request::post(uri.clone()).body(Full::new(body)).map_err(|error| error.to_string())?;
         *request.headers_mut() = headers;
         request.headers_mut().entry(header::USER_AGENT).or_insert(USER_AGENT);
+        if let Some(credentials) = self.connector.credentials(uri) {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, credentials);
+        }
         let until = Instant::now().checked_add(self.timeout);
         let answered = within(until, self.client.request(request)).await;
         let answered = answered.ok_or_else(|| format!("no answer within {:?}", self.timeout))?;
         let (head, mut body) = answered.map_err(|error| with_causes(&error))?.into_parts();
-        // Whatever it says beyond the limits, the status stands: to send again what was taken would double it.
-        let mut free = |_| Ok(());
-        let body = within(until, read(&mut body, Limits { request_bytes: ANSWER_BYTES_MAX }, &mut free)).await;
-        Ok(Answered { status: head.status, headers: head.headers, body: body.and_then(Result::ok).unwrap_or_default() })
+        // Whatever the body is, the status stands: to send again what was taken would double it.
+        let body = match within(until, answer::read(&mut body, KEPT_BYTES_MAX)).await {
+            Some(read) => read.bytes.and_then(|bytes| inflated(&head.headers, bytes)),
+            None => Err(format!("it did not come to its end within {:?}", self.timeout)),
+        };
+        Ok(Answered { status: head.status, headers: head.headers, body })
+    }
+}
+
+/// A body without its compression; no backend was asked for one, and some compress all the same.
+fn inflated(headers: &HeaderMap, body: Bytes) -> Result<Bytes, String> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if !body.is_empty() => answer::inflated(&body, encoding.to_str().unwrap_or("?")),
+        _ => Ok(body),
     }
 }
 

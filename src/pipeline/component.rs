@@ -9,6 +9,7 @@ use super::{
     fan_out::Outlet,
     ledger::Ledger,
     payload::Payload,
+    queue_room::QueueRoom,
 };
 use crate::{circuit::analysis::config::AnalysisConfig, clock::Clock, net::Listeners, otlp::Signal};
 
@@ -126,6 +127,8 @@ pub struct Parsed {
     pub sends_to: Vec<String>,
     /// The most bytes that the process may hold, where it sets a limit to that.
     pub memory_limit: Option<usize>,
+    /// Whether it has a queue whose size is its part of the [`QueueRoom`].
+    pub shares_queue_room: bool,
     /// What comes of it.
     pub made: Made,
 }
@@ -162,7 +165,7 @@ impl Parsed {
 
     fn made(effective: Json, made: Made) -> Self {
         let (warnings, listens_on, sends_to) = (Vec::new(), Vec::new(), Vec::new());
-        Self { effective, warnings, listens_on, sends_to, memory_limit: None, made }
+        Self { effective, warnings, listens_on, sends_to, memory_limit: None, shares_queue_room: false, made }
     }
 
     /// From what a user wrote.
@@ -183,6 +186,8 @@ pub struct Setup {
     pub clock: Arc<dyn Clock>,
     /// What the process holds.
     pub ledger: Arc<Ledger>,
+    /// What queues may hold.
+    pub queue_room: Arc<QueueRoom>,
     /// Sockets that stay open across reloads.
     pub listeners: Arc<Listeners>,
     /// For Fuseboard's own metrics.

@@ -9,6 +9,7 @@ mod fan_out;
 mod intake;
 mod ledger;
 mod payload;
+mod queue_room;
 
 pub use component::{
     Build, Connector, Exporter, Factory, Fault, Faults, Instance, Lifecycle, Made, Outlets, Parsed, Processor, Receiver, Role, Section, Setup,
@@ -18,6 +19,7 @@ pub use fan_out::{Discard, FanOut, Outlet};
 pub use intake::{Intake, Partial, Rejection};
 pub use ledger::{Charge, Ledger, OverLimit};
 pub use payload::{Part, Payload};
+pub use queue_room::QueueRoom;
 
 /// The target of Fuseboard's own spans.
 pub const TRACES: &str = "fuseboard::traces";

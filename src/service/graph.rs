@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     net::Listeners,
     otlp::Signal,
-    pipeline::{Build, Consumer, Exporter, FanOut, Instance, Ledger, Made, Outlets, Section, Setup},
+    pipeline::{Build, Consumer, Exporter, FanOut, Instance, Ledger, Made, Outlets, QueueRoom, Section, Setup},
 };
 
 type Key = (Section, String);
@@ -30,6 +30,7 @@ type Key = (Section, String);
 pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) queue_room: Arc<QueueRoom>,
     pub(super) listeners: Arc<Listeners>,
     pub(super) meter: Meter,
     /// Whether own metrics go anywhere.
@@ -84,6 +85,7 @@ impl Graph {
     pub(super) async fn change_to(&mut self, plan: Plan) -> Result<(), String> {
         let Plan { components, pipelines, analyses, settings, .. } = plan;
         let memory_limit = components.values().filter_map(|planned| planned.parsed.memory_limit).min();
+        let queues = components.values().filter(|planned| planned.parsed.shares_queue_room).count();
         let mut fresh = BTreeMap::new();
         let mut changed = Vec::new();
         let wanted: BTreeSet<Key> = components.keys().cloned().collect();
@@ -119,6 +121,7 @@ impl Graph {
         }
         look_for(&self.running, &analyses);
         self.shared.ledger.set_limit(memory_limit.unwrap_or(usize::MAX));
+        self.shared.queue_room.divide(memory_limit, queues);
         let mut replaced = BTreeMap::new();
         for (key, built) in fresh {
             if let Some(old) = self.running.insert(key.clone(), built) {
@@ -158,8 +161,8 @@ impl Graph {
     }
 
     fn build(&self, key: &Key, build: Build) -> Result<Instance, String> {
-        let Shared { clock, ledger, listeners, meter, .. } = self.shared.clone();
-        let setup = Setup { id: key.1.clone(), clock, ledger, listeners, meter };
+        let Shared { clock, ledger, queue_room, listeners, meter, .. } = self.shared.clone();
+        let setup = Setup { id: key.1.clone(), clock, ledger, queue_room, listeners, meter };
         build(&setup).map_err(|reason| format!("{}::{}: {reason}", key.0.name(), key.1))
     }
 

@@ -21,7 +21,7 @@ pub async fn run(plan: Plan, meter: Meter, ledger: Arc<Ledger>, reload: Reload) 
     let (mut terminate, mut interrupt, mut hangup) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?, catch(SignalKind::hangup())?);
     let telemetry = plan.telemetry().clone();
     let (listeners, has_own_metrics) = (Arc::new(Listeners::default()), telemetry.has_metrics());
-    let shared = Shared { clock: Arc::new(Wall), ledger, listeners, meter, has_own_metrics };
+    let shared = Shared { clock: Arc::new(Wall), ledger, queue_room: Arc::default(), listeners, meter, has_own_metrics };
     let mut graph = Graph::start(shared, plan).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "everything is running");
     loop {

@@ -54,7 +54,8 @@ fn loosen(schema: &mut Json) {
         Json::Object(map) => {
             map.values_mut().for_each(loosen);
             for property in map.get_mut("properties").and_then(Json::as_object_mut).into_iter().flat_map(Map::values_mut) {
-                let kind = property.get("type").and_then(Json::as_str).unwrap_or_default();
+                // One that may be left out has `null` beside its type.
+                let kind = property.get("type").map(|kind| kind.get(0).unwrap_or(kind)).and_then(Json::as_str).unwrap_or_default();
                 let choice = property.get("oneOf").is_some() || property.get("enum").is_some();
                 let other = if property.get("$ref").is_some() || kind == "object" {
                     json!({ "type": ["null", "string"], "pattern": "\\$\\{" })

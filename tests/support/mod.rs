@@ -21,6 +21,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fuseboard");
 
+/// Variables that name proxies.
+const PROXIES: [&str; 6] = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"];
+
 /// A directory that goes with the test.
 pub(crate) struct Directory(pub(crate) PathBuf);
 
@@ -120,12 +123,19 @@ impl Fuseboard {
 
     /// Starts it in a directory that holds more than its configuration.
     pub(crate) fn start_in(directory: Directory, config: &str) -> Self {
+        Self::start_with(directory, config, &[])
+    }
+
+    /// Starts it with these variables in its environment, and no proxies but theirs.
+    pub(crate) fn start_with(directory: Directory, config: &str, environment: &[(&str, &str)]) -> Self {
         let path = directory.file("fuseboard.yaml", config);
         let mut child = Command::new(PROGRAM)
             .arg("--config")
             .arg(&path)
             .current_dir(&directory.0)
             .env_remove("RUST_LOG")
+            .envs(PROXIES.map(|name| (name, "")))
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -42,6 +42,18 @@ pub(crate) enum Mood {
     Refuses(&'static str),
     /// Reads the request and closes the connection without an answer.
     Silent,
+    /// Takes the request and says this.
+    Says(Reply),
+}
+
+/// An answer as it is to be given, right or wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reply {
+    /// HTTP's status.
+    pub(crate) status: u16,
+    pub(crate) headers: &'static [(&'static str, &'static str)],
+    pub(crate) body: &'static [u8],
+    pub(crate) trailers: &'static [(&'static str, &'static str)],
 }
 
 #[derive(Default)]
@@ -208,6 +220,7 @@ async fn answer(taken: Arc<(Mutex<Taken>, Condvar)>, request: Request<Incoming>)
     taken.1.notify_all();
     match mood {
         Mood::Silent => Err("no answer"),
+        Mood::Says(reply) => Ok(said(reply)),
         _ if grpc => Ok(grpc_answer(mood)),
         _ => Ok(http_answer(mood)),
     }
@@ -246,16 +259,30 @@ fn take(taken: &(Mutex<Taken>, Condvar), path: &str, json: bool, message: &[u8])
     } else {
         taken.logs.extend(read(json, message));
     }
-    Mood::Well
+    if let Mood::Says(_) = mood { mood } else { Mood::Well }
 }
 
 fn read<T: Message + Default + serde::de::DeserializeOwned>(json: bool, message: &[u8]) -> Option<T> {
     if json { Some(serde_json::from_slice(message).unwrap()) } else { T::decode(message).ok() }
 }
 
+fn said(reply: Reply) -> Response<Frames> {
+    let headers = |written: &[(&'static str, &'static str)]| -> HeaderMap {
+        let typed = |&(name, value): &(&'static str, &'static str)| (http::HeaderName::from_static(name), HeaderValue::from_static(value));
+        written.iter().map(typed).collect()
+    };
+    let data = (!reply.body.is_empty()).then(|| Frame::data(Bytes::from_static(reply.body)));
+    let trailers = (!reply.trailers.is_empty()).then(|| Frame::trailers(headers(reply.trailers)));
+    let frames: Vec<Frame<Bytes>> = data.into_iter().chain(trailers).collect();
+    let mut response = Response::new(Frames(frames.into_iter()));
+    *response.status_mut() = http::StatusCode::from_u16(reply.status).unwrap();
+    *response.headers_mut() = headers(reply.headers);
+    response
+}
+
 fn http_answer(mood: Mood) -> Response<Frames> {
     let status = match mood {
-        Mood::Well => 200,
+        Mood::Well | Mood::Says(_) => 200,
         Mood::Busy | Mood::Silent => 503,
         Mood::Refuses(_) => 400,
     };
@@ -266,7 +293,7 @@ fn http_answer(mood: Mood) -> Response<Frames> {
 
 fn grpc_answer(mood: Mood) -> Response<Frames> {
     let status = match mood {
-        Mood::Well => "0",
+        Mood::Well | Mood::Says(_) => "0",
         Mood::Busy | Mood::Silent => "14",
         Mood::Refuses(_) => "3",
     };

@@ -59,13 +59,14 @@ pub const FACTORY: Factory = Factory {
 };
 
 fn parse(value: Value) -> Result<Parsed, Faults> {
-    Parsed::new(Parsed::read::<Config>(value)?, |config, setup| {
+    let parsed = Parsed::new(Parsed::read::<Config>(value)?, |config, setup| {
         let queue = SendingQueue { num_consumers: 1, ..SendingQueue::default() };
         let retry = RetryOnFailure { enabled: false, ..RetryOnFailure::default() };
         let sender = ToStdout { verbosity: config.verbosity, writing: Arc::default() };
-        let sending = Sending::new(&setup.id, &setup.meter, queue, retry, sender);
+        let sending = Sending::new(setup, queue, retry, sender);
         Ok(Instance::Exporter(Arc::new(BestEffort { id: setup.id.clone(), sending, ended: AtomicBool::new(false) })))
-    })
+    })?;
+    Ok(Parsed { shares_queue_room: true, ..parsed })
 }
 
 /// Prints what there is time for, and refuses nothing: a terminal that is not read must cost no other exporter its data.

@@ -40,6 +40,15 @@ struct Current {
     torn: Option<Torn>,
 }
 
+/// Where a record went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// Into the file that was open.
+    ToSameFile,
+    /// Into another one at the same path, since somebody had moved the open one away or deleted it.
+    ToNewFile,
+}
+
 /// A file that may end in a part of a record.
 #[derive(Clone, Copy)]
 struct Torn {
@@ -71,16 +80,17 @@ impl Target {
     }
 
     /// Adds a record. Where that fails, nothing of it stays.
-    pub(super) fn write(&self, record: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&self, record: &[u8]) -> io::Result<Written> {
         self.put(record.len() as u64, |file| file.write_all(record))
     }
 
-    fn put(&self, bytes: u64, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    fn put(&self, bytes: u64, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Written> {
         let mut current = self.current.lock();
         // Whatever fails from here on, the file is closed; it is opened again, and not emptied, for the next attempt.
-        let mut file = match current.file.take() {
-            Some(file) => file,
-            None => open(&self.config)?,
+        let (mut file, written) = match current.file.take() {
+            Some(file) if stands_at(&file, &self.config.path)? => (file, Written::ToSameFile),
+            Some(_) => (open(&self.config)?, Written::ToNewFile),
+            None => (open(&self.config)?, Written::ToSameFile),
         };
         self.begin(&file)?;
         mend(&file, &mut current.torn)?;
@@ -95,7 +105,7 @@ impl Target {
         }
         let Err(error) = write(&mut file) else {
             current.file = Some(file);
-            return Ok(());
+            return Ok(written);
         };
         // The next record must not follow a part of this one. Devices and pipes can't take anything back.
         if !before.is_file() || file.set_len(before.len()).is_ok() {
@@ -125,6 +135,15 @@ fn open(config: &Config) -> io::Result<File> {
         fs::create_dir_all(directory)?;
     }
     OpenOptions::new().create(true).append(true).open(&config.path)
+}
+
+/// Whether an open file is still the one at its path. Where the path can't be looked at, nothing says that it is not.
+fn stands_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    Ok(match fs::metadata(path) {
+        Ok(there) => (there.dev(), there.ino()) == (open.dev(), open.ino()),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    })
 }
 
 /// Takes back the part of a record that could not be taken back when it was written.
@@ -245,6 +264,37 @@ mod tests {
         drop((old, new));
         target(directory.path()).write(b"four\n").unwrap();
         assert_eq!(directory.read("spans.jsonl"), "one\ntwo\nthree\nfour\n");
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_or_deleted_is_begun_anew() {
+        let directory = Directory::new("moved");
+        let target = target(directory.path());
+        assert_eq!(target.write(b"one\n").unwrap(), Written::ToSameFile);
+        fs::rename(directory.path(), directory.0.join("moved")).unwrap();
+        assert_eq!(target.write(b"two\n").unwrap(), Written::ToNewFile);
+        assert_eq!(target.write(b"three\n").unwrap(), Written::ToSameFile);
+        fs::remove_file(directory.path()).unwrap();
+        assert_eq!(target.write(b"four\n").unwrap(), Written::ToNewFile);
+        // Somebody else's file in its place is added to.
+        fs::remove_file(directory.path()).unwrap();
+        fs::write(directory.path(), "other\n").unwrap();
+        assert_eq!(target.write(b"five\n").unwrap(), Written::ToNewFile);
+        assert_eq!((directory.read("moved"), directory.read("spans.jsonl")), ("one\n".to_owned(), "other\nfive\n".to_owned()));
+    }
+
+    #[test]
+    fn a_directory_that_was_deleted_is_waited_for() {
+        let directory = Directory::new("gone");
+        let inner = directory.0.join("inner");
+        fs::create_dir(&inner).unwrap();
+        let target = target(inner.join("spans.jsonl"));
+        target.write(b"one\n").unwrap();
+        fs::remove_dir_all(&inner).unwrap();
+        assert_eq!(target.write(b"two\n").unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::create_dir(&inner).unwrap();
+        target.write(b"two\n").unwrap();
+        assert_eq!(fs::read_to_string(inner.join("spans.jsonl")).unwrap(), "two\n");
     }
 
     #[test]

@@ -2,19 +2,23 @@
 
 mod disk;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use opentelemetry::{KeyValue, metrics::Counter};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
 
-use self::disk::Target;
+use self::disk::{Target, Written};
 use super::sending::{Failure, RetryOnFailure, Sender, Sending, SendingQueue, Sent};
 use crate::{
     config::{Span, schema_of},
     net::Encoding,
     otlp::{Signal, json},
-    pipeline::{Factory, Faults, Future, Instance, Parsed, Payload, Role, Section},
+    pipeline::{Factory, Faults, Future, Instance, Parsed, Payload, Role, Section, Setup},
 };
 
 /// How requests are written.
@@ -83,23 +87,45 @@ fn parse(value: Value) -> Result<Parsed, Faults> {
         faults.note::<()>("path", Err("is missing: write the file to write to".to_owned()));
     }
     faults.unless_any(())?;
-    Parsed::new(config, |config, setup| {
+    let parsed = Parsed::new(config, |config, setup| {
         let queue = SendingQueue { num_consumers: 1, ..SendingQueue::default() };
         // A disk that is full today has room tomorrow: nothing is given up, the queue fills and then refuses.
         let retry = RetryOnFailure { initial_interval: Span::secs(1), max_elapsed_time: Span::secs(0), ..RetryOnFailure::default() };
-        Ok(Instance::Exporter(Arc::new(Sending::new(&setup.id, &setup.meter, queue, retry, ToFile::new(config)))))
-    })
+        let reopened = Reopened::new(setup);
+        Ok(Instance::Exporter(Arc::new(Sending::new(setup, queue, retry, ToFile::new(config, reopened)))))
+    })?;
+    Ok(Parsed { shares_queue_room: true, ..parsed })
 }
 
 struct ToFile {
     config: Arc<Config>,
     target: Arc<Target>,
+    reopened: Arc<Reopened>,
+}
+
+/// Counts, and tells, how often the file had to be opened anew since it was moved away or deleted.
+struct Reopened {
+    exporter: [KeyValue; 1],
+    times: Counter<u64>,
+}
+
+impl Reopened {
+    fn new(setup: &Setup) -> Self {
+        let exporter = [KeyValue::new("exporter", setup.id.clone())];
+        Self { exporter, times: setup.meter.u64_counter("fuseboard_exporter_files_reopened").build() }
+    }
+
+    fn note(&self, path: &Path) {
+        self.times.add(1, &self.exporter);
+        let [exporter] = &self.exporter;
+        tracing::info!(exporter = %exporter.value, path = %path.display(), "the file was moved away or deleted; a new one was begun");
+    }
 }
 
 impl ToFile {
-    fn new(config: Config) -> Self {
+    fn new(config: Config, reopened: Reopened) -> Self {
         let config = Arc::new(config);
-        Self { target: Arc::new(Target::new(Arc::clone(&config))), config }
+        Self { target: Arc::new(Target::new(Arc::clone(&config))), config, reopened: Arc::new(reopened) }
     }
 }
 
@@ -115,12 +141,17 @@ impl Sender for ToFile {
     fn send<'a>(&'a self, batch: &'a Payload) -> Future<'a, Result<Sent, Failure>> {
         Box::pin(async move {
             let (config, target, batch) = (Arc::clone(&self.config), Arc::clone(&self.target), batch.clone());
+            let reopened = Arc::clone(&self.reopened);
             // Encoding takes the processor for as long as writing takes the disk: neither may hold up the runtime.
             let written = tokio::task::spawn_blocking(move || {
                 let record = config.record(&batch).map_err(Failure::Permanent)?;
-                target
-                    .write(&record)
-                    .map_err(|error| Failure::Retryable { reason: format!("can't write to {}: {error}", config.path.display()), after: None })
+                let written = target.write(&record);
+                let written = written
+                    .map_err(|error| Failure::Retryable { reason: format!("can't write to {}: {error}", config.path.display()), after: None })?;
+                if written == Written::ToNewFile {
+                    reopened.note(&config.path);
+                }
+                Ok::<_, Failure>(())
             });
             match written.await {
                 Ok(written) => written.map(|()| Sent::default()),
@@ -150,9 +181,15 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use opentelemetry::metrics::{MeterProvider, noop::NoopMeterProvider};
 
     use super::*;
     use crate::pipeline::Part;
+
+    fn to_file(config: Config) -> ToFile {
+        let times = NoopMeterProvider::new().meter("test").u64_counter("test").build();
+        ToFile::new(config, Reopened { exporter: [KeyValue::new("exporter", "file")], times })
+    }
 
     fn payload(request: &'static [u8]) -> Payload {
         Payload::new(Signal::Traces, Part::new(Bytes::from_static(request), 1))
@@ -161,14 +198,14 @@ mod tests {
     #[tokio::test]
     async fn a_path_that_leads_nowhere_is_told_at_the_start() {
         let path = std::env::temp_dir().join("fuseboard-no-such-directory").join("spans.jsonl");
-        let reason = ToFile::new(Config { path: path.clone(), ..Config::default() }).start().await.unwrap_err();
+        let reason = to_file(Config { path: path.clone(), ..Config::default() }).start().await.unwrap_err();
         assert!(reason.contains(path.to_str().unwrap()), "{reason}");
     }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn a_full_disk_is_waited_for_and_a_broken_request_is_not() {
-        let sender = ToFile::new(Config { path: "/dev/full".into(), ..Config::default() });
+        let sender = to_file(Config { path: "/dev/full".into(), ..Config::default() });
         sender.start().await.unwrap();
         let full = sender.send(&payload(b"")).await.unwrap_err();
         assert!(matches!(&full, Failure::Retryable { reason, .. } if reason.contains("/dev/full")), "{full:?}");

@@ -22,11 +22,12 @@ pub(in crate::exporters) enum Sizer {
 pub(in crate::exporters) struct SendingQueue {
     /// Accepted as the Collector has it; there is always a queue, since nothing is acknowledged before it is in one.
     pub(in crate::exporters) enabled: bool,
-    /// The most that is held, in units of `sizer`, what is being sent included.
+    /// The most that is held, in units of `sizer`, what is being sent included. If neither is written, the queue has its
+    /// part of a quarter of the memory limit, in bytes; with `sizer` alone it is 1000.
     #[schemars(range(min = 1))]
-    pub(in crate::exporters) queue_size: usize,
-    /// What `queue_size` counts.
-    pub(in crate::exporters) sizer: Sizer,
+    pub(in crate::exporters) queue_size: Option<usize>,
+    /// What `queue_size` counts: `requests` if that alone is written.
+    pub(in crate::exporters) sizer: Option<Sizer>,
     /// Requests that are sent at one time.
     #[schemars(range(min = 1, max = 1000))]
     pub(in crate::exporters) num_consumers: usize,
@@ -38,11 +39,16 @@ pub(in crate::exporters) struct SendingQueue {
 
 impl Default for SendingQueue {
     fn default() -> Self {
-        Self { enabled: true, queue_size: 1000, sizer: Sizer::Requests, num_consumers: 10, block_on_overflow: false, batch: None }
+        Self { enabled: true, queue_size: None, sizer: None, num_consumers: 10, block_on_overflow: false, batch: None }
     }
 }
 
 impl SendingQueue {
+    /// Whether its size is its part of what all queues may hold, in bytes.
+    pub(in crate::exporters) const fn shares_room(&self) -> bool {
+        self.queue_size.is_none() && self.sizer.is_none()
+    }
+
     /// What is accepted and has no effect.
     pub(in crate::exporters) fn warnings(&self) -> Vec<String> {
         let off = "`sending_queue.enabled: false` has no effect: there is always a queue".to_owned();

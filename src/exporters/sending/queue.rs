@@ -3,12 +3,17 @@ use std::{collections::VecDeque, sync::Arc};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::config::{BatchSizer, SendingQueue, Sizer};
-use crate::pipeline::{Admission, Exporter, Payload, Refusal};
+use super::config::{Batch, BatchSizer, SendingQueue, Sizer};
+use crate::pipeline::{Admission, Exporter, Payload, QueueRoom, Refusal};
+
+/// The size of a queue of which only the unit is written, as the Collector has it.
+const QUEUE_SIZE: usize = 1000;
 
 /// A bounded queue in memory: room is found first and filled later.
 pub(super) struct Queue {
-    config: SendingQueue,
+    bound: Bound,
+    block_on_overflow: bool,
+    batch: Option<Batch>,
     state: Mutex<State>,
     /// Something came, or the queue was closed.
     arrived: Notify,
@@ -30,6 +35,14 @@ struct State {
     heir: Option<Arc<dyn Exporter>>,
 }
 
+/// The most that a queue holds.
+enum Bound {
+    /// So much, in this unit.
+    Written(usize, Sizer),
+    /// Its part of the room, in bytes; one request always fits into an empty queue, since nobody knows how large it may be.
+    Shared(Arc<QueueRoom>),
+}
+
 enum Tried {
     Room(Box<dyn Admission>),
     Heir(Arc<dyn Exporter>),
@@ -44,12 +57,21 @@ enum Next {
 }
 
 impl Queue {
-    pub(super) fn new(config: SendingQueue) -> Self {
-        Self { config, state: Mutex::default(), arrived: Notify::new(), left: Notify::new() }
+    pub(super) fn new(config: SendingQueue, room: Arc<QueueRoom>) -> Self {
+        let bound = if config.shares_room() {
+            Bound::Shared(room)
+        } else {
+            Bound::Written(config.queue_size.unwrap_or(QUEUE_SIZE), config.sizer.unwrap_or_default())
+        };
+        let SendingQueue { block_on_overflow, batch, .. } = config;
+        Self { bound, block_on_overflow, batch, state: Mutex::default(), arrived: Notify::new(), left: Notify::new() }
     }
 
-    pub(super) const fn capacity(&self) -> usize {
-        self.config.queue_size
+    pub(super) fn capacity(&self) -> usize {
+        match &self.bound {
+            Bound::Written(size, _) => *size,
+            Bound::Shared(room) => room.of_each(),
+        }
     }
 
     pub(super) fn held(&self) -> usize {
@@ -104,15 +126,15 @@ impl Queue {
     }
 
     fn size(&self, payload: &Payload) -> usize {
-        match self.config.sizer {
-            Sizer::Requests => payload.parts.len(),
-            Sizer::Items => payload.items(),
-            Sizer::Bytes => payload.len(),
+        match self.bound {
+            Bound::Written(_, Sizer::Requests) => payload.parts.len(),
+            Bound::Written(_, Sizer::Items) => payload.items(),
+            Bound::Written(_, Sizer::Bytes) | Bound::Shared(_) => payload.len(),
         }
     }
 
     fn batch_size(&self, payload: &Payload) -> usize {
-        match self.config.batch.as_ref().map(|batch| batch.sizer) {
+        match self.batch.as_ref().map(|batch| batch.sizer) {
             Some(BatchSizer::Bytes) => payload.len(),
             _ => payload.items(),
         }
@@ -121,8 +143,10 @@ impl Queue {
     /// Room for a payload.
     pub(super) async fn reserve(self: &Arc<Self>, payload: &Payload) -> Result<Box<dyn Admission>, Refusal> {
         let size = self.size(payload);
-        if size > self.config.queue_size {
-            let reason = format!("a request of size {size} can never fit into a queue of {}", self.config.queue_size);
+        if let Bound::Written(most, _) = self.bound
+            && size > most
+        {
+            let reason = format!("a request of size {size} can never fit into a queue of {most}");
             return Err(Refusal::Permanent { reason });
         }
         loop {
@@ -134,8 +158,8 @@ impl Queue {
                 Tried::Closed => return Err(Refusal::Retryable { reason: "shutting down".to_owned(), after: None }),
                 Tried::Full => {}
             }
-            if !self.config.block_on_overflow {
-                let reason = format!("sending queue is full ({} held)", self.config.queue_size);
+            if !self.block_on_overflow {
+                let reason = format!("sending queue is full ({} held)", self.capacity());
                 return Err(Refusal::Retryable { reason, after: None });
             }
             left.await;
@@ -150,7 +174,8 @@ impl Queue {
         if state.closed {
             return Tried::Closed;
         }
-        if state.held + size > self.config.queue_size {
+        let takes_any = matches!(self.bound, Bound::Shared(_)) && state.held == 0;
+        if state.held + size > self.capacity() && !takes_any {
             return Tried::Full;
         }
         state.held += size;
@@ -189,7 +214,7 @@ impl Queue {
             let awaited = state.reserved > 0 && state.heir.is_none();
             return if state.closed && !awaited { Next::Closed } else { Next::Wait(None) };
         };
-        let Some(batch) = &self.config.batch else {
+        let Some(batch) = &self.batch else {
             let first = state.waiting.pop_front().map(|(payload, _)| payload);
             state.batchable = state.batchable.saturating_sub(first.as_ref().map_or(0, |first| self.batch_size(first)));
             return first.map_or(Next::Wait(None), Next::Batch);
@@ -285,7 +310,11 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::{exporters::sending::config::Batch, otlp::Signal, pipeline::Part};
+    use crate::{otlp::Signal, pipeline::Part};
+
+    fn queue(config: SendingQueue) -> Arc<Queue> {
+        Arc::new(Queue::new(config, Arc::default()))
+    }
 
     fn payload(items: usize) -> Payload {
         Payload::new(Signal::Traces, Part::new(Bytes::from_static(b"x"), items))
@@ -299,7 +328,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_refuses_until_something_was_sent() {
-        let queue = Arc::new(Queue::new(SendingQueue { queue_size: 2, ..SendingQueue::default() }));
+        let queue = queue(SendingQueue { queue_size: Some(2), ..SendingQueue::default() });
         put(&queue, 1).await.unwrap();
         let reserved = queue.reserve(&payload(1)).await.unwrap();
         assert!(matches!(put(&queue, 1).await, Err(Refusal::Retryable { .. })));
@@ -312,8 +341,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn queues_without_a_size_share_a_quarter_of_the_memory_limit() {
+        let room = Arc::new(QueueRoom::default());
+        room.divide(Some(4 * 2 * 10), 2);
+        let queue = Arc::new(Queue::new(SendingQueue::default(), Arc::clone(&room)));
+        assert_eq!(queue.capacity(), 10);
+        for _ in 0..10 {
+            put(&queue, 5000).await.unwrap();
+        }
+        assert!(matches!(put(&queue, 1).await, Err(Refusal::Retryable { .. })), "a byte each, and there are ten");
+        // As a reload does it.
+        room.divide(Some(4 * 11), 1);
+        put(&queue, 1).await.unwrap();
+        put(&queue, 1).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_request_larger_than_the_shared_room_is_taken_alone() {
+        let room = Arc::new(QueueRoom::default());
+        room.divide(Some(0), 1);
+        let queue = Arc::new(Queue::new(SendingQueue::default(), room));
+        put(&queue, 1).await.unwrap();
+        assert!(matches!(put(&queue, 1).await, Err(Refusal::Retryable { .. })));
+        let sent = queue.next().await.unwrap();
+        queue.done(queue.room_of(&sent));
+        put(&queue, 1).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn room_that_was_found_is_filled_after_the_queue_is_closed() {
-        let queue = Arc::new(Queue::new(SendingQueue::default()));
+        let queue = queue(SendingQueue::default());
         let reserved = queue.reserve(&payload(1)).await.unwrap();
         queue.close();
         let next = tokio::spawn({
@@ -329,8 +386,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_taken_out_can_be_taken_over() {
-        let (old, new) =
-            (Arc::new(Queue::new(SendingQueue::default())), Arc::new(Queue::new(SendingQueue { queue_size: 1, ..SendingQueue::default() })));
+        let of = |queue_size| queue(SendingQueue { queue_size: Some(queue_size), ..SendingQueue::default() });
+        let (old, new) = (of(1000), of(1));
         put(&old, 1).await.unwrap();
         put(&old, 2).await.unwrap();
         let cut = old.next().await.unwrap();
@@ -343,7 +400,7 @@ mod tests {
     #[tokio::test]
     async fn batches_keep_their_parts_and_their_sizes() {
         let batch = Batch { min_size: 10, max_size: 12, flush_timeout: crate::config::Span::secs(3600), ..Batch::default() };
-        let queue = Arc::new(Queue::new(SendingQueue { batch: Some(batch), ..SendingQueue::default() }));
+        let queue = queue(SendingQueue { batch: Some(batch), ..SendingQueue::default() });
         for items in [4, 4, 4, 30, 1] {
             put(&queue, items).await.unwrap();
         }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     otlp::Signal,
-    pipeline::{Admit, Consumer, Exporter, Future, Lifecycle, Payload, TRACES},
+    pipeline::{Admit, Consumer, Exporter, Future, Lifecycle, Payload, Setup, TRACES},
 };
 
 /// The longest wait a backend can ask for.
@@ -28,6 +28,15 @@ pub(in crate::exporters) struct Sent {
     pub(in crate::exporters) rejected: usize,
     /// What it said of them, or warns of.
     pub(in crate::exporters) message: String,
+    /// Why its answer could not be read, if that was so: it took the request all the same.
+    pub(in crate::exporters) unread: Option<String>,
+}
+
+impl Sent {
+    /// A request that was taken, by an answer that can't be read.
+    pub(in crate::exporters) fn with_unread_answer(reason: String) -> Self {
+        Self { unread: Some(reason), ..Self::default() }
+    }
 }
 
 /// Why a backend did not take a request.
@@ -92,6 +101,7 @@ struct Shared<S> {
 
 struct Counts {
     of: [SignalCounts; 3],
+    unread_answers: Counter<u64>,
     attributes: [KeyValue; 1],
 }
 
@@ -107,7 +117,8 @@ impl Counts {
             let counter = |what: &str| meter.u64_counter(format!("otelcol_exporter_{what}_{}", signal.items())).build();
             SignalCounts { sent: counter("sent"), failed: counter("send_failed"), enqueue_failed: counter("enqueue_failed") }
         });
-        Self { of, attributes: [KeyValue::new("exporter", id.to_owned())] }
+        let unread_answers = meter.u64_counter("fuseboard_exporter_unread_answers").build();
+        Self { of, unread_answers, attributes: [KeyValue::new("exporter", id.to_owned())] }
     }
 
     fn of(&self, signal: Signal) -> &SignalCounts {
@@ -116,9 +127,10 @@ impl Counts {
 }
 
 impl<S: Sender> Sending<S> {
-    pub(in crate::exporters) fn new(id: &str, meter: &Meter, queue: SendingQueue, retry: RetryOnFailure, sender: S) -> Self {
+    pub(in crate::exporters) fn new(setup: &Setup, queue: SendingQueue, retry: RetryOnFailure, sender: S) -> Self {
+        let Setup { id, meter, .. } = setup;
         let num_consumers = queue.num_consumers;
-        let queue = Arc::new(Queue::new(queue));
+        let queue = Arc::new(Queue::new(queue, Arc::clone(&setup.queue_room)));
         let gauge = |what: &str, read: fn(&Queue) -> usize| {
             let (queue, attributes) = (Arc::downgrade(&queue), [KeyValue::new("exporter", id.to_owned())]);
             let observe = move |observer: &dyn opentelemetry::metrics::AsyncInstrument<u64>| {
@@ -341,6 +353,10 @@ impl<S: Sender> Shared<S> {
         }
         if rejected > 0 || !sent.message.is_empty() {
             tracing::warn!(exporter = self.id, rejected, said = sent.message, "the backend took a request in part");
+        }
+        if let Some(reason) = &sent.unread {
+            self.counts.unread_answers.add(1, &self.counts.attributes);
+            tracing::warn!(exporter = self.id, items = batch.items(), reason, "the backend took a request, and its answer can't be read");
         }
     }
 

@@ -87,6 +87,7 @@ impl Replay {
             id: "circuit_window".to_owned(),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             ledger: Arc::new(Ledger::default()),
+            queue_room: Arc::default(),
             listeners: Arc::new(Listeners::default()),
             meter,
         };

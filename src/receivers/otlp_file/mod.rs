@@ -275,6 +275,7 @@ mod tests {
                 id: "otlp_file/handed_over".to_owned(),
                 clock: Arc::new(Wall),
                 ledger: Arc::new(Ledger::default()),
+                queue_room: Arc::default(),
                 listeners: Arc::new(Listeners::default()),
                 meter: NoopMeterProvider::new().meter("test"),
             };
