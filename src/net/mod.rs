@@ -3,6 +3,7 @@
 //! Servers: [`Listeners`] hold sockets open across reloads, [`serve`] runs their connections, [`grpc`] and
 //! [`http`] frame requests and answers. Clients: [`channel`] for gRPC, [`web`] for HTTP.
 
+mod buffer;
 pub mod channel;
 mod compression;
 mod door;
@@ -11,13 +12,16 @@ pub mod http;
 mod listeners;
 mod serve;
 mod tls;
+mod turns;
 pub mod web;
 
-pub use compression::{Encoding, Inflate};
-pub use door::{Answer, Grow, Limits, TooMuch, drain, read};
+pub use buffer::{Account, Held};
+pub use compression::{Codings, Encoding, Inflate};
+pub use door::{Answer, Limits, TooMuch, drain, read};
 pub use listeners::Listeners;
 pub use serve::{ConnectionLimits, serve};
 pub use tls::ClientTls;
+pub use turns::{Work, in_turn};
 
 /// An error with all that caused it: "transport error" alone helps nobody.
 fn with_causes(error: &dyn std::error::Error) -> String {

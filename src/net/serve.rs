@@ -1,5 +1,6 @@
 use std::{
     io::Cursor,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -45,7 +46,7 @@ pub struct ConnectionLimits {
 /// Bytes of a request's head that are accepted.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Size of the HTTP/2 frames we ask for: a usual request comes in one and needs no putting together.
-const FRAME_BYTES: u32 = 256 << 10;
+pub(super) const FRAME_BYTES: u32 = 256 << 10;
 /// HTTP/2 flow control windows: bytes that may be under way unasked.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -55,10 +56,10 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Accepts connections and answers their requests until `stop` is cancelled; then lets open requests finish and
-/// returns when the last connection is gone. Drop the future to cut them off.
+/// returns when the last connection is gone. Drop the future to cut them off. `answer` is told the peer's address.
 pub async fn serve<F, R>(listener: TcpListener, limits: ConnectionLimits, stop: CancellationToken, answer: F)
 where
-    F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    F: Fn(Request<Incoming>, IpAddr) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Answer>> + Send + 'static,
 {
     let connections = TaskTracker::new();
@@ -70,8 +71,9 @@ where
         loop {
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    let one = connection(stream, limits, stop.clone(), answer.clone());
+                Ok((stream, peer)) => {
+                    let (answer, peer) = (answer.clone(), peer.ip().to_canonical());
+                    let one = connection(stream, limits, stop.clone(), move |request| answer(request, peer));
                     let cut = cut.clone();
                     connections.spawn(async move {
                         cut.run_until_cancelled(one).await;

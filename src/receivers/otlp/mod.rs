@@ -24,7 +24,7 @@ pub const FACTORY: Factory = Factory {
     section: Section::Receivers,
     name: "otlp",
     aliases: &[],
-    about: "Takes OTLP over gRPC and HTTP (protobuf and JSON; gzip and zstd).",
+    about: "Takes OTLP over gRPC and HTTP (protobuf and JSON; gzip, deflate and zstd).",
     roles: &[Role { section: Section::Receivers, signals: &Signal::ALL }],
     in_place: false,
     schema: schema_of::<Config>,
@@ -69,7 +69,7 @@ impl Receiver for Otlp {
                 match (protocol, &self.config.protocols.grpc, &self.config.protocols.http) {
                     ("grpc", Some(config), _) => {
                         let service = Arc::new(grpc::Service { intake: Intake::new(&self.setup, outlets.clone(), "grpc"), limits: config.limits() });
-                        servers.spawn(serve(listener, config.connections(), stop, move |request| Arc::clone(&service).answer(request)));
+                        servers.spawn(serve(listener, config.connections(), stop, move |request, peer| Arc::clone(&service).answer(request, peer)));
                     }
                     (_, _, Some(config)) => {
                         let service = Arc::new(http::Service {
@@ -77,7 +77,8 @@ impl Receiver for Otlp {
                             limits: config.limits(),
                             paths: config.paths(),
                         });
-                        servers.spawn(serve(listener, config.connection_limits(), stop, move |request| Arc::clone(&service).answer(request)));
+                        let answer = move |request, peer| Arc::clone(&service).answer(request, peer);
+                        servers.spawn(serve(listener, config.connection_limits(), stop, answer));
                     }
                     _ => {}
                 }
