@@ -238,3 +238,127 @@ impl Body for Answer {
         SizeHint::with_exact(self.data.as_ref().map_or(0, |data| data.len() as u64))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::net::buffer::tests::Scale;
+
+    const LIMITS: Limits = Limits { request_bytes: 64 << 20 };
+
+    /// What a sender does next.
+    enum Step {
+        Wait(Duration),
+        Send(Bytes),
+        End,
+    }
+
+    /// A sender that does one thing after the other, and nothing when there is no more.
+    struct Sender {
+        steps: VecDeque<Step>,
+        waiting: Option<Pin<Box<tokio::time::Sleep>>>,
+    }
+
+    impl Sender {
+        fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+            Self { steps: steps.into_iter().collect(), waiting: None }
+        }
+    }
+
+    impl Body for Sender {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let this = self.get_mut();
+            loop {
+                if let Some(waiting) = &mut this.waiting {
+                    std::task::ready!(waiting.as_mut().poll(cx));
+                    this.waiting = None;
+                }
+                match this.steps.pop_front() {
+                    Some(Step::Wait(time)) => this.waiting = Some(Box::pin(tokio::time::sleep(time))),
+                    Some(Step::Send(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Some(Step::End) => return Poll::Ready(None),
+                    None => return Poll::Pending,
+                }
+            }
+        }
+    }
+
+    fn send(bytes: usize) -> Step {
+        Step::Send(Bytes::from(vec![7; bytes]))
+    }
+
+    /// So many bytes after each time, for so often.
+    fn steadily(bytes: usize, each: Duration, times: usize) -> impl Iterator<Item = Step> {
+        (0..times).flat_map(move |_| [send(bytes), Step::Wait(each)])
+    }
+
+    async fn take(steps: impl IntoIterator<Item = Step>) -> (Result<Held, TooMuch>, Scale, Duration) {
+        let (mut scale, began) = (Scale::default(), Instant::now());
+        let came = read(&mut Sender::new(steps), LIMITS, |_| None, &mut scale).await;
+        (came, scale, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fault_f5_a_body_that_stops_is_given_up_whatever_came_before() {
+        for steps in [vec![], vec![send(100)], vec![send(63 << 20)], steadily(100, Duration::from_secs(1), 60).collect()] {
+            let (came, _, after) = take(steps).await;
+            assert_eq!(came.unwrap_err(), TooMuch::Stalled);
+            assert_eq!(after.as_secs(), STALL.as_secs());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_must_come_within_a_time_that_grows_with_it() {
+        // 64 KiB each 9 s are progress and still too slow: four times that came within 30 s, which grants one second more.
+        let (came, _, after) = take(steadily(PROGRESS_BYTES, Duration::from_secs(9), 100)).await;
+        assert_eq!(came.unwrap_err(), TooMuch::Slow);
+        assert_eq!(after.as_secs(), 31);
+        // A quarter of a MiB a second is fast enough for any length.
+        let (came, ..) = take(steadily(BYTES_A_SECOND, Duration::from_secs(1), 200).chain([Step::End])).await;
+        assert_eq!(came.unwrap().bytes.len(), 200 * BYTES_A_SECOND);
+        // What is small has as long as anything may stall.
+        let (came, ..) = take([send(1), Step::Wait(Duration::from_secs(14)), send(1), Step::End]).await;
+        assert_eq!(came.unwrap().bytes.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_small_body_is_copied_out_of_the_buffer_it_was_read_into() {
+        let read_buffer = Bytes::from(vec![7; 8 << 10]);
+        let small = read_buffer.slice(100..335);
+        let at = small.as_ptr();
+        // Clients of HTTP/2 end a body with an empty frame.
+        let (came, scale, _) = take([Step::Send(small), Step::Send(Bytes::new()), Step::End]).await;
+        let held = came.unwrap();
+        assert_eq!((held.bytes.len(), held.weight, scale.held, scale.most), (235, 235, 235, 235));
+        assert_ne!(held.bytes.as_ptr(), at);
+    }
+
+    #[tokio::test]
+    async fn a_large_frame_is_kept_as_it_came_and_weighs_the_buffer_it_is_in() {
+        let frame = Bytes::from(vec![7; KEPT_FROM]);
+        let at = frame.as_ptr();
+        let (came, scale, _) = take([Step::Send(frame), Step::Send(Bytes::new()), Step::End]).await;
+        let held = came.unwrap();
+        assert_eq!((held.bytes.as_ptr(), held.bytes.len()), (at, KEPT_FROM));
+        assert_eq!((held.weight, scale.held), (PINNED_BYTES, PINNED_BYTES));
+        // With another one behind it, it is copied like any other.
+        let (came, scale, _) = take([send(KEPT_FROM), send(10), Step::End]).await;
+        let held = came.unwrap();
+        assert_eq!((held.bytes.len(), held.weight), (KEPT_FROM + 10, scale.held));
+        assert_eq!(scale.held, KEPT_FROM + 10);
+    }
+
+    #[tokio::test]
+    async fn what_a_body_takes_while_it_comes_is_accounted_for() {
+        let (came, scale, _) = take((0..4096).map(|_| send(16 << 10)).chain([Step::End])).await;
+        assert_eq!((came.unwrap().weight, scale.held), (64 << 20, 64 << 20));
+        assert!(scale.most <= 96 << 20, "{}", scale.most);
+        let (came, ..) = take((0..4097).map(|_| send(16 << 10)).chain([Step::End])).await;
+        assert_eq!(came.unwrap_err(), TooMuch::Request(64 << 20));
+    }
+}
