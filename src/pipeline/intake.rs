@@ -146,7 +146,7 @@ impl Intake {
 
     /// Counts a request that was too much, or did not come whole; `size` is the key of the limit to its size.
     pub fn too_much(&self, why: &TooMuch, size: &'static str) {
-        match why {
+        match *why {
             TooMuch::Request(_) => self.limit_reached(size),
             TooMuch::NoRoom { limit, .. } => self.limit_reached(limit),
             TooMuch::Stalled => self.limit_reached("request_progress"),

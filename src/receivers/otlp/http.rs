@@ -71,7 +71,9 @@ impl Service {
             Err(wrong) => {
                 tracing::debug!(status = wrong.status.as_u16(), reason = wrong.message, "refused an HTTP request");
                 // Closed on a sender that still sends, the connection would be reset before the answer is read.
-                drain(&mut body, self.limits).await;
+                if wrong.status != StatusCode::REQUEST_TIMEOUT {
+                    drain(&mut body, self.limits).await;
+                }
                 failure(media, &wrong)
             }
         }
