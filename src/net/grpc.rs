@@ -126,7 +126,7 @@ fn codings(headers: &HeaderMap) -> Result<Codings, Status> {
 }
 
 /// What to answer to what is too much.
-pub fn status(why: TooMuch) -> Status {
+pub fn status(why: &TooMuch) -> Status {
     let reason = why.to_string();
     match why {
         // Without RetryInfo, so that clients take it as final: it will be too large the next time as well.

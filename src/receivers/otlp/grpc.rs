@@ -63,7 +63,7 @@ impl Service {
         match why {
             Unread::TooMuch(why) => {
                 self.intake.too_much(&why, "max_recv_msg_size_mib");
-                grpc::status(why)
+                grpc::status(&why)
             }
             Unread::Wrong(status) => {
                 self.intake.malformed();
