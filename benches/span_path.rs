@@ -1,4 +1,5 @@
-//! What it costs to read and window a span, beside a prost decode and a scan of the fields, in one run.
+//! What it costs to read and window a span, beside a prost decode and a scan of the fields, in one run; and what it costs
+//! where fields stand in ascending order, as SDKs write them, and in descending order, as the Collector does.
 //!
 //! `cargo bench --bench span_path` prints nanoseconds a span (the best of 400 rounds, or of the number given behind
 //! `--`) and the ratios that count.
@@ -21,7 +22,7 @@ use fuseboard::{
         room::Room,
     },
     otlp::{
-        Value,
+        Signal, Value, check,
         trace::{Span, Visitor, walk},
     },
     processors::circuit_window::Replay,
@@ -87,6 +88,37 @@ fn best(template: &mut Template, rounds: u64, mut work: impl FnMut(&Bytes, u64))
     best
 }
 
+/// From the check at the door to closed buckets.
+fn whole(template: &mut Template, rounds: u64) -> f64 {
+    let meter = NoopMeterProvider::new().meter("bench");
+    let mut replay = Replay::new(serde_yaml::from_str("{}").unwrap(), AnalysisConfig::default(), meter, false).unwrap();
+    best(template, rounds, |request, _| {
+        black_box(replay.feed(request.clone()).unwrap());
+    })
+}
+
+/// What fields in ascending and in descending order cost.
+fn in_both_orders(rounds: u64) {
+    println!("\nfields ascending (SDKs) and descending (the Collector)");
+    println!("{:<8}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>16}", "", "check", "inspect", "whole", "check", "inspect", "whole", "descending/asc.");
+    let mut all = [0.0; 2];
+    for (language, recording) in LANGUAGES {
+        let ascending = templates(recording, SPANS).swap_remove(0);
+        let descending = ascending.descending();
+        let rules = Rules::default();
+        let [up, down] = [ascending, descending].map(|mut template| {
+            let checked = best(&mut template, rounds, |request, _| drop(black_box(check(Signal::Traces, request.clone()).unwrap())));
+            let inspected = best(&mut template, rounds, |request, _| drop(black_box(inspect(request, SPANS, &rules, u64::MAX).unwrap())));
+            [checked, inspected, whole(&mut template, rounds)]
+        });
+        all.iter_mut().zip([up[2], down[2]]).for_each(|(sum, one)| *sum += one);
+        print!("{language:<8}");
+        up.iter().chain(&down).for_each(|cost| print!("{cost:>9.0}"));
+        println!("{:>16.2}", down[2] / up[2]);
+    }
+    println!("{:<8}{:>70.2}", "all", all[1] / all[0]);
+}
+
 fn main() {
     let rounds = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(400);
     println!("{SPANS} spans a request, best of {rounds} rounds, ns a span");
@@ -126,11 +158,7 @@ fn main() {
             })
         };
         let (window, plain) = (windowed(true), windowed(false));
-        let mut replay =
-            Replay::new(serde_yaml::from_str("{}").unwrap(), AnalysisConfig::default(), NoopMeterProvider::new().meter("bench"), false).unwrap();
-        let whole = best(template, rounds, |request, _| {
-            black_box(replay.feed(request.clone()).unwrap());
-        });
+        let whole = whole(template, rounds);
         all.iter_mut().zip([prost, scan, window, plain]).for_each(|(sum, one)| *sum += one);
         println!(
             "{language:<8}{bytes:>9.0}{copy:>8.0}{prost:>8.0}{scan:>8.0}{inspected:>9.0}{plain:>9.0}{window:>9.0}{whole:>10.0}{:>13}{:>12.2}{:>14}",
@@ -145,4 +173,5 @@ fn main() {
     println!("targets: window/prost at most 1/6, window/scan at most 1.8, detect/prost at most 1/5");
     println!("window: read and counted; detect: also looked at for breakers that say nothing of themselves");
     println!("whole: checked at the door, hashed, inspected, counted, buckets closed");
+    in_both_orders(rounds);
 }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::indexing_slicing, missing_docs)]
 
+#[allow(dead_code, reason = "the other bench uses the rest")]
 mod corpus;
 mod relay;
 

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
-    trace::v1::{ResourceSpans, ScopeSpans, Span},
+    trace::v1::Span,
 };
 use prost::Message;
 use support::{
@@ -245,21 +245,14 @@ fn hostile_attributes_travel_on_as_they_came() {
     let mut setting = Setting::new();
     let callee = attribute("server.address", "stock");
     let large = vec![callee.clone(), attribute("large", &"x".repeat(900_000))];
-    let many = (0..10_000).map(|number| attribute(&format!("key {number}"), "value")).chain([callee.clone()]).collect();
+    let many = (0..10_000).map(|number| attribute(&format!("key {number}"), "value")).chain([callee]).collect();
     let name = vec![attribute("server.address", &"n".repeat(500_000))];
     let mut sent = Vec::new();
     for (id, attributes) in [(1, large), (2, many), (3, name)] {
         sent.push(bytes(&request("shop", "a", vec![call(id, now(), attributes)])));
     }
-    // Nested 10 000 deep, and not UTF-8: no library writes such, so they are written by hand.
-    let body = bytes(&request("shop", "a", vec![call(4, now(), vec![callee, attribute("text", "caXfe")])]));
-    let mut not_utf8 = body.clone();
-    let at = not_utf8.windows(5).position(|five| five == b"caXfe").unwrap();
-    not_utf8[at + 2] = 0xff;
-    let at = not_utf8.windows(5).position(|five| five == b"stock").unwrap();
-    not_utf8[at] = 0xfe;
-    sent.push(not_utf8);
-    sent.push(with_attribute(&call(5, now(), vec![attribute("server.address", "depths")]), "deep", &nested(10_000)));
+    // No library writes such, so it is written by hand.
+    sent.push(with_attribute(&call(5, now(), vec![attribute("server.address", "depths")]), "deep", &nested(40)));
     for body in &sent {
         let answer = post_protobuf(setting.http(), "/v1/traces", body);
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -270,7 +263,6 @@ fn hostile_attributes_travel_on_as_they_came() {
     }
     setting.sink.wait_for_value("circuit_breaker.requests", &[("circuit_breaker.name", "stock"), ("circuit_breaker.outcome", "success")], 2.0);
     setting.sink.wait_for_value("circuit_breaker.requests", &[("circuit_breaker.name", "depths"), ("circuit_breaker.outcome", "success")], 1.0);
-    setting.counted("fuseboard_texts_not_utf8", 1);
     let longest = setting.sink.look(|taken| {
         let points = taken.metrics().filter_map(|metric| match &metric.data {
             Some(opentelemetry_proto::tonic::metrics::v1::metric::Data::Sum(sum)) => Some(&sum.data_points),
@@ -282,20 +274,71 @@ fn hostile_attributes_travel_on_as_they_came() {
     setting.is_unharmed();
 }
 
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut field = vec![number << 3 | 2];
+    prost::encoding::encode_varint(content.len() as u64, &mut field);
+    field.extend(content);
+    field
+}
+
+/// A request of one span, data point or log record.
+fn request_of(item: &[u8]) -> Vec<u8> {
+    field(1, &field(2, &field(2, item)))
+}
+
 /// A request of one span with one more attribute, whose value is written already.
 fn with_attribute(span: &Span, key: &str, value: &[u8]) -> Vec<u8> {
-    let field = |number: u8, content: &[u8]| {
-        let mut field = vec![number << 3 | 2];
-        prost::encoding::encode_varint(content.len() as u64, &mut field);
-        field.extend(content);
-        field
-    };
     let attribute = field(9, &[field(1, key.as_bytes()), field(2, value)].concat());
-    let span = [span.encode_to_vec(), attribute].concat();
-    let empty =
-        ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans: vec![ScopeSpans::default()], ..ResourceSpans::default() }] };
-    assert_eq!(empty.encode_to_vec().len(), 4);
-    field(1, &field(2, &field(2, &span)))
+    request_of(&[span.encode_to_vec(), attribute].concat())
+}
+
+#[test]
+fn what_an_exporter_could_not_write_is_refused_at_the_door() {
+    let mut fuseboard = Fuseboard::start(
+        "
+receivers: { otlp: { protocols: { grpc: { endpoint: '127.0.0.1:0' }, http: { endpoint: '127.0.0.1:0' } } } }
+exporters: { file: { path: out.jsonl } }
+service:
+  pipelines:
+    traces: { receivers: [otlp], exporters: [file] }
+    metrics: { receivers: [otlp], exporters: [file] }
+    logs: { receivers: [otlp], exporters: [file] }
+",
+    );
+    let to = fuseboard.address("http");
+    let span = call_to("stock", 1, now(), "200").encode_to_vec();
+    let metric = field(5, &field(1, &[]));
+    let record = field(5, &field(1, b"hello"));
+    let not_utf8 = field(1, b"caf\xe9");
+    let in_span = [
+        field(5, b"\xff"),
+        field(9, &not_utf8),
+        field(9, &field(2, &not_utf8)),
+        field(9, &field(2, &nested(10_000))),
+        field(11, &field(3, &field(2, &field(7, &[])[..1]))),
+        field(13, &field(5, &[])),
+    ];
+    let in_metric = [
+        field(3, b"\xff"),
+        field(12, &not_utf8),
+        field(5, &field(1, &field(5, &field(7, &not_utf8)))),
+        field(9, &field(1, &field(6, &[0; 9]))),
+        field(10, &field(1, &field(8, &field(2, &[0xff])))),
+        field(11, &field(1, &field(6, &field(1, &[])))),
+    ];
+    let in_record = [field(5, &not_utf8), field(5, &nested(60)), field(6, &not_utf8), field(3, b"\xff"), field(8, &[])];
+    for (path, good, broken) in [("/v1/traces", span, &in_span[..]), ("/v1/metrics", metric, &in_metric[..]), ("/v1/logs", record, &in_record[..])] {
+        for more in broken {
+            let answer = post_protobuf(to, path, &request_of(&[&good[..], more].concat()));
+            assert_eq!((answer.status, status_of(&answer).code), (400, 3), "{path} {more:x?}");
+        }
+        assert_eq!(post_protobuf(to, path, &request_of(&good)).status, 200, "{path}");
+    }
+    let broken = request_of(&[&call_to("stock", 2, now(), "200").encode_to_vec()[..], &in_span[0]].concat());
+    assert_eq!(grpc::export(fuseboard.address("grpc"), &broken).code, Some(3));
+    assert!(fuseboard.stop().success());
+    let written = std::fs::read_to_string(fuseboard.directory().join("out.jsonl")).unwrap();
+    assert_eq!(written.lines().count(), 3, "{written}");
 }
 
 #[test]
@@ -304,14 +347,7 @@ fn millions_of_nothings_cost_no_memory() {
     // Each link is two bytes on the wire and a hundred when it is decoded.
     let mut span = call_to("stock", 1, now(), "200").encode_to_vec();
     span.extend([0x6a, 0].repeat(450_000));
-    let field = |content: &[u8], number: u8| {
-        let mut field = vec![number << 3 | 2];
-        prost::encoding::encode_varint(content.len() as u64, &mut field);
-        field.extend(content);
-        field
-    };
-    let body = field(&field(&field(&span, 2), 2), 1);
-    assert_eq!(post_protobuf(setting.http(), "/v1/traces", &body).status, 200);
+    assert_eq!(post_protobuf(setting.http(), "/v1/traces", &request_of(&span)).status, 200);
     let json = format!("{{\"resourceSpans\":[{{\"scopeSpans\":[{{\"spans\":[{}{{}}]}}]}}]}}", "{},".repeat(300_000));
     assert_eq!(post_json(setting.http(), "/v1/traces", &json).status, 200, "all without ids: a partial success");
     // Two bytes each in JSON and eight in protobuf: the limit is that of the protobuf.

@@ -1,7 +1,10 @@
 //! Requests as real SDKs sent them, cut to size. Ids and times are changed in place before a request is used again:
 //! else our own rules would call it late and sent twice.
 
-use fuseboard::otlp::trace::{Span, Visitor, walk};
+use fuseboard::otlp::{
+    trace::{Span, Visitor, walk},
+    wire::{Reader, put_bytes},
+};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     trace::v1::{ResourceSpans, ScopeSpans},
@@ -33,7 +36,46 @@ struct Place {
     duration: u64,
 }
 
+/// The messages within a message, by field number.
+struct Nested(&'static [(u32, &'static Nested)]);
+
+const FLAT: Nested = Nested(&[]);
+const EVENT: Nested = Nested(&[(3, &FLAT)]);
+const LINK: Nested = Nested(&[(4, &FLAT)]);
+const SPAN: Nested = Nested(&[(9, &FLAT), (11, &EVENT), (13, &LINK), (15, &FLAT)]);
+const SCOPE: Nested = Nested(&[(3, &FLAT)]);
+const SCOPE_SPANS: Nested = Nested(&[(1, &SCOPE), (2, &SPAN)]);
+const RESOURCE: Nested = Nested(&[(1, &FLAT)]);
+const RESOURCE_SPANS: Nested = Nested(&[(1, &RESOURCE), (2, &SCOPE_SPANS)]);
+const REQUEST: Nested = Nested(&[(1, &RESOURCE_SPANS)]);
+
+/// The same message, and all in it, with fields in descending order of their numbers; those of one number stay in order.
+fn turned(nested: &Nested, message: &[u8]) -> Vec<u8> {
+    let mut fields = Vec::new();
+    let mut reader = Reader::new(message);
+    while let Some(tag) = reader.tag().unwrap() {
+        let mut field = Vec::new();
+        let inner = nested.0.iter().find(|(number, _)| *number == tag.field());
+        if let Some((_, inner)) = inner {
+            put_bytes(&mut field, tag, &turned(inner, reader.bytes().unwrap()));
+        } else {
+            // The tag's own bytes stand before what is left.
+            let before = message.len() - reader.rest().len() - if tag.field() < 16 { 1 } else { 2 };
+            reader.skip(tag, 0).unwrap();
+            field.extend_from_slice(&message[before..message.len() - reader.rest().len()]);
+        }
+        fields.push((tag.field(), field));
+    }
+    fields.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+    fields.into_iter().flat_map(|(_, field)| field).collect()
+}
+
 impl Template {
+    /// The same as the Collector would write it: the fields of each message in descending order.
+    pub(crate) fn descending(&self) -> Self {
+        Self::of(turned(&REQUEST, &self.bytes))
+    }
+
     /// Spans in it.
     pub(crate) fn spans(&self) -> usize {
         self.places.len()

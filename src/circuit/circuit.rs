@@ -392,6 +392,13 @@ impl Circuit {
         self.incident.is_some() || self.members.iter().any(|(_, member)| member.provisional().is_some_and(|state| state != State::Closed))
     }
 
+    /// Goes back to what is final in instances that seem not to be closed for longer than `allowed` nanoseconds.
+    pub(super) fn lapse(&mut self, now: u64, allowed: u64) {
+        for (_, member) in &mut self.members {
+            self.changed |= member.lapse(now, allowed);
+        }
+    }
+
     /// The incident that goes on, and when it began.
     pub fn incident(&self) -> Option<(IncidentId, u64)> {
         self.incident.as_deref().map(|incident| (incident.id, incident.since))
@@ -634,7 +641,7 @@ impl Circuit {
     }
 
     /// Whether there is a breaker for sure.
-    fn has_breaker(&self) -> bool {
+    pub(super) fn has_breaker(&self) -> bool {
         self.detected.as_ref().is_some_and(|detected| detected.manners.iter().any(Manner::is_proven))
             || self.members.iter().any(|(_, member)| member.has_breaker())
     }

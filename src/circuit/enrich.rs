@@ -87,7 +87,7 @@ impl CircuitBreakerMetricsCollector {
             return None;
         }
         let name = inspection.text(request, told.name);
-        let circuit = self.refused_by(index, name, &[]).and_then(|number| self.circuits.get(number as usize));
+        let circuit = self.named_circuit(index, name).or_else(|| self.refused_by(index, &[])).and_then(|number| self.circuits.get(number as usize));
         let name = if name.is_empty() { circuit.map(|circuit| circuit.key().name()) } else { Some(String::from_utf8_lossy(name).into_owned()) };
         Some(Enrichment {
             span_id_at: told.ids.1,

@@ -39,12 +39,26 @@ pub(super) struct Member {
     breaker: Breaker,
     /// The state as of the newest observation, whether final or not.
     newest: Option<(u64, State)>,
+    /// Whether calls and rejections may move the state that is not final.
+    doubt: Doubt,
     /// The earliest end of a call.
     used_since: u64,
     /// Calls, to tell how close failures are to each other; begins anew at 2³².
     calls: u32,
     /// What most instances never have.
     more: Option<Box<More>>,
+}
+
+/// How far a state that is not final, and that calls and rejections tell of, is to be trusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Doubt {
+    /// No such state is shown, or a final one confirmed it.
+    #[default]
+    Clear,
+    /// The breaker seems not to be closed since this time of the clock, and no final state confirms it yet.
+    Since(u64),
+    /// A state was shown that no final one confirmed in time: until a final state tells of a breaker, no other is shown.
+    Lapsed,
 }
 
 /// What is kept of an instance whose breaker did something.
@@ -79,7 +93,7 @@ impl More {
 
 impl Member {
     pub(super) const fn new(process: u32, instance: Arc<str>) -> Self {
-        Self { process, instance, breaker: Breaker { known: None }, newest: None, used_since: u64::MAX, calls: 0, more: None }
+        Self { process, instance, breaker: Breaker { known: None }, newest: None, doubt: Doubt::Clear, used_since: u64::MAX, calls: 0, more: None }
     }
 
     pub(super) const fn instance(&self) -> &Arc<str> {
@@ -227,13 +241,46 @@ impl Member {
     /// Notes a state that is final.
     pub(super) fn detect(&mut self, number: u8, state: State) {
         self.more.get_or_insert_default().lane(number).detected = Some(state);
+        if state != State::Closed {
+            if self.doubt == Doubt::Lapsed {
+                self.newest = self.newest.map(|(at, _)| (at, state));
+            }
+            self.doubt = Doubt::Clear;
+        }
     }
 
-    /// Notes a state that is not final yet.
-    pub(super) fn seems(&mut self, at: u64, state: State) {
-        if !self.reports() && self.newest.is_none_or(|newest| newest.0 <= at) {
-            self.newest = Some((at, state));
+    /// Notes a state that is not final yet, observed at `at`, at this time of the clock. `false` if it is not shown: one
+    /// that was shown before was never confirmed.
+    pub(super) fn seems(&mut self, at: u64, state: State, now: u64) -> bool {
+        if self.reports() || self.newest.is_some_and(|newest| newest.0 > at) {
+            return true;
         }
+        if state != State::Closed && !self.is_tripped() {
+            match self.doubt {
+                Doubt::Clear => self.doubt = Doubt::Since(now),
+                Doubt::Since(_) => {}
+                Doubt::Lapsed => return false,
+            }
+        }
+        self.newest = Some((at, state));
+        true
+    }
+
+    /// Goes back to the final state where none confirmed within `allowed` nanoseconds of the clock that the breaker is not
+    /// closed. `true` if the state that is shown changed.
+    pub(super) fn lapse(&mut self, now: u64, allowed: u64) -> bool {
+        let Doubt::Since(since) = self.doubt else { return false };
+        let is_shown = self.newest.is_some_and(|(_, state)| state != State::Closed);
+        if self.is_tripped() || !is_shown {
+            self.doubt = Doubt::Clear;
+            return false;
+        }
+        if now < since.saturating_add(allowed) {
+            return false;
+        }
+        self.doubt = Doubt::Lapsed;
+        self.newest = self.newest.and_then(|(at, _)| Some((at, self.state()?)));
+        true
     }
 
     /// Forgets failures that are too old to explain anything.
@@ -274,5 +321,52 @@ impl Member {
             spilled + more.lanes.iter().map(|lane| lane.suspect.heap_bytes()).sum::<usize>()
         };
         self.more.as_ref().map_or(0, |more| size_of::<More>() + more.evidence.capacity() * size_of::<Evidence>() + lanes(more))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOWED: u64 = 15;
+
+    fn member() -> Member {
+        Member::new(0, "a".into())
+    }
+
+    #[test]
+    fn a_state_that_no_final_one_confirms_lapses_and_is_not_shown_again() {
+        let mut member = member();
+        assert!(member.seems(1, State::Open, 100) && member.seems(5, State::Open, 105));
+        assert!(!member.lapse(114, ALLOWED));
+        assert_eq!(member.provisional(), Some(State::Open));
+        assert!(member.lapse(115, ALLOWED), "the first one counts, however often it is said again");
+        assert_eq!(member.provisional(), None);
+        assert!(!member.seems(20, State::Open, 120));
+        assert_eq!(member.provisional(), None);
+        // A final state tells that there is a breaker.
+        member.detect(0, State::Open);
+        member.detect(0, State::Closed);
+        assert!(member.seems(30, State::Open, 130));
+        assert_eq!(member.provisional(), Some(State::Open));
+    }
+
+    #[test]
+    fn a_state_that_a_final_one_confirms_holds() {
+        let mut member = member();
+        member.seems(1, State::Open, 100);
+        member.detect(0, State::Open);
+        assert!(!member.lapse(1_000, ALLOWED));
+        assert_eq!(member.provisional(), Some(State::Open));
+    }
+
+    #[test]
+    fn a_final_state_after_a_lapse_shows() {
+        let mut member = member();
+        member.seems(1, State::Open, 100);
+        assert!(member.lapse(200, ALLOWED));
+        member.seems(150, State::Closed, 150);
+        member.detect(0, State::Open);
+        assert_eq!(member.provisional(), Some(State::Open));
     }
 }

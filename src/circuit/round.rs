@@ -123,6 +123,9 @@ impl CircuitBreakerMetricsCollector {
             self.forget_paths(number, now.saturating_sub(self.config.circuit_ttl));
         }
         let Some(circuit) = self.circuits.get_mut(number) else { return };
+        if circuit.is_restless() {
+            circuit.lapse(now, self.config.allowed_lateness);
+        }
         if sweeping {
             circuit.members.iter_mut().for_each(|(_, member)| member.calm_since(now));
         }

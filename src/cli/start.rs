@@ -3,6 +3,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Failed, print, problems};
 use crate::{
     config::{self, Severity, Source},
+    net,
     pipeline::Ledger,
     service::{self, Plan, Reload},
     telemetry::Running,
@@ -34,9 +35,13 @@ pub(super) fn run(sources: Vec<Source>) -> Result<(), Failed> {
         of(Severity::Warning).for_each(|problem| tracing::warn!(problem, "in the configuration"));
         plan.ok_or_else(|| of(Severity::Error).collect())
     });
+    let descriptors = net::descriptors::raise_limit();
     let runtime = runtime()?;
     let ran = runtime.block_on(async {
         let telemetry = Running::start(plan.telemetry())?;
+        if let Err(error) = descriptors {
+            tracing::warn!(%error, "can't raise the limit on open file descriptors");
+        }
         tracing::info!(configuration = named, version = env!("CARGO_PKG_VERSION"), "starting");
         let ran = service::run(plan, telemetry.meter(), Arc::new(Ledger::default()), reload).await;
         telemetry.stop().await;

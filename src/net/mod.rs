@@ -6,6 +6,9 @@
 mod buffer;
 pub mod channel;
 mod compression;
+mod connections;
+mod control;
+pub mod descriptors;
 mod door;
 pub mod grpc;
 pub mod http;

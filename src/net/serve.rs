@@ -1,12 +1,4 @@
-use std::{
-    io::Cursor,
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{io::Cursor, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use http::{Request, Response};
@@ -15,17 +7,21 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncReadExt, join},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::door::Answer;
+use super::{
+    connections::{Activity, Busy, Connections, Slot},
+    control::Watched,
+    door::Answer,
+};
 
 /// What one listener allows its connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// Open at one time; the rest wait in the kernel.
+    /// Open at one time. When another one comes, the one that was idle longest is closed; while all are busy, further ones
+    /// wait in the kernel.
     pub connections: usize,
     /// From accept to the first bytes that tell the protocol.
     pub first_bytes: Duration,
@@ -51,33 +47,39 @@ pub(super) const FRAME_BYTES: u32 = 256 << 10;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// How an HTTP/2 connection begins (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long accepting pauses when the process is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Accepts connections and answers their requests until `stop` is cancelled; then lets open requests finish and
-/// returns when the last connection is gone. Drop the future to cut them off. `answer` is told the peer's address.
-pub async fn serve<F, R>(listener: TcpListener, limits: ConnectionLimits, stop: CancellationToken, answer: F)
+/// returns when the last connection is gone. Drop the future to cut them off.
+///
+/// `answer` is told the peer's address; `reached` is told the name of a limit that ended a connection.
+pub async fn serve<F, R, L>(listener: TcpListener, limits: ConnectionLimits, stop: CancellationToken, answer: F, reached: L)
 where
     F: Fn(Request<Incoming>, IpAddr) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Answer>> + Send + 'static,
+    L: Fn(&'static str) + Clone + Send + Sync + 'static,
 {
     let connections = TaskTracker::new();
     // Cuts off what is still open when this future is dropped.
     let cut = CancellationToken::new();
     let _cut_on_drop = cut.clone().drop_guard();
-    let room = Arc::new(Semaphore::new(limits.connections));
+    let open = Connections::new(limits.connections);
     let accepting = async {
         loop {
-            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, peer)) => {
+                    let (slot, one_went) = open.take().await;
+                    if one_went {
+                        reached("max_connections");
+                    }
                     let (answer, peer) = (answer.clone(), peer.ip().to_canonical());
-                    let one = connection(stream, limits, stop.clone(), move |request| answer(request, peer));
+                    let answer = move |request| answer(request, peer);
+                    let one = connection(stream, limits, slot, stop.clone(), answer, reached.clone());
                     let cut = cut.clone();
                     connections.spawn(async move {
                         cut.run_until_cancelled(one).await;
-                        drop(permit);
                     });
                 }
                 Err(error) => {
@@ -94,45 +96,24 @@ where
     connections.wait().await;
 }
 
-/// When a connection was last busy.
-#[derive(Debug)]
-struct Activity {
-    since: Instant,
-    requests: AtomicUsize,
-    last: AtomicU64,
-}
-
-impl Activity {
-    fn idle_for(&self) -> Duration {
-        if self.requests.load(Ordering::Relaxed) > 0 {
-            return Duration::ZERO;
-        }
-        self.since.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
-    }
-}
-
-/// Counts a request in for as long as it lives.
-struct Busy(Arc<Activity>);
-
-impl Busy {
-    fn with(activity: &Arc<Activity>) -> Self {
-        activity.requests.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(activity))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let now = u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.last.store(now, Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-async fn connection<F, R>(mut stream: TcpStream, limits: ConnectionLimits, stop: CancellationToken, answer: F)
+/// One connection, from its first byte to its end, or until its place is given to another one.
+async fn connection<F, R, L>(stream: TcpStream, limits: ConnectionLimits, slot: Slot, stop: CancellationToken, answer: F, reached: L)
 where
     F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Answer>> + Send + 'static,
+    L: Fn(&'static str),
+{
+    let activity = Arc::clone(&slot.activity);
+    if slot.evicted.run_until_cancelled(talk(stream, limits, activity, stop, answer, reached)).await.is_none() {
+        tracing::debug!("closed the connection that was idle longest: another one came, and there are `max_connections`");
+    }
+}
+
+async fn talk<F, R, L>(mut stream: TcpStream, limits: ConnectionLimits, activity: Arc<Activity>, stop: CancellationToken, answer: F, reached: L)
+where
+    F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response<Answer>> + Send + 'static,
+    L: Fn(&'static str),
 {
     // A request waits for nothing; failing to say so only costs latency.
     if let Err(error) = stream.set_nodelay(true) {
@@ -141,8 +122,7 @@ where
     let Ok(Some(first)) = timeout(limits.first_bytes, first_bytes(&mut stream)).await else { return };
     let http2 = first.starts_with(PREFACE);
     let (read, write) = stream.into_split();
-    let io = TokioIo::new(join(Cursor::new(first.freeze()).chain(read), write));
-    let activity = Arc::new(Activity { since: Instant::now(), requests: AtomicUsize::new(0), last: AtomicU64::new(0) });
+    let read = Cursor::new(first.freeze()).chain(read);
     let seen = Arc::clone(&activity);
     let service = service_fn(move |request| {
         let busy = Busy::with(&seen);
@@ -164,23 +144,25 @@ where
             .max_frame_size(FRAME_BYTES)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
+        let io = TokioIo::new(join(Watched::new(read, Arc::clone(&activity)), write));
         let mut served = std::pin::pin!(builder.serve_connection(io, service));
         tokio::select! {
-            ended = served.as_mut() => return note(ended),
+            ended = served.as_mut() => return note(ended, &activity, reached),
             () = end(&activity, limits, &stop) => {}
         }
         served.as_mut().graceful_shutdown();
-        note(served.await);
+        note(served.await, &activity, reached);
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(HEADER_BYTES_MAX as usize * 2);
+        let io = TokioIo::new(join(read, write));
         let mut served = std::pin::pin!(builder.serve_connection(io, service));
         tokio::select! {
-            ended = served.as_mut() => return note(ended),
+            ended = served.as_mut() => return note(ended, &activity, reached),
             () = end(&activity, limits, &stop) => {}
         }
         served.as_mut().graceful_shutdown();
-        note(served.await);
+        note(served.await, &activity, reached);
     }
 }
 
@@ -203,7 +185,7 @@ async fn end(activity: &Activity, limits: ConnectionLimits, stop: &CancellationT
     let ripe = async {
         loop {
             tokio::time::sleep(look).await;
-            let old = !limits.age.is_zero() && activity.since.elapsed() > limits.age;
+            let old = !limits.age.is_zero() && activity.age() > limits.age;
             if old || limits.idle.is_some_and(|idle| activity.idle_for() > idle) {
                 return;
             }
@@ -212,8 +194,11 @@ async fn end(activity: &Activity, limits: ConnectionLimits, stop: &CancellationT
     stop.run_until_cancelled(ripe).await;
 }
 
-fn note(ended: Result<(), hyper::Error>) {
+fn note(ended: Result<(), hyper::Error>, activity: &Activity, reached: impl Fn(&'static str)) {
     if let Err(error) = ended {
+        if activity.is_flooded() {
+            reached("control_frames");
+        }
         tracing::debug!(%error, "connection ended");
     }
 }

@@ -5,7 +5,7 @@ use super::wire::{Malformed, Reader, Tag};
 /// What an attribute holds, as far as Fuseboard reads attributes: arrays, maps and bytes are [`Value::Other`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
-    /// Text; should be UTF-8, but senders err.
+    /// Text: UTF-8, if the request was checked.
     Text(&'a [u8]),
     /// A truth value.
     Bool(bool),
@@ -24,8 +24,8 @@ const TEXT_BYTE: u8 = 1 << 3 | 2;
 const INT_BYTE: u8 = 3 << 3;
 
 impl<'a> Value<'a> {
-    /// Reads a serialised `AnyValue`. Bytes that are no such message are [`Value::Other`]: values that nobody reads
-    /// are not checked, and one that somebody reads is then simply not there.
+    /// Reads a serialised `AnyValue`. Bytes that are no such message, which no checked request holds, are
+    /// [`Value::Other`].
     #[inline]
     pub fn read(any_value: &'a [u8]) -> Self {
         // As every SDK writes them: short texts and small numbers.

@@ -1,13 +1,13 @@
 //! The protobuf wire format, borrowed.
 //!
 //! Reads exactly what `prost` reads: varints of at most ten bytes, field numbers from 1, groups only where a
-//! field is unknown, and no deeper than 100.
+//! field is unknown, and messages and groups no deeper than 100.
 //! Source: <https://protobuf.dev/programming-guides/encoding/>.
 
 use std::fmt;
 
-/// How deep groups may nest in unknown fields; `prost` stops at the same depth.
-const GROUP_DEPTH_MAX: u32 = 100;
+/// How deep messages, and groups in unknown fields, may nest in a request; `prost` stops at the same depth.
+pub(super) const DEPTH_MAX: u32 = 100;
 
 /// Bytes that are no valid protobuf message of the expected kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,11 @@ impl Tag {
     pub const fn field(self) -> u32 {
         self.0 >> 3
     }
+
+    /// Number and layout, as they travel.
+    pub(super) const fn key(self) -> u32 {
+        self.0
+    }
 }
 
 /// Reads the fields of one message, front to back.
@@ -112,6 +117,21 @@ impl<'a> Reader<'a> {
             }
             _ => self.long_tag().map(Some),
         }
+    }
+
+    /// Passes over this tag if it comes next. Where one field usually follows another, this is cheaper than to ask which
+    /// field comes.
+    #[inline]
+    pub(super) fn takes(&mut self, tag: Tag) -> bool {
+        let (next, rest) = match self.rest {
+            [key @ 0..0x80, rest @ ..] => (u32::from(*key), rest),
+            [low, high @ 0..0x80, rest @ ..] => (u32::from(*low & 0x7f) | u32::from(*high) << 7, rest),
+            _ => return false,
+        };
+        if next == tag.0 {
+            self.rest = rest;
+        }
+        next == tag.0
     }
 
     #[cold]
@@ -163,29 +183,31 @@ impl<'a> Reader<'a> {
     #[inline(never)]
     pub fn skip(&mut self, tag: Tag, known: u32) -> Result<(), Malformed> {
         if 1_u32.checked_shl(tag.field()).is_some_and(|bit| known & bit != 0) {
-            return Err(Malformed("a known field has another type"));
+            return Err(OTHER_LAYOUT);
         }
-        self.skip_at(tag, GROUP_DEPTH_MAX)
+        self.skip_within(tag, DEPTH_MAX)
     }
 
-    fn skip_at(&mut self, tag: Tag, depth: u32) -> Result<(), Malformed> {
+    /// Passes over an unknown field of a message, in which messages and groups may nest so deep.
+    ///
+    /// # Errors
+    /// The field is broken off or of an unknown layout; or a group has no end, the wrong end, or nests too deep.
+    pub(super) fn skip_within(&mut self, tag: Tag, depth: u32) -> Result<(), Malformed> {
+        let within = depth.checked_sub(1).ok_or(TOO_DEEP)?;
         match Layout::of(tag.0).ok_or(Malformed("unknown wire type"))? {
             Layout::Varint => self.varint().map(drop),
             Layout::Fixed64 => self.fixed64().map(drop),
             Layout::Fixed32 => self.fixed32().map(drop),
             Layout::Bytes => self.bytes().map(drop),
             Layout::GroupEnd => Err(Malformed("end of a group that did not begin")),
-            Layout::Group => {
-                let depth = depth.checked_sub(1).ok_or(Malformed("groups nest too deep"))?;
-                loop {
-                    let inner = self.tag()?.ok_or(BROKEN_OFF)?;
-                    match Layout::of(inner.0) {
-                        Some(Layout::GroupEnd) if inner.field() == tag.field() => return Ok(()),
-                        Some(Layout::GroupEnd) => return Err(Malformed("end of another group")),
-                        _ => self.skip_at(inner, depth)?,
-                    }
+            Layout::Group => loop {
+                let inner = self.tag()?.ok_or(BROKEN_OFF)?;
+                match Layout::of(inner.0) {
+                    Some(Layout::GroupEnd) if inner.field() == tag.field() => return Ok(()),
+                    Some(Layout::GroupEnd) => return Err(Malformed("end of another group")),
+                    _ => self.skip_within(inner, within)?,
                 }
-            }
+            },
         }
     }
 
@@ -195,11 +217,15 @@ impl<'a> Reader<'a> {
     /// It is broken off or too long.
     #[inline]
     pub fn varint(&mut self) -> Result<u64, Malformed> {
-        // Tags, lengths and most numbers of a span take one byte.
+        // Tags, lengths and most numbers of a span take one byte; the span's own length, statuses and ports take two.
         match self.rest {
-            [first, rest @ ..] if *first < 0x80 => {
+            [first @ 0..0x80, rest @ ..] => {
                 self.rest = rest;
                 Ok(u64::from(*first))
+            }
+            [low, high @ 0..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*low & 0x7f) | u64::from(*high) << 7)
             }
             _ => self.long_varint(),
         }
@@ -222,6 +248,8 @@ impl<'a> Reader<'a> {
 }
 
 const BROKEN_OFF: Malformed = Malformed("a field is longer than what is left");
+pub(super) const OTHER_LAYOUT: Malformed = Malformed("a known field has another type");
+pub(super) const TOO_DEEP: Malformed = Malformed("messages or groups nest too deep");
 
 /// Appends a varint.
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {

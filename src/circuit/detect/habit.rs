@@ -251,6 +251,12 @@ impl Habits {
         }
     }
 
+    /// Breakers that refused this operation, and whose calls no CLIENT span of it shows.
+    pub(in crate::circuit) fn refused_without_calls(&self, operation: u32) -> SmallVec<[Lane; 2]> {
+        let edges = self.operations.get(operation as usize).map(|operation| operation.edges.as_slice()).unwrap_or_default();
+        edges.iter().filter(|edge| edge.rejected > 0 && edge.calls <= 0.0).map(|edge| edge.lane).collect()
+    }
+
     /// Notes that an operation came through just before another was turned away, which is sure up to this weight.
     pub(in crate::circuit) fn pass(&mut self, operation: u32, lane: Lane, weight: f32) {
         self.edge(operation, lane).into_iter().for_each(|edge| edge.passed += weight);

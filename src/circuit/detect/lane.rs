@@ -132,6 +132,11 @@ impl Lanes {
         u8::try_from(at).ok()
     }
 
+    /// Whether one of them has this name.
+    pub(in crate::circuit) fn is_named(&self, name: &[u8]) -> bool {
+        self.all.iter().any(|lane| lane.name.as_deref().is_some_and(|own| own.as_bytes() == name))
+    }
+
     /// The name of a breaker, where it has one.
     pub(in crate::circuit) fn name(&self, number: u8) -> Option<&Arc<str>> {
         self.all.get(usize::from(number))?.name.as_ref()

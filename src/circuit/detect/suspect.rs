@@ -117,6 +117,8 @@ pub(in crate::circuit) struct Suspect {
     doubted: bool,
     /// The first probe is of an operation that was never seen to be turned away: it may not go through this breaker.
     stray: bool,
+    /// No span shows the calls it lets through: operations that it refused before stand for them.
+    unseen: bool,
     /// How often silence turned out to be something else.
     refuted: u8,
     held: Vec<Decision>,
@@ -166,6 +168,7 @@ impl Default for Suspect {
             silence: Silence::default(),
             doubted: false,
             stray: false,
+            unseen: false,
             refuted: 0,
             held: Vec::new(),
             decided_at: 0,
@@ -314,9 +317,18 @@ impl Suspect {
             if self.stray && !stray && !self.doubted {
                 self.believe(call.end);
             }
-            self.probes.push(call);
+            if !self.unseen || self.probes.len() < PROBES_MAX {
+                self.probes.push(call);
+            }
             self.settle(call.end, manner);
         }
+    }
+
+    /// An operation that it refused before went through, where no span shows its calls. As the operation may have gone well
+    /// without such a call, several that go well for a while are needed to close it.
+    pub(in crate::circuit) fn operation_passed(&mut self, operation: Through, manner: &mut Manner) {
+        self.unseen = true;
+        self.call(operation, true, manner);
     }
 
     /// Keeps a call that may explain a trip.
@@ -342,7 +354,8 @@ impl Suspect {
             return;
         }
         let tail = self.probes.iter().rev().take_while(|probe| !probe.bad).count();
-        if tail >= GOOD_IN_A_ROW || tail >= 2 && now.saturating_sub(self.attempt) > GOOD_FOR || self.probes.len() >= PROBES_MAX {
+        let many = !self.unseen && (tail >= GOOD_IN_A_ROW || self.probes.len() >= PROBES_MAX);
+        if many || tail >= 2 && now.saturating_sub(self.attempt) > GOOD_FOR {
             let at = self.closing_end(manner).unwrap_or(now);
             self.recover(at, now, manner);
         }
@@ -659,6 +672,21 @@ mod tests {
         let (mut suspect, mut manner) = (Suspect::default(), Manner::default());
         suspect.reject(away(SECOND, true), Context::default(), &mut manner);
         assert_eq!((told(&mut suspect), suspect.state()), (vec![], State::Closed));
+    }
+
+    #[test]
+    fn operations_stand_for_calls_that_no_span_shows() {
+        let (mut suspect, mut manner) = (Suspect::default(), Manner::default());
+        suspect.reject(away(SECOND, false), Context::default(), &mut manner);
+        // One that goes well while others are refused went past the breaker.
+        suspect.operation_passed(through(40, false), &mut manner);
+        suspect.reject(away(5 * SECOND, false), Context::default(), &mut manner);
+        assert_eq!((told(&mut suspect).len(), suspect.state()), (1, State::Open));
+        // However many go well at once, a refusal that comes soon after belongs to the same opening.
+        (60..80).for_each(|start| suspect.operation_passed(through(start, false), &mut manner));
+        assert_eq!((told(&mut suspect), suspect.state()), (vec![], State::HalfOpen));
+        (80..95).for_each(|start| suspect.operation_passed(through(start, false), &mut manner));
+        assert_eq!(told(&mut suspect), [(Change::RecoveryAttempt, 120), (Change::Recovery, 121)]);
     }
 
     proptest! {

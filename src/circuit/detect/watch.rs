@@ -32,6 +32,8 @@ const TROUBLE_KEEP: u64 = 30_000_000_000;
 #[derive(Debug)]
 pub(in crate::circuit) struct Watch {
     marks: Vec<Mark>,
+    /// Calls among the marks, by number, in order of their ends: as of the last [`take_due`](Self::take_due).
+    calls: Vec<u32>,
     /// One trace in so many is looked at.
     every: u64,
     /// Everything that ended so long before [`HOLD`] was looked at.
@@ -219,6 +221,7 @@ impl Default for Watch {
     fn default() -> Self {
         Self {
             marks: Vec::new(),
+            calls: Vec::new(),
             every: 1,
             settled_to: 0,
             worth: 0,
@@ -354,6 +357,11 @@ impl Watch {
         due.sort_by_key(Mark::rank);
         self.settled_to = self.settled_to.max(watermark);
         self.marks.sort_by_key(|mark| mark.trace);
+        self.calls.clear();
+        let calls = (0..).zip(&self.marks).filter(|(_, mark)| matches!(mark.what, What::Call { .. }));
+        self.calls.extend(calls.map(|(number, _)| number));
+        let marks = &self.marks;
+        self.calls.sort_unstable_by_key(|number| marks.get(*number as usize).map(|mark| mark.end));
         due
     }
 
@@ -436,27 +444,31 @@ impl Watch {
     /// ended then is looked at: later ends may not have come yet.
     pub(in crate::circuit) fn in_flight(&self, wanted: Lane, start: u64, end: u64) -> Option<u64> {
         let known_from = self.known_from();
-        let is = |mark: &&Mark| mark.start < start && mark.end > start && mark.end <= end.saturating_add(HOLD) && mark.tells(known_from);
-        let is_call = |mark: &&Mark| matches!(mark.what, What::Call { lane, .. } if lane == wanted);
-        self.marks.iter().filter(is).filter(is_call).map(|mark| mark.start).max()
+        let mark = |number: &u32| self.marks.get(*number as usize);
+        let from = self.calls.partition_point(|number| mark(number).is_some_and(|mark| mark.end <= start));
+        let later = self.calls.get(from..).unwrap_or_default().iter().filter_map(mark);
+        let ended = later.take_while(|mark| mark.end <= end.saturating_add(HOLD));
+        let is = |mark: &&Mark| mark.start < start && mark.tells(known_from) && matches!(mark.what, What::Call { lane, .. } if lane == wanted);
+        ended.filter(is).map(|mark| mark.start).max()
     }
 
     /// Forgets what is old; `false` when there is nothing left to watch for.
     pub(in crate::circuit) fn goes_on(&mut self, watermark: u64) -> bool {
+        self.calls.clear();
         let keep = if self.is_wide() { KEEP } else { TROUBLE_KEEP };
         self.marks.retain(|mark| mark.end.saturating_add(keep) > watermark);
         if !self.is_wide() {
             return !self.marks.is_empty();
         }
         if self.marks.is_empty() {
-            self.marks = Vec::new();
+            (self.marks, self.calls) = (Vec::new(), Vec::new());
         }
         self.worth.saturating_add(CALM) > watermark
     }
 
     /// Bytes on the heap.
     pub(in crate::circuit) fn heap_bytes(&self) -> usize {
-        self.marks.capacity() * size_of::<Mark>()
+        self.marks.capacity() * size_of::<Mark>() + self.calls.capacity() * size_of::<u32>()
     }
 }
 

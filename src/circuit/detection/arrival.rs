@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use super::super::{
     answers::Span,
     bucket::Outcome,
+    circuit::Circuit,
     collector::CircuitBreakerMetricsCollector,
     detect::{
         lane::{Lane, Lanes, Route},
@@ -204,15 +205,18 @@ impl CircuitBreakerMetricsCollector {
         }
         let told = Told { meaning: record.meaning, rule: record.rule, name, circuit, at, start, end, ids, taken: AtomicBool::new(false) };
         if !matches!(told.meaning, Meaning::Full | Meaning::Maybe | Meaning::NoBreaker) {
-            self.seems_open(index, &told, record, request, inspection);
+            self.seems_open(index, &told, record, (request, inspection), now);
         }
         let Some(process) = self.processes.get_mut(index as usize) else { return true };
         process.watch_closely(end, self.config.reorder).note(Mark { start, end, trace, what: What::Told(Arc::new(told)) })
     }
 
     /// Moves the state that is not final yet, where it is plain whose it is.
-    fn seems_open(&mut self, index: u32, told: &Told, record: &ToldRecord, request: &[u8], inspection: &Inspection) {
-        let (trace, at) = (trace_at(request, record.ids), record.end);
+    ///
+    /// Of a circuit that never showed a breaker it is plain only where the text names it, or where it is the only usual
+    /// callee that was not called in that trace: calls that always fail are not a breaker's.
+    fn seems_open(&mut self, index: u32, told: &Told, record: &ToldRecord, read: (&[u8], &Inspection), now: u64) {
+        let (trace, at) = (trace_at(read.0, record.ids), record.end);
         let Some(watch) = self.processes.get(index as usize).and_then(|process| process.watch.as_ref()) else { return };
         // While it seems open, what tells so again is taken for the same.
         if let Some((circuit, number)) = watch.seemed_open(told)
@@ -221,33 +225,43 @@ impl CircuitBreakerMetricsCollector {
             && member.process == index
             && member.provisional() == Some(State::Open)
         {
-            member.seems(at, State::Open);
-            circuit.changed = true;
+            circuit.changed |= member.seems(at, State::Open, now);
             return;
         }
         let name = told.name.as_deref().unwrap_or_default().as_bytes();
         let calls = watch.calls_in(trace);
         let called: SmallVec<[u32; 4]> = calls.iter().filter(|call| !call.bad).map(|call| call.circuit).collect();
-        let known = told.circuit.or_else(|| self.refused_by(index, name, &called));
-        let Some(number) = known.or_else(|| self.next_to_call(index, record, &calls, request, inspection)) else { return };
+        let known = told.circuit.or_else(|| self.named_circuit(index, name)).or_else(|| self.refused_by(index, &called));
+        let other = || self.next_to_call(index, record, &calls, read).or_else(|| self.only_one_not_called(index, record, &calls, read));
+        let Some(number) = known.or_else(other) else { return };
         // Only what this trace has nothing to do with tells what the next text like it is to be taken for.
-        let holds = told.circuit.is_some() || self.refused_by(index, name, &[]) == Some(number);
+        let holds = told.circuit.is_some() || self.named_circuit(index, name).or_else(|| self.refused_by(index, &[])) == Some(number);
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         if let Some((place, member)) = circuit.members.iter_mut().find(|(_, member)| member.process == index) {
-            member.seems(at, State::Open);
-            circuit.changed = true;
+            circuit.changed |= member.seems(at, State::Open, now);
             let place = u32::try_from(place).unwrap_or(u32::MAX);
             let watch = self.processes.get_mut(index as usize).and_then(|process| process.watch.as_mut()).filter(|_| holds);
             watch.into_iter().for_each(|watch| watch.seems_open(told, (number, place)));
         }
     }
 
-    /// The circuit that refused a call of a process, where that is plain at once: by the breaker's name, or because there
-    /// is but one, or because of several one is not closed already, or one is the only one whose calls fail. Those that were
-    /// `called` let it through.
-    pub(in crate::circuit) fn refused_by(&self, index: u32, name: &[u8], called: &[u32]) -> Option<u32> {
+    /// The circuit of a process that a text names, by the name of its breaker or of its callee.
+    pub(in crate::circuit) fn named_circuit(&self, index: u32, name: &[u8]) -> Option<u32> {
+        let process = self.processes.get(index as usize).filter(|_| !name.is_empty())?;
+        let learned = self.habits.get(process.habits as usize).and_then(|habits| habits.guarded_by(name)).map(|lane| lane.circuit);
+        let is_named = |number: &u32| {
+            let circuit = self.circuits.get(*number as usize);
+            let breaker = |circuit: &Circuit| circuit.lanes().is_some_and(|lanes| lanes.is_named(name));
+            circuit.is_some_and(|circuit| circuit.key().text.as_bytes() == name || breaker(circuit))
+        };
+        learned.or_else(|| process.circuits().find(is_named))
+    }
+
+    /// The circuit that refused a call of a process, where that is plain at once though no text names it, and it has shown a
+    /// breaker before: because there is but one, or because of several one is not closed already, or one is the only one
+    /// whose calls fail. Those that were `called` let it through.
+    pub(in crate::circuit) fn refused_by(&self, index: u32, called: &[u32]) -> Option<u32> {
         let process = self.processes.get(index as usize)?;
-        let by_name = self.habits.get(process.habits as usize).and_then(|habits| habits.guarded_by(name)).map(|lane| lane.circuit);
         let not_closed = |circuit: &u32| self.is_restless_in(*circuit, index);
         let others = || process.circuits().filter(|circuit| !called.contains(circuit));
         let only = |mut circuits: SmallVec<[u32; 4]>| circuits.pop().filter(|_| circuits.is_empty());
@@ -255,14 +269,36 @@ impl CircuitBreakerMetricsCollector {
             let is_failing = |circuit: &u32| self.member_in(*circuit, index).is_some_and(|member| member.is_failing(process.newest_end));
             only(others().filter(is_failing).collect())
         };
-        by_name.or_else(|| only(others().collect())).or_else(|| others().find(not_closed)).or_else(failing)
+        let any = only(others().collect()).or_else(|| others().find(not_closed)).or_else(failing);
+        any.filter(|circuit| self.shows_breaker(*circuit))
+    }
+
+    /// Whether a circuit is known to have a breaker.
+    fn shows_breaker(&self, circuit: u32) -> bool {
+        self.circuits.get(circuit as usize).is_some_and(|circuit| circuit.has_breaker())
+    }
+
+    /// The only usual callee of an operation that was not called in a trace, if calls to it fail: then a refusal is its
+    /// breaker's, though nothing showed that breaker before. `None` where the operation is not known well enough.
+    fn only_one_not_called(&self, index: u32, record: &ToldRecord, calls: &[Called], (request, inspection): (&[u8], &Inspection)) -> Option<u32> {
+        let process = self.processes.get(index as usize).filter(|_| record.meaning == Meaning::Rejected)?;
+        let habits = self.habits.get(process.habits as usize)?;
+        let root = inspection.root_near(record, request)?;
+        let operation = habits.known_operation(inspection.text(request, root.operation))?;
+        let is_called = |circuit: u32| calls.iter().any(|call| call.circuit == circuit);
+        let mut usual: SmallVec<[u32; 4]> = habits.usual(operation).iter().map(|(lane, _)| lane.circuit).collect();
+        usual.sort_unstable();
+        usual.dedup();
+        usual.retain(|circuit| !is_called(*circuit));
+        let [only] = usual[..] else { return None };
+        self.member_in(only, index)?.is_failing(process.newest_end).then_some(only)
     }
 
     /// The circuit that was next to be called when a breaker refused a call, if calls to it fail: although others' calls
     /// fail as well, it is this one's breaker. `None` where an operation may as well call another one next, where a call of
     /// it went wrong, which may have been tried again, or not all of its calls are known. One that goes on for longer than
     /// its unit is taken for one that was not made.
-    fn next_to_call(&self, index: u32, record: &ToldRecord, calls: &[Called], request: &[u8], inspection: &Inspection) -> Option<u32> {
+    fn next_to_call(&self, index: u32, record: &ToldRecord, calls: &[Called], (request, inspection): (&[u8], &Inspection)) -> Option<u32> {
         let process = self.processes.get(index as usize)?;
         let habits = self.habits.get(process.habits as usize)?;
         let watch = process.watch.as_ref().filter(|_| record.meaning == Meaning::Rejected)?;
@@ -273,7 +309,8 @@ impl CircuitBreakerMetricsCollector {
         }
         let called: SmallVec<[u32; 4]> = within.map(|call| call.circuit).collect();
         let next = habits.next(habits.known_operation(inspection.text(request, root.operation))?, &called)?;
-        self.member_in(next, index)?.is_failing(process.newest_end).then_some(next)
+        let is_failing = self.member_in(next, index)?.is_failing(process.newest_end);
+        (is_failing && self.shows_breaker(next)).then_some(next)
     }
 
     fn note_root(&mut self, index: u32, root: &RootRecord, request: &[u8], inspection: &Inspection, now: u64) -> bool {
@@ -367,121 +404,4 @@ impl CircuitBreakerMetricsCollector {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use opentelemetry_proto::tonic::trace::v1::{Span, Status, span::Event};
-
-    use super::*;
-    use crate::circuit::{
-        circuit::Circuit,
-        config::CircuitMetricsConfig,
-        inspect::{Rules, inspect},
-        room::Room,
-        testing::{START, call, failed, request, text},
-    };
-
-    const MILLI: u64 = 1_000_000;
-
-    /// What shop does to answer an order in a trace that is looked at: its calls, one after the other, and the top.
-    fn order(number: u64, calls: &[(&'static str, bool)]) -> Vec<Span> {
-        let at = START + number * 100 * MILLI;
-        let of_trace = |mut span: Span| {
-            span.trace_id = [number.to_be_bytes(), (number * 32).to_le_bytes()].concat();
-            span
-        };
-        let calls = (1..).zip(calls).map(|(place, (callee, is_well))| {
-            let span = call(number * 8 + place, at + place * MILLI, at + place * MILLI + 100, vec![text("server.address", callee)]);
-            of_trace(if *is_well { span } else { failed(span) })
-        });
-        let mut spans: Vec<Span> = calls.collect();
-        let mut root = of_trace(call(number * 8, at, at + 10 * MILLI, vec![]));
-        (root.kind, root.name) = (2, "POST /order".to_owned());
-        spans.push(root);
-        spans
-    }
-
-    fn refused(mut spans: Vec<Span>) -> Vec<Span> {
-        let root = spans.last_mut().unwrap();
-        let attributes = vec![text("exception.type", "pybreaker.CircuitBreakerError")];
-        root.status = Some(Status { code: 2, ..Status::default() });
-        root.events = vec![Event { time_unix_nano: root.end_time_unix_nano, name: "exception".to_owned(), attributes, ..Event::default() }];
-        spans
-    }
-
-    fn send(shard: &mut CircuitBreakerMetricsCollector, number: u64, request: &[u8]) {
-        let now = START + number * 100 * MILLI;
-        let inspection = inspect(request, 0, &Rules::default(), u64::MAX).unwrap();
-        shard.apply(request, &inspection, |_| true, now);
-        shard.advance(now, &mut Vec::new());
-    }
-
-    /// Circuits that seem to be open by what is not final yet, once a shop has sent these: its calls to pay and to stock have
-    /// failed since order 200, those to ship and to mail have not.
-    fn open_after(sent: &[(u64, Vec<Span>)]) -> Vec<String> {
-        let config = CircuitMetricsConfig::default();
-        let room = Arc::new(Room::new(config.max_circuits));
-        let mut shard = CircuitBreakerMetricsCollector::new(Arc::new(config), Arc::default(), room);
-        let first = sent.first().map_or(0, |(number, _)| *number);
-        for number in 1..first {
-            let fails = number >= 200;
-            let calls = [("pay", !fails || number % 2 == 0), ("stock", !fails || number % 2 == 1), ("ship", true), ("mail", true)];
-            send(&mut shard, number, &request("shop", "a", order(number, &calls)));
-        }
-        sent.iter().for_each(|(number, spans)| send(&mut shard, *number, &request("shop", "a", spans.clone())));
-        let is_open = |circuit: &Circuit| circuit.members.iter().any(|(_, member)| member.provisional() == Some(State::Open));
-        shard.circuits().filter(|(_, circuit)| is_open(circuit)).map(|(_, circuit)| circuit.key().name()).collect()
-    }
-
-    fn refused_order(number: u64, calls: &[(&'static str, bool)]) -> (u64, Vec<Span>) {
-        (number, refused(order(number, calls)))
-    }
-
-    #[test]
-    fn of_several_callees_that_fail_the_one_that_was_next_refuses() {
-        assert_eq!(open_after(&[refused_order(230, &[])]), ["pay"], "before anything is decided");
-        assert_eq!(open_after(&[refused_order(230, &[("pay", true)])]), ["stock"]);
-        // What one is taken for does not hold for another trace, in whatever order they come.
-        assert_eq!(open_after(&[refused_order(230, &[]), refused_order(231, &[("pay", true)])]), ["pay", "stock"]);
-        assert_eq!(open_after(&[refused_order(230, &[("pay", true)]), refused_order(231, &[])]), ["pay", "stock"]);
-        // The text may stand on a span within.
-        let (_, mut within) = refused_order(230, &[]);
-        let mut inner = within[0].clone();
-        (inner.span_id, inner.parent_span_id, inner.kind) = (vec![7; 8], within[0].span_id.clone(), 1);
-        within[0].events.clear();
-        within.insert(0, inner);
-        assert_eq!(open_after(&[(230, within)]), ["pay"]);
-    }
-
-    #[test]
-    fn where_nothing_tells_which_was_next_none_seems_open() {
-        let (_, unknown) = refused_order(230, &[]);
-        let unknown = unknown.into_iter().map(|span| Span { name: "POST /return".to_owned(), ..span }).collect();
-        assert_eq!(open_after(&[(230, unknown)]), [""; 0]);
-        // It may be that it was tried again, and refused then.
-        assert_eq!(open_after(&[refused_order(230, &[("pay", false)])]), [""; 0]);
-        // Whose calls go well refuses none.
-        assert_eq!(open_after(&[refused_order(230, &[("pay", true), ("stock", true)])]), [""; 0]);
-        // Its calls may have come before the process was watched.
-        assert_eq!(open_after(&[refused_order(206, &[])]), [""; 0]);
-        // Most traces are not seen.
-        let (_, mut sampled) = refused_order(231, &[]);
-        sampled.iter_mut().for_each(|span| "ot=th:e".clone_into(&mut span.trace_state));
-        let (_, mut other) = (230, order(230, &[("mail", true)]));
-        other.iter_mut().for_each(|span| "ot=th:e".clone_into(&mut span.trace_state));
-        assert_eq!(open_after(&[(230, other), (231, sampled)]), [""; 0]);
-    }
-
-    #[test]
-    fn the_top_of_another_process_tells_nothing() {
-        let (_, mut spans) = refused_order(230, &[]);
-        let mut inner = spans[0].clone();
-        (inner.span_id, inner.parent_span_id, inner.kind) = (vec![7; 8], spans[0].span_id.clone(), 1);
-        spans[0].events.clear();
-        // What one sends behind the other in one request.
-        let both = [request("shop", "a", vec![inner]), request("till", "b", spans)].concat();
-        let inspection = inspect(&both, 0, &Rules::default(), u64::MAX).unwrap();
-        assert_eq!((inspection.told.len(), inspection.roots.len()), (1, 1));
-        assert!(inspection.root_near(&inspection.told[0], &both).is_none());
-    }
-}
+mod tests;

@@ -116,7 +116,7 @@ impl CircuitBreakerMetricsCollector {
                 if !beside {
                     // One whose root has not ended yet is part of some operation.
                     let within = within.map(|(_, operation)| operation).or_else(|| (!alone).then_some(None));
-                    self.suspect_call(number, lane, within, call);
+                    self.suspect_call(number, lane, within, call, now);
                 }
                 Splits::new()
             }
@@ -177,8 +177,11 @@ impl CircuitBreakerMetricsCollector {
             }
         }
         if seen.unit.told.is_empty() {
+            if let Some(operation) = seen.operation {
+                self.suspect_passed(index, seen, operation, now);
+            }
             if let Some(operation) = seen.operation.filter(|_| seen.whole) {
-                self.look_for_missing(index, seen, operation, &mut splits);
+                self.look_for_missing(index, seen, operation, &mut splits, now);
             }
             return splits;
         }
@@ -200,7 +203,7 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// A unit without a text: which of the usual calls are missing?
-    fn look_for_missing(&mut self, index: u32, seen: &Seen<'_>, operation: u32, splits: &mut Splits) {
+    fn look_for_missing(&mut self, index: u32, seen: &Seen<'_>, operation: u32, splits: &mut Splits, now: u64) {
         let Some(habits) = self.habits_of_process(index) else { return };
         let usual = habits.usual(operation);
         let calls = &seen.unit.calls;
@@ -209,7 +212,7 @@ impl CircuitBreakerMetricsCollector {
         for (lane, _) in &answered {
             // Of several breakers nothing says which let it through.
             if usual.iter().filter(|(other, _)| other.circuit == lane.circuit).count() == 1 {
-                self.suspect_answered(index, *lane, operation, seen);
+                self.suspect_answered(index, *lane, operation, seen, now);
             }
         }
         if !answered.is_empty() {
@@ -229,7 +232,7 @@ impl CircuitBreakerMetricsCollector {
                 let place = |wanted: &Lane| usual.iter().position(|(lane, _)| lane == wanted);
                 let later = calls.iter().filter(|(other, _)| place(other) > place(&lane)).map(|(_, call)| call.start).min();
                 let missing = Missing { lane, operation, share, at: later.unwrap_or(seen.root.end) };
-                self.suspect_missing(index, &missing, seen, splits);
+                self.suspect_missing(index, &missing, seen, splits, now);
             }
         }
     }
@@ -260,13 +263,13 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// A call that only its callee tells of: its client gave it up, or its span was lost.
-    fn suspect_answered(&mut self, index: u32, lane: Lane, operation: u32, seen: &Seen<'_>) {
+    fn suspect_answered(&mut self, index: u32, lane: Lane, operation: u32, seen: &Seen<'_>, now: u64) {
         let Some(circuit) = self.circuits.get(lane.circuit as usize) else { return };
         let Some(answer) = self.answers.of(seen.root.trace, &circuit.key().text) else { return };
         let end = answer.end.clamp(answer.start, seen.root.end.max(answer.start));
         let bad = seen.aborted || circuit.is_slow(end - answer.start);
         let call = Through { start: answer.start, end, bad, operation, route: Route::default() };
-        self.suspect_call(index, lane, Some(Some(operation)), call);
+        self.suspect_call(index, lane, Some(Some(operation)), call, now);
     }
 
     /// Learns what an operation calls, where breakers are closed and calls go well; the one that is to blame for a refusal
@@ -286,7 +289,7 @@ impl CircuitBreakerMetricsCollector {
         }
     }
 
-    fn suspect_missing(&mut self, index: u32, missing: &Missing, seen: &Seen<'_>, splits: &mut Splits) {
+    fn suspect_missing(&mut self, index: u32, missing: &Missing, seen: &Seen<'_>, splits: &mut Splits, now: u64) {
         let Missing { lane, operation, share, at: start } = *missing;
         let guarded = self.guarded(index, lane, Some(operation));
         let was_closed = self.state_in(lane, index) == State::Closed;
@@ -305,7 +308,7 @@ impl CircuitBreakerMetricsCollector {
         let passed = suspect.passed_before(start);
         let is_closed = suspect.state() == State::Closed;
         known.set_manner(lane.number, manner);
-        self.take_decisions(&Cause { lane, member: number, reason: &Arc::default(), ids: [0; 24] });
+        self.take_decisions(now, &Cause { lane, member: number, reason: &Arc::default(), ids: [0; 24] });
         if !(was_closed && is_closed)
             && let Some(habits) = self.habits_of_process(index)
         {
@@ -345,7 +348,31 @@ impl CircuitBreakerMetricsCollector {
         }
     }
 
-    fn suspect_call(&mut self, index: u32, lane: Lane, within: Option<Option<u32>>, call: Through) {
+    /// An operation that a breaker refused before and does not refuse now: where no CLIENT span shows the calls of that
+    /// breaker, the operation stands for them. One that failed by another call tells nothing.
+    fn suspect_passed(&mut self, index: u32, seen: &Seen<'_>, operation: u32, now: u64) {
+        if seen.aborted && seen.unit.calls.iter().any(|(_, call)| call.bad) {
+            return;
+        }
+        let refused = self.habits_of_process(index).map(|habits| habits.refused_without_calls(operation)).unwrap_or_default();
+        for lane in refused {
+            if self.state_in(lane, index) == State::Closed {
+                continue;
+            }
+            let call = Through { start: seen.root.start, end: seen.root.end, bad: seen.aborted, operation, route: Route::default() };
+            let Some(known) = self.circuits.get_mut(lane.circuit as usize) else { continue };
+            let mut manner = known.manner(lane.number);
+            let Some((number, member)) = known.members.iter_mut().find(|(_, member)| member.process == index) else { continue };
+            if member.reports() {
+                continue;
+            }
+            member.suspect(lane.number).operation_passed(call, &mut manner);
+            known.set_manner(lane.number, manner);
+            self.take_decisions(now, &Cause { lane, member: number, reason: &Arc::default(), ids: [0; 24] });
+        }
+    }
+
+    fn suspect_call(&mut self, index: u32, lane: Lane, within: Option<Option<u32>>, call: Through, now: u64) {
         let guard = self.habits_of_process(index).map_or(Guard::Through, |habits| habits.guard(within, lane, call.route));
         if guard == Guard::Past {
             return;
@@ -359,7 +386,7 @@ impl CircuitBreakerMetricsCollector {
         }
         member.suspect(lane.number).call(call, guard == Guard::Unknown, &mut manner);
         known.set_manner(lane.number, manner);
-        self.take_decisions(&Cause { lane, member: number, reason: &Arc::default(), ids: [0; 24] });
+        self.take_decisions(now, &Cause { lane, member: number, reason: &Arc::default(), ids: [0; 24] });
     }
 
     /// Operations that go through a breaker for sure, this one included.
@@ -405,14 +432,14 @@ impl CircuitBreakerMetricsCollector {
             Meaning::NoBreaker => suspect.let_through(root.start),
         }
         known.set_manner(lane.number, manner);
-        self.take_decisions(&Cause { lane, member: number, reason: &reason, ids: told.ids });
+        self.take_decisions(now, &Cause { lane, member: number, reason: &reason, ids: told.ids });
         if matches!(told.meaning, Meaning::Rejected | Meaning::Opened | Meaning::ProbeFailed) {
             self.note_passed(index, &TurnedAway { lane, operation, passed, weight: 1.0 }, seen, splits);
         }
     }
 
     /// Hands on what was decided in an instance of a circuit.
-    fn take_decisions(&mut self, cause: &Cause<'_>) {
+    fn take_decisions(&mut self, now: u64, cause: &Cause<'_>) {
         let Cause { lane, member: number, reason, ids } = *cause;
         let Some(known) = self.circuits.get_mut(lane.circuit as usize) else { return };
         let Some(member) = known.members.get_mut(number) else { return };
@@ -421,7 +448,7 @@ impl CircuitBreakerMetricsCollector {
             && (state != State::Closed || member.provisional().is_some())
         {
             known.changed |= member.provisional() != Some(state);
-            member.seems(last, state);
+            member.seems(last, state, now);
         }
         if decisions.is_empty() {
             return;

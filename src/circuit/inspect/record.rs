@@ -186,8 +186,6 @@ pub struct Inspection {
     pub future: u64,
     /// Spans of a circuit that end before they start, or at 0: they are in no window.
     pub invalid_time: u64,
-    /// Texts that were read and are not UTF-8; what is wrong in them was replaced.
-    pub not_utf8: u64,
     pub(super) beside: Vec<u8>,
 }
 

@@ -12,7 +12,6 @@ pub(super) struct Counts {
     late: Counter<u64>,
     future: Counter<u64>,
     invalid_time: Counter<u64>,
-    not_utf8: Counter<u64>,
     overflow: Counter<u64>,
     excluded: Counter<u64>,
     repeated: Counter<u64>,
@@ -34,7 +33,6 @@ impl Counts {
             late: counter("fuseboard_spans_late"),
             future: counter("fuseboard_spans_future"),
             invalid_time: counter("fuseboard_spans_invalid_time"),
-            not_utf8: counter("fuseboard_texts_not_utf8"),
             overflow: counter("fuseboard_spans_overflow"),
             excluded: counter("fuseboard_spans_excluded"),
             repeated: counter("fuseboard_requests_repeated"),
@@ -64,7 +62,6 @@ impl Counts {
         self.add(&self.without_circuit, inspection.without_circuit);
         self.add(&self.future, inspection.future);
         self.add(&self.invalid_time, inspection.invalid_time);
-        self.add(&self.not_utf8, inspection.not_utf8);
     }
 
     pub(super) fn repeated(&self) {

@@ -3,6 +3,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cors::Cors;
 use crate::{
     config::{Size, Span},
     net::{ConnectionLimits, Limits},
@@ -41,7 +42,7 @@ pub(super) struct Grpc {
     /// Requests at one time on one connection.
     #[schemars(range(min = 1))]
     max_concurrent_streams: u32,
-    /// Connections at one time; more wait.
+    /// Connections at one time. When another one comes, the one that was idle longest is closed.
     #[schemars(range(min = 1))]
     max_connections: usize,
     /// Keepalive.
@@ -103,11 +104,13 @@ pub(super) struct Http {
     metrics_url_path: String,
     /// Where logs are posted to.
     logs_url_path: String,
-    /// Connections at one time; more wait.
+    /// Connections at one time. When another one comes, the one that was idle longest is closed.
     #[schemars(range(min = 1))]
     max_connections: usize,
     /// The longest a request's head may take to come, and a connection stay without a request.
     read_header_timeout: Span,
+    /// Which web pages may send.
+    pub(super) cors: Cors,
 }
 
 impl Default for Http {
@@ -120,6 +123,7 @@ impl Default for Http {
             logs_url_path: "/v1/logs".to_owned(),
             max_connections: 4096,
             read_header_timeout: Span::secs(25),
+            cors: Cors::default(),
         }
     }
 }
@@ -138,7 +142,17 @@ impl Config {
             let wrong = format!("`{endpoint}` is not host:port, such as 127.0.0.1:4317 or [::1]:4317");
             faults.note::<()>(&format!("protocols.{protocol}.endpoint"), Err(wrong));
         }
+        if let Some(http) = &self.protocols.http {
+            http.cors.check("protocols.http.cors", &mut faults);
+        }
         faults.unless_any(())
+    }
+
+    /// The most connections at one time, over all protocols.
+    pub(super) fn max_connections(&self) -> usize {
+        let grpc = self.protocols.grpc.as_ref().map_or(0, |grpc| grpc.max_connections);
+        let http = self.protocols.http.as_ref().map_or(0, |http| http.max_connections);
+        grpc.saturating_add(http)
     }
 
     /// Protocol and endpoint of each.

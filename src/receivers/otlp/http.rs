@@ -1,4 +1,4 @@
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
@@ -11,6 +11,8 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message;
 use serde_json::json;
 use tonic::{Code, Status};
+use tower::{Layer, Service as _};
+use tower_http::cors::CorsLayer;
 
 use crate::{
     net::{
@@ -40,6 +42,30 @@ pub(super) struct Service {
     pub(super) intake: Intake,
     pub(super) limits: Limits,
     pub(super) paths: [(Signal, String); 3],
+}
+
+/// How requests are answered, to web pages as well where some may send.
+pub(super) fn answer(
+    service: Arc<Service>,
+    cors: Option<CorsLayer>,
+) -> impl Fn(Request<Incoming>, IpAddr) -> Pin<Box<dyn Future<Output = Response<Answer>> + Send>> + Clone + Send + Sync + 'static {
+    move |request, peer| {
+        let service = Arc::clone(&service);
+        match cors.as_ref().filter(|_| request.headers().contains_key(header::ORIGIN)) {
+            Some(cors) => {
+                let inner = tower::service_fn(move |request| {
+                    let service = Arc::clone(&service);
+                    async move { Ok::<_, Infallible>(service.answer(request, peer).await) }
+                });
+                let mut answers = cors.layer(inner);
+                Box::pin(async move {
+                    let Ok(response) = answers.call(request).await;
+                    response
+                })
+            }
+            None => Box::pin(service.answer(request, peer)),
+        }
+    }
 }
 
 /// What is answered instead of success.

@@ -1,6 +1,7 @@
 //! `otlp`: takes OTLP over gRPC and HTTP.
 
 mod config;
+mod cors;
 mod grpc;
 mod http;
 
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use self::config::Config;
 use crate::{
     config::schema_of,
-    net::serve,
+    net::{descriptors, serve},
     otlp::Signal,
     pipeline::{Factory, Faults, Future, Instance, Intake, Lifecycle, Outlets, Parsed, Receiver, Role, Section, Setup},
 };
@@ -52,6 +53,21 @@ impl Otlp {
     }
 }
 
+impl Otlp {
+    /// Warns where there may be more connections than file descriptors.
+    fn compare_descriptors(&self) {
+        let most = self.config.max_connections() as u64;
+        if let Some(limit) = descriptors::limit().filter(|limit| *limit < most) {
+            tracing::warn!(
+                receiver = self.setup.id,
+                max_connections = most,
+                descriptors = limit,
+                "max_connections exceeds the limit on open file descriptors; raise that limit (ulimit -n, LimitNOFILE) or set max_connections lower"
+            );
+        }
+    }
+}
+
 impl Receiver for Otlp {
     fn start(&self, outlets: Outlets) -> Future<'_, Result<(), String>> {
         Box::pin(async move {
@@ -63,13 +79,16 @@ impl Receiver for Otlp {
                 tracing::info!(receiver = self.setup.id, protocol, endpoint = %address, "listening");
                 bound.push((protocol, listener));
             }
+            self.compare_descriptors();
             let mut servers = self.servers.lock();
             for (protocol, listener) in bound {
                 let stop = self.stop.clone();
                 match (protocol, &self.config.protocols.grpc, &self.config.protocols.http) {
                     ("grpc", Some(config), _) => {
                         let service = Arc::new(grpc::Service { intake: Intake::new(&self.setup, outlets.clone(), "grpc"), limits: config.limits() });
-                        servers.spawn(serve(listener, config.connections(), stop, move |request, peer| Arc::clone(&service).answer(request, peer)));
+                        let counts = Arc::clone(&service);
+                        let answer = move |request, peer| Arc::clone(&service).answer(request, peer);
+                        servers.spawn(serve(listener, config.connections(), stop, answer, move |limit| counts.intake.limit_reached(limit)));
                     }
                     (_, _, Some(config)) => {
                         let service = Arc::new(http::Service {
@@ -77,8 +96,9 @@ impl Receiver for Otlp {
                             limits: config.limits(),
                             paths: config.paths(),
                         });
-                        let answer = move |request, peer| Arc::clone(&service).answer(request, peer);
-                        servers.spawn(serve(listener, config.connection_limits(), stop, answer));
+                        let counts = Arc::clone(&service);
+                        let answer = http::answer(service, config.cors.layer());
+                        servers.spawn(serve(listener, config.connection_limits(), stop, answer, move |limit| counts.intake.limit_reached(limit)));
                     }
                     _ => {}
                 }
