@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, io::Read, time::Duration};
 
 use opentelemetry::{
     KeyValue,
@@ -228,6 +228,56 @@ service:
     assert_eq!(support::http::post_json(to, "/v1/logs", logs).status, 200);
     assert_eq!(support::http::post_json(to, "/v1/traces", r#"{"resourceSpans":[]}"#).status, 404);
     sink.wait("a metric and a record", |taken| (taken.value("m", &[]) == Some(1.5) && taken.records().count() == 1).then_some(()));
+}
+
+/// A body in each way that a sender may have compressed it, and what it calls that.
+fn compressed(body: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let level = flate2::Compression::default();
+    let read = |mut from: Box<dyn Read + '_>| {
+        let mut all = Vec::new();
+        from.read_to_end(&mut all).unwrap();
+        all
+    };
+    let gzip = read(Box::new(flate2::read::GzEncoder::new(body, level)));
+    let zlib = read(Box::new(flate2::read::ZlibEncoder::new(body, level)));
+    let raw = read(Box::new(flate2::read::DeflateEncoder::new(body, level)));
+    let zstd = zstd::encode_all(body, 0).unwrap();
+    let twice = zstd::encode_all(&gzip[..], 0).unwrap();
+    vec![
+        ("gzip", gzip.clone()),
+        ("GZIP", gzip.clone()),
+        ("x-gzip", gzip.clone()),
+        ("identity, gzip", gzip),
+        ("deflate", zlib.clone()),
+        ("zlib", zlib),
+        ("Deflate", raw),
+        ("zstd", zstd),
+        ("gzip, zstd", twice),
+        ("Identity", body.to_vec()),
+    ]
+}
+
+#[test]
+fn what_is_compressed_is_read_however_its_sender_writes_that() {
+    let sink = Sink::start();
+    let fuseboard = Fuseboard::start(&http(&sink));
+    for (number, grpc) in [(0, false), (100, true)] {
+        let body = bytes(&request("shop", "a", (number..number + 50).map(|id| call_to("stock", id, now(), "200")).collect()));
+        for (round, (encoding, body)) in compressed(&body).into_iter().enumerate() {
+            if grpc {
+                // Without a coding there is no compression flag.
+                let framed = support::grpc::framed(encoding != "Identity", &body);
+                let answer = support::grpc::post(fuseboard.address("grpc"), support::grpc::TRACES, &[("grpc-encoding", encoding)], framed);
+                assert_eq!(answer.code, Some(0), "{encoding}: {}", answer.message);
+            } else {
+                let headers = [("content-type", "application/x-protobuf"), ("content-encoding", encoding)];
+                let answer = support::http::post(fuseboard.address("http"), "/v1/traces", &headers, &body);
+                assert_eq!(answer.status, 200, "{encoding}: {}", answer.text());
+            }
+            let spans = 50 * (round + 1) + if grpc { 500 } else { 0 };
+            sink.wait(encoding, |taken| (taken.spans().count() == spans).then_some(()));
+        }
+    }
 }
 
 #[test]

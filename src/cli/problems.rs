@@ -33,10 +33,10 @@ pub(super) fn tell_last(line: String) {
     let telling = thread::Builder::new().spawn(move || {
         tell(&line);
         // Nobody waits for it any more where this fails.
-        drop(told.send(()));
+        _ = told.send(());
     });
     if telling.is_ok() {
-        drop(is_told.recv_timeout(LAST_LINE));
+        _ = is_told.recv_timeout(LAST_LINE);
     }
 }
 

@@ -56,9 +56,8 @@ where
 /// For people: why it can't be.
 pub(super) fn inflated(bytes: &Bytes, encoding: &str) -> Result<Bytes, String> {
     let known = Encoding::named(encoding).ok_or_else(|| format!("its encoding `{encoding}` is not known"))?;
-    let mut free = |_| Ok(());
     known
-        .inflate(bytes, Limits { request_bytes: KEPT_BYTES_MAX }, &mut free)
+        .inflate(bytes, Limits { request_bytes: KEPT_BYTES_MAX })
         .map_err(|error| format!("it can't be decompressed as {encoding}: {error:?}"))
 }
 

@@ -13,8 +13,9 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{
-    compression::{Encoding, Inflate},
-    door::{Answer, Grow, Limits, TooMuch, read},
+    buffer::{Account, Held},
+    compression::{Codings, Inflate},
+    door::{Answer, Limits, TooMuch, read},
 };
 
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -25,8 +26,45 @@ const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 const PREFIX: usize = 5;
 /// Longer messages would pass the client's header limit and arrive as a bare HTTP/2 error.
 const MESSAGE_CHARS_MAX: usize = 1024;
-/// Compressed requests larger than this are decompressed away from the threads that serve.
-const INFLATE_ASIDE: usize = 4 << 10;
+
+/// The one message of a request, as it came.
+#[derive(Debug)]
+pub struct Message {
+    /// How it is compressed.
+    pub codings: Codings,
+    /// The message.
+    pub held: Held,
+}
+
+/// Why there is no message.
+#[derive(Debug)]
+pub enum Unread {
+    /// It is more than is allowed, or comes too slowly.
+    TooMuch(TooMuch),
+    /// It is wrong: what to answer.
+    Wrong(Status),
+}
+
+impl From<TooMuch> for Unread {
+    fn from(why: TooMuch) -> Self {
+        Self::TooMuch(why)
+    }
+}
+
+impl From<Status> for Unread {
+    fn from(status: Status) -> Self {
+        Self::Wrong(status)
+    }
+}
+
+impl From<Inflate> for Unread {
+    fn from(why: Inflate) -> Self {
+        match why {
+            Inflate::TooMuch(why) => Self::TooMuch(why),
+            Inflate::Broken(reason) => Self::Wrong(Status::invalid_argument(reason)),
+        }
+    }
+}
 
 /// Whether a request speaks gRPC with messages in protobuf.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
@@ -46,53 +84,56 @@ pub fn not_grpc() -> Response<Answer> {
 /// Reads the one message of a request.
 ///
 /// # Errors
-/// The status to answer.
-pub async fn message(request: Request<Incoming>, limits: Limits, grow: Grow<'_>) -> Result<Bytes, Status> {
+/// See [`Unread`].
+pub async fn message(request: Request<Incoming>, limits: Limits, account: &mut dyn Account) -> Result<Message, Unread> {
     let (head, mut body) = request.into_parts();
     let framed = Limits { request_bytes: limits.request_bytes.saturating_add(PREFIX) };
-    let framed = read(&mut body, framed, grow).await.map_err(|why| status(why, limits))?;
-    let Some((prefix, rest)) = framed.split_first_chunk::<PREFIX>() else {
-        return Err(Status::invalid_argument("the request holds no gRPC message"));
+    let Held { bytes, weight } = read(&mut body, framed, announced, account).await.map_err(|why| match why {
+        TooMuch::Request(_) => TooMuch::Request(limits.request_bytes),
+        why => why,
+    })?;
+    let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX>() else {
+        return Err(Status::invalid_argument("the request holds no gRPC message").into());
     };
     let [compressed, a, b, c, d] = *prefix;
     let declared = u32::from_be_bytes([a, b, c, d]) as usize;
     if declared > limits.request_bytes {
-        return Err(status(TooMuch::Request(limits.request_bytes), limits));
+        return Err(TooMuch::Request(limits.request_bytes).into());
     }
     if declared != rest.len() {
-        return Err(Status::invalid_argument(format!("a gRPC message of {declared} bytes was announced; {} came", rest.len())));
+        return Err(Status::invalid_argument(format!("a gRPC message of {declared} bytes was announced; {} came", rest.len())).into());
     }
-    let message = framed.slice(PREFIX..);
-    match compressed {
-        0 => Ok(message),
-        1 => inflate(&head.headers, &message, limits, grow),
-        _ => Err(Status::invalid_argument("the gRPC compression flag is neither 0 nor 1")),
-    }
+    let codings = match compressed {
+        0 => Codings::default(),
+        1 => codings(&head.headers)?,
+        _ => return Err(Status::invalid_argument("the gRPC compression flag is neither 0 nor 1").into()),
+    };
+    Ok(Message { codings, held: Held { bytes: bytes.slice(PREFIX..), weight } })
 }
 
-fn inflate(headers: &HeaderMap, message: &Bytes, limits: Limits, grow: Grow<'_>) -> Result<Bytes, Status> {
-    let name = headers.get(ENCODING).and_then(|name| name.to_str().ok()).unwrap_or_default();
-    let Some(encoding) = Encoding::named(name).filter(|encoding| *encoding != Encoding::None) else {
-        return Err(Status::unimplemented(format!("grpc-encoding `{name}` is not supported; known: {}", Encoding::ACCEPTED)));
-    };
-    let inflated = if message.len() > INFLATE_ASIDE {
-        tokio::task::block_in_place(|| encoding.inflate(message, limits, grow))
-    } else {
-        encoding.inflate(message, limits, grow)
-    };
-    inflated.map_err(|why| match why {
-        Inflate::TooMuch(why) => status(why, limits),
-        Inflate::Broken(error) => Status::invalid_argument(format!("broken {name} data: {error}")),
-    })
+/// How long a request will be, by the first bytes of it.
+fn announced(first: &[u8]) -> Option<usize> {
+    let [_, a, b, c, d] = *first.first_chunk::<PREFIX>()?;
+    Some(PREFIX.saturating_add(u32::from_be_bytes([a, b, c, d]) as usize))
 }
 
-fn status(why: TooMuch, limits: Limits) -> Status {
+fn codings(headers: &HeaderMap) -> Result<Codings, Status> {
+    let codings = Codings::of(headers, &ENCODING).map_err(Status::unimplemented)?;
+    if codings.is_identity() {
+        return Err(Status::unimplemented(format!("a compressed message without grpc-encoding; known: {}", Codings::ACCEPTED)));
+    }
+    Ok(codings)
+}
+
+/// What to answer to what is too much.
+pub fn status(why: &TooMuch) -> Status {
+    let reason = why.to_string();
     match why {
         // Without RetryInfo, so that clients take it as final: it will be too large the next time as well.
-        TooMuch::Request(_) => Status::resource_exhausted(format!("the request is larger than {} bytes", limits.request_bytes)),
-        TooMuch::Memory(reason) => unavailable(reason, Some(Duration::from_secs(1))),
-        TooMuch::Slow => Status::deadline_exceeded("the request comes too slowly"),
-        TooMuch::BrokenOff(reason) => Status::cancelled(reason),
+        TooMuch::Request(_) => Status::resource_exhausted(reason),
+        TooMuch::NoRoom { .. } => unavailable(reason, Some(Duration::from_secs(1))),
+        TooMuch::Stalled | TooMuch::Slow => Status::deadline_exceeded(reason),
+        TooMuch::BrokenOff(_) => Status::cancelled(reason),
     }
 }
 
@@ -127,7 +168,7 @@ pub fn refuse(status: Status) -> Response<Answer> {
         status
     };
     let mut response = status.into_http::<Answer>();
-    response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static(Encoding::ACCEPTED));
+    response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static(Codings::ACCEPTED));
     response
 }
 

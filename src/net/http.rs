@@ -1,9 +1,9 @@
 //! The head of an OTLP/HTTP request: what it is, and what is wrong with it.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 
-use super::compression::Encoding;
+use super::compression::Codings;
 
 /// How a body is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,22 +35,14 @@ impl MediaType {
 ///
 /// # Errors
 /// 415 where type or encoding is none that is known here.
-pub fn body_kind(headers: &HeaderMap) -> Result<(MediaType, Encoding), (StatusCode, String)> {
-    let media = text(headers, &header::CONTENT_TYPE);
+pub fn body_kind(headers: &HeaderMap) -> Result<(MediaType, Codings), (StatusCode, String)> {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let Some(media) = MediaType::named(media) else {
         let reason = format!("Content-Type `{media}` is not supported; send application/x-protobuf or application/json");
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
     };
-    let encoding = text(headers, &header::CONTENT_ENCODING);
-    let Some(encoding) = Encoding::named(encoding) else {
-        let reason = format!("Content-Encoding `{encoding}` is not supported; known: {}", Encoding::ACCEPTED);
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
-    };
-    Ok((media, encoding))
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    let codings = Codings::of(headers, &header::CONTENT_ENCODING).map_err(|reason| (StatusCode::UNSUPPORTED_MEDIA_TYPE, reason))?;
+    Ok((media, codings))
 }
 
 /// `google.rpc.Status` with a message, written in the encoding of the request.

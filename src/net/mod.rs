@@ -5,6 +5,7 @@
 //! proxies that the environment names.
 
 mod answer;
+mod buffer;
 pub mod channel;
 mod compression;
 mod connections;
@@ -18,13 +19,16 @@ mod listeners;
 mod proxies;
 mod serve;
 mod tls;
+mod turns;
 pub mod web;
 
-pub use compression::{Encoding, Inflate};
-pub use door::{Answer, Grow, Limits, TooMuch, drain, read};
+pub use buffer::{Account, Held};
+pub use compression::{Codings, Encoding, Inflate};
+pub use door::{Answer, Limits, TooMuch, drain, read};
 pub use listeners::Listeners;
 pub use serve::{ConnectionLimits, serve};
 pub use tls::ClientTls;
+pub use turns::{Work, in_turn};
 
 /// An error with all that caused it: "transport error" alone helps nobody.
 fn with_causes(error: &dyn std::error::Error) -> String {

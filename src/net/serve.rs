@@ -1,4 +1,4 @@
-use std::{io::Cursor, sync::Arc, time::Duration};
+use std::{io::Cursor, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use http::{Request, Response};
@@ -42,7 +42,7 @@ pub struct ConnectionLimits {
 /// Bytes of a request's head that are accepted.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Size of the HTTP/2 frames we ask for: a usual request comes in one and needs no putting together.
-const FRAME_BYTES: u32 = 256 << 10;
+pub(super) const FRAME_BYTES: u32 = 256 << 10;
 /// HTTP/2 flow control windows: bytes that may be under way unasked.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -54,10 +54,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Accepts connections and answers their requests until `stop` is cancelled; then lets open requests finish and
 /// returns when the last connection is gone. Drop the future to cut them off.
 ///
-/// `reached` is told the name of a limit that ended a connection.
+/// `answer` is told the peer's address; `reached` is told the name of a limit that ended a connection.
 pub async fn serve<F, R, L>(listener: TcpListener, limits: ConnectionLimits, stop: CancellationToken, answer: F, reached: L)
 where
-    F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    F: Fn(Request<Incoming>, IpAddr) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Answer>> + Send + 'static,
     L: Fn(&'static str) + Clone + Send + Sync + 'static,
 {
@@ -69,12 +69,14 @@ where
     let accepting = async {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     let (slot, one_went) = open.take().await;
                     if one_went {
                         reached("max_connections");
                     }
-                    let one = connection(stream, limits, slot, stop.clone(), answer.clone(), reached.clone());
+                    let (answer, peer) = (answer.clone(), peer.ip().to_canonical());
+                    let answer = move |request| answer(request, peer);
+                    let one = connection(stream, limits, slot, stop.clone(), answer, reached.clone());
                     let cut = cut.clone();
                     connections.spawn(async move {
                         cut.run_until_cancelled(one).await;

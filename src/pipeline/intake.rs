@@ -1,6 +1,9 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -14,10 +17,17 @@ use super::{
     TRACES,
     component::{Outlets, Setup},
     consumer::Refusal,
-    ledger::{Charge, Ledger},
+    ledger::{Arriving, Charge, Ledger},
     payload::{Part, Payload},
 };
-use crate::otlp::{Checked, Signal, check};
+use crate::{
+    net::TooMuch,
+    otlp::{Checked, Signal, check},
+};
+
+/// What a request takes of memory beside its bytes until it is sent: its charge, what counts who shares it, its places
+/// in queues that grow by doubling, and what allocators round up.
+const OVERHEAD: usize = 512;
 
 /// What every receiver does with a request once its bytes are there: checks it, hands it on, counts it.
 #[derive(Debug)]
@@ -54,12 +64,18 @@ impl Intake {
         Self { outlets, ledger: Arc::clone(&setup.ledger), counts: Counts::new(&setup.meter, &setup.id, transport), misdirected: AtomicU64::new(0) }
     }
 
-    /// A charge of nothing, to grow with the bytes of a request as they come.
+    /// A charge of nothing, to grow with the bytes of a request as they come from a peer.
+    pub fn arriving(&self, peer: IpAddr) -> Arriving {
+        self.ledger.arriving(peer)
+    }
+
+    /// A charge of nothing, for a request that is there.
     pub fn charge(&self) -> Charge {
         self.ledger.open()
     }
 
-    /// Checks a request and hands it on; it may be acknowledged when this returns `Ok`.
+    /// Checks a request and hands it on; it may be acknowledged when this returns `Ok`. The charge is what its bytes
+    /// weigh.
     ///
     /// # Errors
     /// See [`Rejection`]; nobody has taken any of it.
@@ -86,8 +102,9 @@ impl Intake {
         if items == 0 {
             return Ok(partial);
         }
-        // What was compressed or JSON is gone: the request itself is what is held from now on.
-        charge.set(bytes.len());
+        // What is left after something was left out is a copy.
+        let weight = if rejected == 0 { charge.bytes() } else { bytes.len() };
+        charge.set(weight + OVERHEAD);
         let payload = Payload::new(signal, Part::charged(bytes, items, charge));
         match consumer.admit(&payload).await {
             Ok(admission) => {
@@ -125,6 +142,17 @@ impl Intake {
     /// Counts a request whose sender went away before it had come whole.
     pub fn broken_off(&self) {
         self.counts.broken_off.add(1, &self.counts.attributes);
+    }
+
+    /// Counts a request that was too much, or did not come whole; `size` is the key of the limit to its size.
+    pub fn too_much(&self, why: &TooMuch, size: &'static str) {
+        match *why {
+            TooMuch::Request(_) => self.limit_reached(size),
+            TooMuch::NoRoom { limit, .. } => self.limit_reached(limit),
+            TooMuch::Stalled => self.limit_reached("request_progress"),
+            TooMuch::Slow => self.limit_reached("request_time"),
+            TooMuch::BrokenOff(_) => self.broken_off(),
+        }
     }
 
     /// Counts a request that passed a limit.

@@ -17,7 +17,7 @@ pub use component::{
 pub use consumer::{Admission, Admit, Consumer, Future, Refusal};
 pub use fan_out::{Discard, FanOut, Outlet};
 pub use intake::{Intake, Partial, Rejection};
-pub use ledger::{Charge, Ledger, OverLimit};
+pub use ledger::{Arriving, Charge, Ledger, OverLimit};
 pub use payload::{Part, Payload};
 pub use queue_room::QueueRoom;
 

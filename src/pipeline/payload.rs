@@ -68,6 +68,12 @@ impl Payload {
         self.parts.iter().all(|part| part.bytes.is_empty())
     }
 
+    /// A charge for so many bytes that are held while this is sent, beside what it weighs itself; `None` if no ledger knows
+    /// of it.
+    pub fn beside(&self, bytes: usize) -> Option<Charge> {
+        self.parts.iter().find_map(|part| part.charge.as_ref()).map(|charge| charge.beside(bytes))
+    }
+
     /// All parts as one request; copies only if there are several.
     pub fn joined(&self) -> Bytes {
         match self.parts.as_slice() {

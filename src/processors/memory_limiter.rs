@@ -1,7 +1,7 @@
 //! `memory_limiter`: refuses telemetry while too much is held.
 //!
-//! What is in flight, queued and held by windows is known to the byte (see [`Ledger`]), so the limit is compared
-//! with that and not with a guess from the resident set. Above the limit the door lets no byte in; above the limit
+//! What is in flight, queued and held by windows, and the memory it takes, is known (see [`Ledger`]), so the limit is
+//! compared with that and not with a guess from the resident set. Above the limit the door lets no byte in; above the limit
 //! less `spike_limit_mib` requests that are in already are refused here.
 
 use std::{sync::Arc, time::Duration};

@@ -5,7 +5,7 @@ use opentelemetry::{
     metrics::{Counter, Meter, ObservableGauge},
 };
 use parking_lot::Mutex;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -77,6 +77,10 @@ enum Ended {
 /// How long a request that is under way when its exporter ends may still take.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// MiB of large requests that one exporter sends at one time, or a single one that is larger: they are joined, framed and
+/// compressed for that, so each is there more than once meanwhile.
+const LARGE_MIB: u32 = 64;
+
 /// The shortest wait before another try: less would be no wait at all.
 const WAIT_MIN: Duration = Duration::from_millis(10);
 
@@ -95,6 +99,8 @@ struct Shared<S> {
     num_consumers: usize,
     retry: RetryOnFailure,
     counts: Counts,
+    /// Permits for MiB of large requests.
+    large: Semaphore,
     /// Cuts off what is being sent and waited for.
     cut: CancellationToken,
 }
@@ -142,7 +148,8 @@ impl<S: Sender> Sending<S> {
         };
         let gauges = [gauge("size", Queue::held), gauge("capacity", Queue::capacity)];
         let counts = Counts::new(meter, id);
-        let shared = Arc::new(Shared { id: id.to_owned(), sender, queue, num_consumers, retry, counts, cut: CancellationToken::new() });
+        let (large, cut) = (Semaphore::new(LARGE_MIB as usize), CancellationToken::new());
+        let shared = Arc::new(Shared { id: id.to_owned(), sender, queue, num_consumers, retry, counts, large, cut });
         Self { shared, consumers: Mutex::default(), _gauges: gauges }
     }
 }
@@ -330,9 +337,19 @@ impl<S: Sender> Shared<S> {
         };
         let span = tracing::trace_span!(target: TRACES, "export", exporter = self.id, signal = batch.signal.name(), items = batch.items());
         tokio::select! {
-            answered = self.sender.send(batch).instrument(span) => Ok(answered),
+            answered = self.send_in_turn(batch).instrument(span) => Ok(answered),
             () = ended => Err(Ended::Cut),
         }
+    }
+
+    /// Sends once there is room for the copies that are made for it, and accounts for them meanwhile.
+    async fn send_in_turn(&self, batch: &Payload) -> Result<Sent, Failure> {
+        let bytes = batch.len();
+        let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX).min(LARGE_MIB);
+        // It is never closed.
+        let _turn = if mib > 0 { self.large.acquire_many(mib).await.ok() } else { None };
+        let _copies = batch.beside(bytes);
+        self.sender.send(batch).await
     }
 
     /// How long to wait before the next try. The backend's own wish is a lower bound, never a reason to come back

@@ -519,9 +519,18 @@ impl Engine {
     /// # Errors
     /// There is no memory for it now.
     pub(super) fn charged(&self, bytes: Vec<u8>, items: usize) -> Result<Part, OverLimit> {
-        let mut charge = self.ledger.open();
-        charge.grow(bytes.len())?;
+        let charge = self.room_for(bytes.capacity())?;
         Ok(Part::charged(bytes.into(), items, charge))
+    }
+
+    /// Room for so many bytes that are about to be held.
+    ///
+    /// # Errors
+    /// There is no memory for them now.
+    pub(super) fn room_for(&self, bytes: usize) -> Result<Charge, OverLimit> {
+        let mut charge = self.ledger.open();
+        charge.grow(bytes)?;
+        Ok(charge)
     }
 
     /// What is told as one request of log records.

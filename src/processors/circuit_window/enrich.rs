@@ -29,8 +29,12 @@ impl Engine {
             return None;
         }
         let fields: Vec<(u32, Vec<u8>)> = found.iter().map(|one| (one.span_id_at, fields(one))).collect();
+        let added: usize = fields.iter().map(|(_, fields)| fields.len()).sum();
+        // The request, its spans of one resource and those of one scope are written at one time.
+        let mut charge = self.room_for(3 * (part.bytes.len() + added)).ok()?;
         let bytes = edit::with_appended(&part.bytes, &fields).ok()?;
-        self.charged(bytes, part.items).ok()
+        charge.set(bytes.capacity());
+        Some(Part::charged(bytes.into(), part.items, charge))
     }
 }
 

@@ -1,14 +1,18 @@
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::http::response_message;
 use crate::{
-    net::{Answer, Limits, drain, grpc},
+    net::{
+        Answer, Limits, drain,
+        grpc::{self, Message, Unread},
+    },
     otlp::Signal,
-    pipeline::{Intake, OverLimit, Refusal, Rejection},
+    pipeline::{Charge, Intake, Refusal, Rejection},
 };
 
 /// Answers OTLP/gRPC.
@@ -18,13 +22,13 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
+    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response<Answer> {
         if !grpc::is_grpc(request.headers()) {
             self.intake.misdirected("OTLP/HTTP came to the port of gRPC; it usually goes to 4318");
             drain(&mut request.into_body(), self.limits).await;
             return grpc::not_grpc();
         }
-        match self.export(request).await {
+        match self.export(request, peer).await {
             Ok(message) => grpc::answer(&message),
             Err(status) => {
                 tracing::debug!(code = ?status.code(), reason = status.message(), "refused a gRPC request");
@@ -33,27 +37,38 @@ impl Service {
         }
     }
 
-    async fn export(&self, request: Request<Incoming>) -> Result<Vec<u8>, Status> {
+    async fn export(&self, request: Request<Incoming>, peer: IpAddr) -> Result<Vec<u8>, Status> {
         let signal = match request.uri().path() {
             "/opentelemetry.proto.collector.trace.v1.TraceService/Export" => Signal::Traces,
             "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export" => Signal::Metrics,
             "/opentelemetry.proto.collector.logs.v1.LogsService/Export" => Signal::Logs,
             other => return Err(Status::unimplemented(format!("unknown method {other}"))),
         };
-        let mut charge = self.intake.charge();
-        let mut grow = |bytes| charge.grow(bytes).map_err(|over: OverLimit| over.to_string());
-        let message = grpc::message(request, self.limits, &mut grow).await.inspect_err(|status| self.count(status))?;
+        let (message, charge) = self.read(request, peer).await.map_err(|why| self.unread(why))?;
         let partial = self.intake.take(signal, message, charge).await.map_err(|rejection| status(signal, rejection))?;
         if partial.rejected == 0 { Ok(Vec::new()) } else { Ok(response_message(signal, &partial)) }
     }
 
-    fn count(&self, status: &Status) {
-        match status.code() {
-            Code::ResourceExhausted => self.intake.limit_reached("max_recv_msg_size_mib"),
-            Code::Unavailable => self.intake.limit_reached("memory"),
-            Code::DeadlineExceeded => self.intake.limit_reached("request_time"),
-            Code::Cancelled => self.intake.broken_off(),
-            _ => self.intake.malformed(),
+    /// The message of a request, and what it weighs.
+    async fn read(&self, request: Request<Incoming>, peer: IpAddr) -> Result<(Bytes, Charge), Unread> {
+        let mut arriving = self.intake.arriving(peer);
+        let Message { codings, held } = grpc::message(request, self.limits, &mut arriving).await?;
+        let mut charge = arriving.complete();
+        let held = codings.inflate(held, self.limits, &mut charge).await?;
+        Ok((held.bytes, charge))
+    }
+
+    /// Counts a request that could not be read, and says what to answer.
+    fn unread(&self, why: Unread) -> Status {
+        match why {
+            Unread::TooMuch(why) => {
+                self.intake.too_much(&why, "max_recv_msg_size_mib");
+                grpc::status(&why)
+            }
+            Unread::Wrong(status) => {
+                self.intake.malformed();
+                status
+            }
         }
     }
 }

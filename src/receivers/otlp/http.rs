@@ -1,4 +1,4 @@
-use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
@@ -16,22 +16,26 @@ use tower_http::cors::CorsLayer;
 
 use crate::{
     net::{
-        Answer, Encoding, Inflate, Limits, TooMuch, drain,
+        Account, Answer, Codings, Held, Inflate, Limits, TooMuch, Work, drain,
         grpc::{self, is_grpc},
         http::{MediaType, body_kind, status_body},
-        read,
+        in_turn, read,
     },
     otlp::{
         Signal,
         json::{self as otlp_json, JsonError},
     },
-    pipeline::{Intake, OverLimit, Partial, Refusal, Rejection},
+    pipeline::{Charge, Intake, Partial, Refusal, Rejection},
 };
 
 /// JSON larger than this is translated away from the threads that serve.
 const ASIDE_BYTES: usize = 256 << 10;
-/// Compressed bodies larger than this are, too: they may become much larger.
-const COMPRESSED_ASIDE_BYTES: usize = 4 << 10;
+/// JSON larger than this leaves others their turn.
+const LARGE_BYTES: usize = 1 << 20;
+/// Protobuf larger than its JSON is seldom, unless the JSON is smaller than this.
+const JSON_SMALL: usize = 4 << 10;
+/// How many bytes of protobuf a byte of JSON becomes at most, in a list of numbers.
+const JSON_RATIO_MAX: usize = 4;
 
 /// Answers OTLP/HTTP.
 pub(super) struct Service {
@@ -44,14 +48,14 @@ pub(super) struct Service {
 pub(super) fn answer(
     service: Arc<Service>,
     cors: Option<CorsLayer>,
-) -> impl Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Answer>> + Send>> + Clone + Send + Sync + 'static {
-    move |request| {
+) -> impl Fn(Request<Incoming>, IpAddr) -> Pin<Box<dyn Future<Output = Response<Answer>> + Send>> + Clone + Send + Sync + 'static {
+    move |request, peer| {
         let service = Arc::clone(&service);
         match cors.as_ref().filter(|_| request.headers().contains_key(header::ORIGIN)) {
             Some(cors) => {
                 let inner = tower::service_fn(move |request| {
                     let service = Arc::clone(&service);
-                    async move { Ok::<_, Infallible>(service.answer(request).await) }
+                    async move { Ok::<_, Infallible>(service.answer(request, peer).await) }
                 });
                 let mut answers = cors.layer(inner);
                 Box::pin(async move {
@@ -59,7 +63,7 @@ pub(super) fn answer(
                     response
                 })
             }
-            None => Box::pin(service.answer(request)),
+            None => Box::pin(service.answer(request, peer)),
         }
     }
 }
@@ -78,7 +82,7 @@ impl Wrong {
 }
 
 impl Service {
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
+    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response<Answer> {
         // Errors before the type of the body is known are told in JSON: whoever made them reads text.
         let media =
             request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).and_then(MediaType::named).unwrap_or(MediaType::Json);
@@ -88,18 +92,20 @@ impl Service {
             drain(&mut body, self.limits).await;
             return grpc::refuse(Status::unimplemented("this port speaks OTLP/HTTP; OTLP/gRPC usually listens on 4317"));
         }
-        match self.export(&head, &mut body).await {
+        match self.export(&head, &mut body, peer).await {
             Ok((signal, partial)) => success(media, signal, &partial),
             Err(wrong) => {
                 tracing::debug!(status = wrong.status.as_u16(), reason = wrong.message, "refused an HTTP request");
                 // Closed on a sender that still sends, the connection would be reset before the answer is read.
-                drain(&mut body, self.limits).await;
+                if wrong.status != StatusCode::REQUEST_TIMEOUT {
+                    drain(&mut body, self.limits).await;
+                }
                 failure(media, &wrong)
             }
         }
     }
 
-    async fn export(&self, head: &Parts, body: &mut Incoming) -> Result<(Signal, Partial), Wrong> {
+    async fn export(&self, head: &Parts, body: &mut Incoming, peer: IpAddr) -> Result<(Signal, Partial), Wrong> {
         let path = head.uri.path();
         let Some((signal, _)) = self.paths.iter().find(|(_, known)| known == path) else {
             let known: Vec<&str> = self.paths.iter().map(|(_, path)| path.as_str()).collect();
@@ -108,26 +114,18 @@ impl Service {
         if head.method != Method::POST {
             return Err(Wrong::new(StatusCode::METHOD_NOT_ALLOWED, "OTLP is sent with POST"));
         }
-        let (media, encoding) = body_kind(&head.headers).map_err(|(status, reason)| {
+        let (media, codings) = body_kind(&head.headers).map_err(|(status, reason)| {
             self.intake.malformed();
             Wrong::new(status, reason)
         })?;
-        let mut charge = self.intake.charge();
-        let mut grow = |bytes| charge.grow(bytes).map_err(|over: OverLimit| over.to_string());
-        let body = read(body, self.limits, &mut grow).await.map_err(|why| self.too_much(why))?;
-        let mut translate = || {
-            let body = encoding.inflate(&body, self.limits, &mut grow).map_err(|why| self.broken(encoding, why))?;
-            let length = body.len();
-            let message = self.translated(*signal, media, body)?;
-            grow(message.len().saturating_sub(length)).map_err(|reason| self.too_much(TooMuch::Memory(reason)))?;
-            Ok(message)
+        let mut arriving = self.intake.arriving(peer);
+        let held = read(body, self.limits, |_| None, &mut arriving).await.map_err(|why| self.too_much(&why))?;
+        let mut charge = arriving.complete();
+        let held = codings.inflate(held, self.limits, &mut charge).await.map_err(|why| self.not_inflated(why))?;
+        let message = match media {
+            MediaType::Protobuf => held.bytes,
+            MediaType::Json => self.translated(*signal, held, &mut charge).await?,
         };
-        let aside = match (encoding, media) {
-            (Encoding::None, MediaType::Protobuf) => false,
-            (Encoding::None, MediaType::Json) => body.len() > ASIDE_BYTES,
-            _ => body.len() > COMPRESSED_ASIDE_BYTES,
-        };
-        let message = if aside { tokio::task::block_in_place(translate) } else { translate() }?;
         match self.intake.take(*signal, message, charge).await {
             Ok(partial) => Ok((*signal, partial)),
             Err(Rejection::NoPipeline) => Err(Wrong::new(StatusCode::NOT_FOUND, format!("no pipeline takes {signal} from this receiver"))),
@@ -138,47 +136,63 @@ impl Service {
         }
     }
 
-    fn translated(&self, signal: Signal, media: MediaType, body: Bytes) -> Result<Bytes, Wrong> {
-        match media {
-            MediaType::Protobuf => Ok(body),
-            MediaType::Json if body.is_empty() => Ok(body),
-            MediaType::Json => otlp_json::to_protobuf(signal, &body, self.limits.request_bytes).map(Bytes::from).map_err(|error| match error {
-                JsonError::TooLarge(limit) => self.too_much(TooMuch::Request(limit)),
-                error => {
-                    self.intake.malformed();
-                    Wrong::new(StatusCode::BAD_REQUEST, error.to_string())
-                }
-            }),
+    /// The protobuf of a body in JSON. Both exist until the translation is done, and both are accounted for.
+    async fn translated(&self, signal: Signal, json: Held, charge: &mut Charge) -> Result<Bytes, Wrong> {
+        if json.bytes.is_empty() {
+            return Ok(json.bytes);
         }
+        let work = match json.bytes.len() {
+            bytes if bytes > LARGE_BYTES => Work::Large,
+            bytes if bytes > ASIDE_BYTES => Work::Medium,
+            _ => Work::Small,
+        };
+        let message = in_turn(work, || self.to_protobuf(signal, &json.bytes, charge)).await?;
+        drop(json);
+        charge.set(message.capacity());
+        Ok(message.into())
     }
 
-    fn too_much(&self, why: TooMuch) -> Wrong {
-        match why {
-            TooMuch::Request(limit) => {
-                self.intake.limit_reached("max_request_body_size");
-                Wrong::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the request is larger than {limit} bytes"))
-            }
-            TooMuch::Memory(reason) => {
-                self.intake.limit_reached("memory");
-                Wrong { status: StatusCode::SERVICE_UNAVAILABLE, message: reason, after: Some(Duration::from_secs(1)) }
-            }
-            TooMuch::Slow => {
-                self.intake.limit_reached("request_time");
-                Wrong::new(StatusCode::REQUEST_TIMEOUT, "the request comes too slowly")
-            }
-            TooMuch::BrokenOff(reason) => {
-                self.intake.broken_off();
-                Wrong::new(StatusCode::BAD_REQUEST, reason)
-            }
+    /// Protobuf is hardly ever larger than its JSON, so room for the most that it may become is only asked for where it is.
+    fn to_protobuf(&self, signal: Signal, json: &[u8], charge: &mut Charge) -> Result<Vec<u8>, Wrong> {
+        let most = self.limits.request_bytes;
+        let usual = json.len().max(JSON_SMALL).min(most);
+        let mut attempt = |limit: usize, bytes: usize| -> Result<_, Wrong> {
+            // Its buffer grows by doubling, and both are there while one is copied into the other.
+            charge.hold(bytes + bytes / 2).map_err(|why| self.too_much(&why))?;
+            let translated = otlp_json::to_protobuf(signal, json, limit);
+            charge.release(bytes + bytes / 2);
+            Ok(translated)
+        };
+        let mut translated = attempt(usual, usual)?;
+        if usual < most && matches!(translated, Err(JsonError::TooLarge(_))) {
+            translated = attempt(most, most.min(json.len().max(JSON_SMALL).saturating_mul(JSON_RATIO_MAX)))?;
         }
-    }
-
-    fn broken(&self, encoding: Encoding, why: Inflate) -> Wrong {
-        match why {
-            Inflate::TooMuch(why) => self.too_much(why),
-            Inflate::Broken(error) => {
+        translated.map_err(|error| match error {
+            JsonError::TooLarge(limit) => self.too_much(&TooMuch::Request(limit)),
+            error => {
                 self.intake.malformed();
-                Wrong::new(StatusCode::BAD_REQUEST, format!("broken {} data: {error}", encoding.header().unwrap_or_default()))
+                Wrong::new(StatusCode::BAD_REQUEST, error.to_string())
+            }
+        })
+    }
+
+    fn too_much(&self, why: &TooMuch) -> Wrong {
+        self.intake.too_much(why, "max_request_body_size");
+        let message = why.to_string();
+        match why {
+            TooMuch::Request(_) => Wrong::new(StatusCode::PAYLOAD_TOO_LARGE, message),
+            TooMuch::NoRoom { .. } => Wrong { status: StatusCode::SERVICE_UNAVAILABLE, message, after: Some(Duration::from_secs(1)) },
+            TooMuch::Stalled | TooMuch::Slow => Wrong::new(StatusCode::REQUEST_TIMEOUT, message),
+            TooMuch::BrokenOff(_) => Wrong::new(StatusCode::BAD_REQUEST, message),
+        }
+    }
+
+    fn not_inflated(&self, why: Inflate) -> Wrong {
+        match why {
+            Inflate::TooMuch(why) => self.too_much(&why),
+            Inflate::Broken(reason) => {
+                self.intake.malformed();
+                Wrong::new(StatusCode::BAD_REQUEST, reason)
             }
         }
     }
@@ -236,7 +250,7 @@ fn failure(media: MediaType, wrong: &Wrong) -> Response<Answer> {
             headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
         }
         StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(Encoding::ACCEPTED));
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(Codings::ACCEPTED));
         }
         _ => {}
     }

@@ -25,7 +25,7 @@ pub const FACTORY: Factory = Factory {
     section: Section::Receivers,
     name: "otlp",
     aliases: &[],
-    about: "Takes OTLP over gRPC and HTTP (protobuf and JSON; gzip and zstd).",
+    about: "Takes OTLP over gRPC and HTTP (protobuf and JSON; gzip, deflate and zstd).",
     roles: &[Role { section: Section::Receivers, signals: &Signal::ALL }],
     in_place: false,
     schema: schema_of::<Config>,
@@ -87,7 +87,7 @@ impl Receiver for Otlp {
                     ("grpc", Some(config), _) => {
                         let service = Arc::new(grpc::Service { intake: Intake::new(&self.setup, outlets.clone(), "grpc"), limits: config.limits() });
                         let counts = Arc::clone(&service);
-                        let answer = move |request| Arc::clone(&service).answer(request);
+                        let answer = move |request, peer| Arc::clone(&service).answer(request, peer);
                         servers.spawn(serve(listener, config.connections(), stop, answer, move |limit| counts.intake.limit_reached(limit)));
                     }
                     (_, _, Some(config)) => {

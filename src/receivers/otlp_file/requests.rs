@@ -263,11 +263,10 @@ impl<R: BufRead> Requests<R> {
             record if record.starts_with(&ZSTD) => Encoding::Zstd,
             _ => Encoding::None,
         };
-        let record = encoding.inflate(record, self.limits, &mut |_| Ok(())).map_err(|why| match why {
-            Inflate::TooMuch(TooMuch::Memory(reason) | TooMuch::BrokenOff(reason)) => reason,
-            Inflate::TooMuch(why @ TooMuch::Slow) => format!("{why:?}"),
+        let record = encoding.inflate(record, self.limits).map_err(|why| match why {
             Inflate::TooMuch(TooMuch::Request(limit)) => format!("a record of more than {limit} bytes"),
-            Inflate::Broken(error) => format!("broken {} data: {error}", encoding.header().unwrap_or_default()),
+            Inflate::TooMuch(why) => why.to_string(),
+            Inflate::Broken(reason) => reason,
         })?;
         if record.first() == Some(&b'{') {
             from_json(&record, self.limits.request_bytes)
