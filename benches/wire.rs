@@ -7,6 +7,7 @@
 
 #[allow(dead_code, reason = "the other bench uses the rest")]
 mod corpus;
+#[allow(dead_code, reason = "the other bench uses the rest")]
 mod relay;
 
 use std::{

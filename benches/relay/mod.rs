@@ -10,12 +10,13 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes};
+use fuseboard::otlp::trace::{Span, Visitor, walk};
 use tokio::net::TcpListener;
 use tonic::{
     Request, Response, Status,
     body::Body,
     client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
     server::{NamedService, UnaryService},
     transport::{Channel, Server, server::TcpIncoming},
 };
@@ -66,6 +67,7 @@ impl Decoder for AsBytes {
 enum Handler {
     Forward(Channel),
     Count(Arc<AtomicU64>),
+    CountSpans(Arc<AtomicU64>),
 }
 
 impl UnaryService<Bytes> for Handler {
@@ -83,13 +85,28 @@ impl UnaryService<Bytes> for Handler {
                 sunk.fetch_add(body.len() as u64, Ordering::Relaxed);
                 Box::pin(async { Ok(Response::new(Bytes::new())) })
             }
+            Self::CountSpans(sunk) => {
+                let mut spans = Spans(0);
+                walk(&body, &mut spans).unwrap();
+                sunk.fetch_add(spans.0, Ordering::Relaxed);
+                Box::pin(async { Ok(Response::new(Bytes::new())) })
+            }
         }
     }
 }
 
-/// One gRPC service, by its name.
+/// Counts spans.
+struct Spans(u64);
+
+impl<'a> Visitor<'a> for Spans {
+    fn span(&mut self, _: &Span<'a>) {
+        self.0 += 1;
+    }
+}
+
+/// One gRPC service, by its name; what it takes and answers may be compressed.
 #[derive(Clone)]
-struct Service<const METRICS: bool>(Handler);
+struct Service<const METRICS: bool>(Handler, Option<CompressionEncoding>);
 
 impl NamedService for Service<false> {
     const NAME: &'static str = "opentelemetry.proto.collector.trace.v1.TraceService";
@@ -109,8 +126,12 @@ impl<const METRICS: bool> tonic::codegen::Service<http::Request<Body>> for Servi
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let handler = self.0.clone();
-        Box::pin(async move { Ok(tonic::server::Grpc::new(AsBytes).max_decoding_message_size(MESSAGE_MAX).unary(handler, request).await) })
+        let Self(handler, compression) = self.clone();
+        let mut server = tonic::server::Grpc::new(AsBytes).max_decoding_message_size(MESSAGE_MAX);
+        if let Some(compression) = compression {
+            server = server.accept_compressed(compression).send_compressed(compression);
+        }
+        Box::pin(async move { Ok(server.unary(handler, request).await) })
     }
 }
 
@@ -119,13 +140,18 @@ pub(crate) async fn proxy(upstream: &str) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("http://{}", listener.local_addr().unwrap());
     let channel = connect(upstream).await;
-    serve(listener, Service::<false>(Handler::Forward(channel)), None).await;
+    serve(listener, Service::<false>(Handler::Forward(channel), None), None).await;
 }
 
 /// Counts the bytes of the spans that come.
 pub(crate) async fn sink(listener: TcpListener, sunk: Arc<AtomicU64>) {
-    let metrics = Service::<true>(Handler::Count(Arc::default()));
-    serve(listener, Service::<false>(Handler::Count(sunk)), Some(metrics)).await;
+    let metrics = Service::<true>(Handler::Count(Arc::default()), None);
+    serve(listener, Service::<false>(Handler::Count(sunk), None), Some(metrics)).await;
+}
+
+/// Counts the spans that come, compressed.
+pub(crate) async fn sink_of_spans(listener: TcpListener, sunk: Arc<AtomicU64>, compression: CompressionEncoding) {
+    serve(listener, Service::<false>(Handler::CountSpans(sunk), Some(compression)), None).await;
 }
 
 async fn serve(listener: TcpListener, traces: Service<false>, metrics: Option<Service<true>>) {
@@ -140,7 +166,15 @@ pub(crate) async fn connect(endpoint: &str) -> Channel {
 
 /// Sends a request, again while there is no room for it.
 pub(crate) async fn send(channel: Channel, body: Bytes) {
-    let mut client = Grpc::new(channel);
+    send_with(Grpc::new(channel), body).await;
+}
+
+/// The same, compressed.
+pub(crate) async fn send_compressed(channel: Channel, body: Bytes, compression: CompressionEncoding) {
+    send_with(Grpc::new(channel).send_compressed(compression).accept_compressed(compression), body).await;
+}
+
+async fn send_with(mut client: Grpc<Channel>, body: Bytes) {
     loop {
         client.ready().await.unwrap();
         let answer: Result<Response<Bytes>, Status> = client.unary(Request::new(body.clone()), EXPORT.parse().unwrap(), AsBytes).await;
