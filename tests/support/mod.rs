@@ -120,12 +120,18 @@ impl Fuseboard {
 
     /// Starts it in a directory that holds more than its configuration.
     pub(crate) fn start_in(directory: Directory, config: &str) -> Self {
+        Self::start_with(directory, config, &[])
+    }
+
+    /// Starts it with these variables in its environment.
+    pub(crate) fn start_with(directory: Directory, config: &str, variables: &[(&str, &str)]) -> Self {
         let path = directory.file("fuseboard.yaml", config);
         let mut child = Command::new(PROGRAM)
             .arg("--config")
             .arg(&path)
             .current_dir(&directory.0)
             .env_remove("RUST_LOG")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
