@@ -63,12 +63,39 @@ fn mistakes() -> Vec<(&'static str, &'static str, &'static str)> {
     ]
 }
 
+/// What is right elsewhere, and what must be said of it.
+fn foreign_habits() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![
+        ("debug: {}", "logging: {}", "f.yaml:3: error: exporters::logging: unknown exporter `logging`; `debug` is what the Collector calls it now"),
+        ("debug: {}", "prometheusremotewrite: {}", "write `otlp_http` with `endpoint: http://HOST:9090/api/v1/otlp`"),
+        ("debug: {}", "jaeger/a: {}", "unknown exporter `jaeger`; it takes OTLP: write `otlp_grpc` with `endpoint: HOST:4317`"),
+        ("debug: {}", "kafka: {}", "needs a Collector behind Fuseboard"),
+        ("{ otlp:", "{ kafka: {}, otlp:", "needs a Collector in front of Fuseboard"),
+        (
+            "circuit_window: {}",
+            "circuit_window: {}, resource: {}",
+            "f.yaml:2: error: processors::resource: unknown processor `resource`; the Collector's",
+        ),
+        ("processors: [circuit_window]", "processors: [resource, circuit_window]", "The `resource` of Fuseboard is an analyzer"),
+        (
+            "  pipelines:",
+            "  telemetry: { metrics: { address: '0.0.0.0:8888' } }\n  pipelines:",
+            "f.yaml:5: error: service::telemetry::metrics::address: unknown key; there is no page to scrape; `readers` says",
+        ),
+        (
+            "exporters: { debug: {} }",
+            "exporters: { debug: {}, otlp_http: { endpoint: 'http://x', headers: { X-Scope-OrgID: 1 } } }",
+            "f.yaml:3: error: exporters::otlp_http::headers::X-Scope-OrgID: must be text: put it in quotes",
+        ),
+    ]
+}
+
 #[test]
 fn every_mistake_is_named_with_its_place() {
     let directory = Directory::new();
     let (code, said) = validate(&directory, GOOD);
     assert_eq!((code, said.as_str()), (Some(0), ""));
-    for (good, bad, expected) in mistakes() {
+    for (good, bad, expected) in mistakes().into_iter().chain(foreign_habits()) {
         let (code, said) = validate(&directory, &GOOD.replacen(good, bad, 1));
         assert!(said.contains(expected), "{bad}: `{expected}` is not in\n{said}");
         assert_eq!(code, Some(if expected.contains("warning") { 0 } else { 64 }), "{said}");
@@ -225,6 +252,74 @@ fn backends_that_take_traces_only_are_known() {
     assert!(code == Some(0) && said.contains("seems to be tempo, which takes traces only"), "{said}");
     for fine in ["otlp_grpc/x: { endpoint: 'temporal.prod:4317' }", "debug/tempo: {}", "otlp_http/tempo: { endpoint: 'http://prometheus:9090' }"] {
         assert_eq!(with(fine), (Some(0), String::new()));
+    }
+}
+
+#[test]
+fn pipelines_without_windows_draw_a_warning() {
+    let directory = Directory::new();
+    let (code, said) = validate(
+        &directory,
+        "receivers: { otlp: { protocols: { grpc: { endpoint: '127.0.0.1:0' } } } }
+exporters: { debug: {} }
+service: { pipelines: { traces: { receivers: [otlp], exporters: [debug] } } }
+",
+    );
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.starts_with("f.yaml:3: warning: service::pipelines: no pipeline of traces has a `circuit_window`"), "{said}");
+}
+
+/// A fault in every place where a secret may stand by mistake.
+const FAULTS: &str = "receivers:
+  otlp: { protocols: { grpc: { endpoint: SECRET }, http: { endpoint: '127.0.0.1:0', unknown: SECRET } } }
+  otlp/units: { protocols: { http: { max_request_body_size: SECRET } } }
+  otlp_file: { include: SECRET, start_at: SECRET }
+processors:
+  memory_limiter: { limit_mib: SECRET }
+  circuit_window: { window_size: SECRET, max_circuits: SECRET, percentiles: [SECRET], sampling: SECRET, unknown: SECRET }
+  circuit_window/values: { failure: { http_status_codes: [SECRET], grpc_status_codes: [SECRET] }, disabled_metrics: [SECRET] }
+  circuit_window/rules: { detection: { rules: [{ library: a, texts: [a], meaning: SECRET }] } }
+analyzers:
+  anomaly: { threshold: SECRET, method: SECRET }
+exporters:
+  otlp_http: { endpoint: 'ftp://user:SECRET@x', headers: { a: [SECRET], 'b c': SECRET } }
+  otlp_http/headers: { endpoint: 'http://x', headers: SECRET }
+  otlp_http/types: { endpoint: [SECRET], compression: SECRET, timeout: SECRET, sending_queue: { queue_size: SECRET }, retry_on_failure: SECRET }
+  otlp_http/url: { endpoint: 'http://user:SECRET@' }
+  otlp_grpc: { endpoint: 'http://user:SECRET@host' }
+  otlp_grpc/plain: { endpoint: 'user:SECRET@host' }
+  otlp_grpc/token: { endpoint: SECRET, headers: { 'b c': SECRET } }
+  debug: { verbosity: SECRET }
+  file: { path: /x, format: SECRET, rotation: { max_megabytes: SECRET } }
+service:
+  shutdown_timeout: SECRET
+  extensions: [SECRET]
+  telemetry:
+    logs: { level: SECRET }
+    metrics: { readers: [{ periodic: { exporter: { otlp: { endpoint: 'http://user:SECRET@x:1' } } } }], address: SECRET }
+  pipelines:
+    traces: { receivers: [SECRET, otlp], processors: [SECRET], exporters: [SECRET, debug] }
+    logs: { receivers: otlp, exporters: SECRET }
+";
+
+#[test]
+fn what_variables_and_files_hold_shows_nowhere() {
+    let directory = Directory::new();
+    for secret in ["48151623421", "open-4815", "sesame\n"] {
+        let file = directory.file("token", secret);
+        for expression in ["${env:TOKEN}".to_owned(), format!("${{file:{}}}", file.display())] {
+            // Alone, and in the middle of a text.
+            for before in ["", "x-"] {
+                let yaml = FAULTS.replace(":SECRET@", &format!(":{expression}@")).replace("SECRET", &format!("'{before}{expression}'"));
+                let path = directory.file("faults.yaml", &yaml);
+                let mut command = std::process::Command::new(support::PROGRAM);
+                let output = command.args(["validate", "-c"]).arg(path).env("TOKEN", secret).output().unwrap();
+                let said = String::from_utf8(output.stderr).unwrap();
+                assert_eq!(output.status.code(), Some(64), "{said}");
+                assert!(!said.to_lowercase().contains(secret.trim()), "`{secret}` shows in\n{said}");
+                assert!(said.matches(&expression).count() > 10, "the expression is not shown in\n{said}");
+            }
+        }
     }
 }
 

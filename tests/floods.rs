@@ -78,9 +78,9 @@ fn fault_f6_many_compressed_requests_at_once_stay_within_the_limit() {
     let mut fuseboard = limited(LIMIT_MIB);
     let to = fuseboard.address("http");
     let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    bomb.write_all(&large(1, 24 << 20)).unwrap();
+    bomb.write_all(&large(1, 20 << 20)).unwrap();
     let bomb = bomb.finish().unwrap();
-    let statuses = all_at_once(40, |_| post(to, "/v1/traces", &[PROTOBUF, ("content-encoding", "gzip")], &bomb));
+    let statuses = all_at_once(12, |_| post(to, "/v1/traces", &[PROTOBUF, ("content-encoding", "gzip")], &bomb));
     assert!(statuses.contains(&503), "nothing was refused: {statuses:?}");
     all_at_once(20, |number| post_protobuf(to, "/v1/traces", &good(number as u64 + 2)));
     stays_within(&mut fuseboard, LIMIT_MIB);

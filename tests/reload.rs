@@ -85,6 +85,22 @@ fn an_invalid_file_changes_nothing_and_says_why() {
 }
 
 #[test]
+fn what_a_reload_removes_is_named() {
+    let sink = Sink::start();
+    let fuseboard = Fuseboard::start(&config(&sink.url(), ""));
+    let whole = config(&sink.url(), "");
+    // Cut off behind a whole line.
+    let (cut, _) = whole.split_once("    metrics:").unwrap();
+    fuseboard.reload(cut);
+    fuseboard.log.wait_for("the configuration was reloaded");
+    let line = fuseboard.log.wait_for("the reload removed the pipeline `metrics`");
+    assert!(line.contains("WARN"), "{line}");
+    assert!(!fuseboard.log.all().iter().any(|line| line.contains("removed `otlp_http`")));
+    fuseboard.reload(&cut.replace("processors: [circuit_window], ", ""));
+    fuseboard.log.wait_for("the reload removed `circuit_window` under `processors`");
+}
+
+#[test]
 fn a_port_that_is_taken_changes_nothing() {
     let sink = Sink::start();
     let fuseboard = Fuseboard::start(&config(&sink.url(), ""));

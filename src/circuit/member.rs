@@ -50,15 +50,26 @@ pub(super) struct Member {
 }
 
 /// How far a state that is not final, and that calls and rejections tell of, is to be trusted.
+///
+/// One number, since there are many instances: the time of the clock since when the breaker seems not to be closed, while
+/// no final state confirms it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Doubt {
+struct Doubt(u64);
+
+impl Doubt {
     /// No such state is shown, or a final one confirmed it.
-    #[default]
-    Clear,
-    /// The breaker seems not to be closed since this time of the clock, and no final state confirms it yet.
-    Since(u64),
+    const CLEAR: Self = Self(0);
     /// A state was shown that no final one confirmed in time: until a final state tells of a breaker, no other is shown.
-    Lapsed,
+    const LAPSED: Self = Self(u64::MAX);
+
+    const fn since(now: u64) -> Self {
+        Self(if now == 0 || now == u64::MAX { 1 } else { now })
+    }
+
+    /// Since when; `None` if it is neither.
+    fn begun(self) -> Option<u64> {
+        (self != Self::CLEAR && self != Self::LAPSED).then_some(self.0)
+    }
 }
 
 /// What is kept of an instance whose breaker did something.
@@ -93,7 +104,7 @@ impl More {
 
 impl Member {
     pub(super) const fn new(process: u32, instance: Arc<str>) -> Self {
-        Self { process, instance, breaker: Breaker { known: None }, newest: None, doubt: Doubt::Clear, used_since: u64::MAX, calls: 0, more: None }
+        Self { process, instance, breaker: Breaker { known: None }, newest: None, doubt: Doubt::CLEAR, used_since: u64::MAX, calls: 0, more: None }
     }
 
     pub(super) const fn instance(&self) -> &Arc<str> {
@@ -242,10 +253,10 @@ impl Member {
     pub(super) fn detect(&mut self, number: u8, state: State) {
         self.more.get_or_insert_default().lane(number).detected = Some(state);
         if state != State::Closed {
-            if self.doubt == Doubt::Lapsed {
+            if self.doubt == Doubt::LAPSED {
                 self.newest = self.newest.map(|(at, _)| (at, state));
             }
-            self.doubt = Doubt::Clear;
+            self.doubt = Doubt::CLEAR;
         }
     }
 
@@ -257,9 +268,9 @@ impl Member {
         }
         if state != State::Closed && !self.is_tripped() {
             match self.doubt {
-                Doubt::Clear => self.doubt = Doubt::Since(now),
-                Doubt::Since(_) => {}
-                Doubt::Lapsed => return false,
+                Doubt::CLEAR => self.doubt = Doubt::since(now),
+                Doubt::LAPSED => return false,
+                _ => {}
             }
         }
         self.newest = Some((at, state));
@@ -269,16 +280,16 @@ impl Member {
     /// Goes back to the final state where none confirmed within `allowed` nanoseconds of the clock that the breaker is not
     /// closed. `true` if the state that is shown changed.
     pub(super) fn lapse(&mut self, now: u64, allowed: u64) -> bool {
-        let Doubt::Since(since) = self.doubt else { return false };
+        let Some(since) = self.doubt.begun() else { return false };
         let is_shown = self.newest.is_some_and(|(_, state)| state != State::Closed);
         if self.is_tripped() || !is_shown {
-            self.doubt = Doubt::Clear;
+            self.doubt = Doubt::CLEAR;
             return false;
         }
         if now < since.saturating_add(allowed) {
             return false;
         }
-        self.doubt = Doubt::Lapsed;
+        self.doubt = Doubt::LAPSED;
         self.newest = self.newest.and_then(|(at, _)| Some((at, self.state()?)));
         true
     }

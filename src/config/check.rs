@@ -444,7 +444,7 @@ mod tests {
     fn what_came_from_elsewhere_is_shown_as_where_it_came_from() {
         let (path, mut origins) = (Path::root("x"), Origins::default());
         for key in ["timeout", "limit", "mode", "count", "ratio", "tls", "list", "inner"] {
-            origins.note(&path.key(key), "${env:TOKEN}");
+            origins.note(&path.key(key), "${env:TOKEN}", Vec::new());
         }
         let secret = "'7hunter2'";
         let yaml = ["timeout", "limit", "mode", "ratio", "tls", "list", "inner"].map(|key| format!("{key}: {secret}")).join(", ");

@@ -30,10 +30,8 @@ const SCALAR_BYTES_MAX: usize = 64;
 
 /// Expands every scalar of a document in place. What can't be expanded is reported, marked and left empty.
 pub(super) fn expand(value: &mut Value, marks: &mut Marks, origins: &mut Origins, problems: &mut Vec<Problem>) {
-    let mut expander = Expander { marks, origins, problems, scope: Scope::new(variable) };
-    expander.value(value, &Path::default());
-    let Expander { origins, scope, .. } = expander;
-    origins.bring(scope.brought);
+    Expander { marks, origins: &mut *origins, problems, scope: Scope::new(variable) }.value(value, &Path::default());
+    origins.sort();
 }
 
 /// The number or truth value that a text is in YAML, if it is one.
@@ -60,24 +58,27 @@ struct Expander<'a> {
 
 impl Expander<'_> {
     fn value(&mut self, value: &mut Value, path: &Path) {
-        let before = self.scope.brought.len();
         match value {
-            Value::String(text) if text.contains('$') => match self.scope.text(text, 0) {
-                Ok(expanded) => {
-                    if is_one_expression(text) {
-                        self.marks.insert(path.clone(), Mark::Untyped);
-                    }
-                    if self.scope.brought.len() > before {
-                        self.origins.note(path, text);
-                    }
-                    *text = expanded;
+            Value::String(text) if text.contains('$') => {
+                let expanded = self.scope.text(text, 0);
+                let brought = std::mem::take(&mut self.scope.brought);
+                if !brought.is_empty() {
+                    self.origins.note(path, text, brought);
                 }
-                Err(message) => {
-                    self.problems.push(Problem::error(path, message));
-                    self.marks.insert(path.clone(), Mark::Failed);
-                    *value = Value::Null;
+                match expanded {
+                    Ok(expanded) => {
+                        if is_one_expression(text) {
+                            self.marks.insert(path.clone(), Mark::Untyped);
+                        }
+                        *text = expanded;
+                    }
+                    Err(message) => {
+                        self.problems.push(Problem::error(path, message));
+                        self.marks.insert(path.clone(), Mark::Failed);
+                        *value = Value::Null;
+                    }
                 }
-            },
+            }
             Value::Sequence(items) => {
                 for (position, item) in items.iter_mut().enumerate() {
                     self.value(item, &path.index(position));
@@ -98,7 +99,7 @@ struct Scope {
     /// Bytes that may still be brought in.
     left: usize,
     variable: fn(&str) -> Result<String, VarError>,
-    /// What variables and files brought in; defaults are written in the configuration.
+    /// What variables and files brought into the text at hand; defaults are written in the configuration.
     brought: Vec<Brought>,
 }
 

@@ -180,7 +180,7 @@ impl Document {
         let place = self.place(problem);
         let key = problem.path.to_string();
         let key = if key.is_empty() { key } else { format!("{key}: ") };
-        format!("{place}: {word}: {key}{}", without_secrets(&self.origins.hidden(&problem.message)))
+        format!("{place}: {word}: {key}{}", without_secrets(&self.origins.hidden(&problem.message, &problem.path)))
     }
 
     /// In what order problems are told: as they stand in the sources.

@@ -8,7 +8,8 @@ use super::problem::Path;
 /// Shorter values are left in messages: they are no secrets, and much else reads the same.
 const VALUE_BYTES_MIN: usize = 4;
 
-/// Shorter values are looked for as words of their own only, and not at all if they are words such as keys and choices are.
+/// Shorter values are looked for as words of their own only. Those that are words such as keys and choices are, only in
+/// messages about the component they were written for.
 const PART_BYTES_MIN: usize = 8;
 
 /// Where values came from.
@@ -26,29 +27,31 @@ pub(super) struct Brought {
     /// In lower case: names of headers and statuses are told in either.
     value: String,
     expression: String,
-    /// Whether it is looked for in messages.
-    is_hidden: bool,
+    /// What it was written for.
+    at: Path,
+    /// Whether keys and choices look like it.
+    is_word: bool,
 }
 
 impl Brought {
     pub(super) fn new(value: &str, expression: String) -> Self {
         let value = value.trim();
         let is_word = value.len() < PART_BYTES_MIN && value.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        Self { value: value.to_ascii_lowercase(), expression, is_hidden: value.len() >= VALUE_BYTES_MIN && !is_word }
+        Self { value: value.to_ascii_lowercase(), expression, at: Path::default(), is_word }
     }
 }
 
 impl Origins {
-    /// Notes what the text at a path was before it was expanded.
-    pub(super) fn note(&mut self, path: &Path, written: &str) {
+    /// Notes what the text at a path was before it was expanded, and what that brought in.
+    pub(super) fn note(&mut self, path: &Path, written: &str, brought: Vec<Brought>) {
         self.written.insert(path.clone(), written.to_owned());
+        let long = brought.into_iter().filter(|one| one.value.len() >= VALUE_BYTES_MIN);
+        self.brought.extend(long.map(|one| Brought { at: path.clone(), ..one }));
     }
 
-    /// Notes all that was brought in.
-    pub(super) fn bring(&mut self, mut brought: Vec<Brought>) {
-        brought.retain(|one| one.is_hidden);
-        brought.sort_by_key(|one| std::cmp::Reverse(one.value.len()));
-        self.brought = brought;
+    /// Puts the longest values first, so that one that stands in another is looked for last.
+    pub(super) fn sort(&mut self) {
+        self.brought.sort_by_key(|one| std::cmp::Reverse(one.value.len()));
     }
 
     /// What stands in the file for a value that came from elsewhere.
@@ -56,10 +59,11 @@ impl Origins {
         self.written.get(path).map(String::as_str)
     }
 
-    /// A message with expressions in place of what they brought in.
-    pub(super) fn hidden(&self, message: &str) -> String {
+    /// A message about a path with expressions in place of what they brought in.
+    pub(super) fn hidden(&self, message: &str, about: &Path) -> String {
         let mut shown = message.to_owned();
-        for Brought { value, expression, .. } in &self.brought {
+        let may_be_meant = |one: &&Brought| !one.is_word || one.at.component() == about.component();
+        for Brought { value, expression, .. } in self.brought.iter().filter(may_be_meant) {
             let mut rest = std::mem::take(&mut shown);
             while let Some(at) = find(&rest, value) {
                 let after = rest.split_off(at + value.len());
@@ -92,9 +96,11 @@ mod tests {
 
     #[test]
     fn what_was_brought_in_is_not_shown() {
-        let mut origins = Origins::default();
+        let (mut origins, path) = (Origins::default(), Path::root("exporters").key("a").key("b"));
         let brought = [("hunter2", "${env:A}"), ("hunter2-and-more", "${file:b}"), ("1", "${env:C}"), ("Info7\n", "${env:D}"), ("basic", "${env:E}")];
-        origins.bring(brought.map(|(value, expression)| Brought::new(value, expression.to_owned())).into());
+        origins.note(&path, "all of them", brought.map(|(value, expression)| Brought::new(value, expression.to_owned())).into());
+        origins.sort();
+        let elsewhere = Path::root("exporters").key("c");
         for (message, shown) in [
             ("`hunter2` and `HUNTER2`", "`${env:A}` and `${env:A}`"),
             ("xhunter2-and-morex: 1", "x${file:b}x: 1"),
@@ -102,7 +108,9 @@ mod tests {
             ("must be one of basic, normal", "must be one of basic, normal"),
             ("héhunter2", "héhunter2"),
         ] {
-            assert_eq!(origins.hidden(message), shown);
+            assert_eq!(origins.hidden(message, &elsewhere), shown);
         }
+        assert_eq!(origins.hidden("`basic` is wrong", &Path::root("exporters").key("a")), "`${env:E}` is wrong");
+        assert_eq!(origins.of(&path), Some("all of them"));
     }
 }

@@ -48,6 +48,12 @@ impl Path {
         self.0.len()
     }
 
+    /// The component that a key belongs to, or the part of `service`: the first two keys.
+    pub(super) fn component(&self) -> &str {
+        let end = self.0.match_indices("::").nth(1).map_or(self.0.len(), |(at, _)| at);
+        self.0.get(..end).unwrap_or_default()
+    }
+
     /// The path one key up; `None` at the root.
     pub fn parent(&self) -> Option<Self> {
         if self.0.is_empty() {
@@ -137,5 +143,6 @@ mod tests {
         let path = Path::root("service").key("pipelines").key("traces").key("receivers").index(0);
         assert_eq!(path.to_string(), "service::pipelines::traces::receivers::0");
         assert_eq!(path.parent().and_then(|up| up.parent()), Some(Path::root("service").key("pipelines").key("traces")));
+        assert_eq!((path.component(), Path::root("service").component()), ("service::pipelines", "service"));
     }
 }
