@@ -286,7 +286,7 @@ fn false_anomalies(days: u32) {
         ("bursty 50/s", Kind::Bursty, 50.0),
     ];
     for (name, kind, rate) in kinds {
-        let (mut traffic, mut detector, mut codes) = (Traffic::new(kind, rate, 21), Detector::new(2.0), Vec::new());
+        let (mut traffic, mut detector, mut codes) = (Traffic::new(kind, rate, 21), Detector::new(2.0, 0.001), Vec::new());
         let (mut events, mut last_open) = ([0_u32; 6], [0_u32; 6]);
         let mut bare = [BareZ::default(), BareZ::default()];
         for second in 1..=days * 86_400 {
@@ -350,7 +350,8 @@ fn faults(sequences: u32) {
         for (kind, rate) in [(Kind::Stationary, 50.0), (Kind::Stationary, 5.0), (Kind::Bursty, 50.0), (Kind::Wobble, 50.0)] {
             let mut delays: Vec<u32> = Vec::new();
             for seed in 0..sequences {
-                let (mut traffic, mut detector, mut codes) = (Traffic::new(kind, rate, 1_000 + u64::from(seed)), Detector::new(2.0), Vec::new());
+                let (mut traffic, mut detector, mut codes) =
+                    (Traffic::new(kind, rate, 1_000 + u64::from(seed)), Detector::new(2.0, 0.001), Vec::new());
                 (0..1_200).for_each(|_| drop(opened(&mut detector, &mut traffic, HEALTHY, &mut codes)));
                 let found = (1..=60).find(|_| {
                     drop(opened(&mut detector, &mut traffic, fault, &mut codes));
@@ -634,7 +635,7 @@ fn main() {
         let merged = codes.chunk_by(|one, other| one.0 == other.0).map(|run| (run[0].0, u32::try_from(run.len()).unwrap()));
         seconds.push((counts, merged.collect::<Vec<_>>()));
     }
-    let mut detector = Detector::new(2.0);
+    let mut detector = Detector::new(2.0, 0.001);
     let thousand = cost(|| {
         for ((calls, failures, rejections), latencies) in &seconds {
             let (calls, failures, rejections) = (*calls, *failures, *rejections);

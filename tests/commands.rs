@@ -118,6 +118,7 @@ service:
 fn analyzer_mistakes() -> Vec<(&'static str, &'static str, &'static str)> {
     vec![
         ("anomaly: {}", "anomaly: { threshold: 9 }", "f.yaml:3: error: analyzers::anomaly::threshold: 9 is not between 1 and 6 standard deviations"),
+        ("anomaly: {}", "anomaly: { min_duration_change: 2m }", "analyzers::anomaly::min_duration_change: must be at most 1m"),
         ("anomaly: {}", "anomaly: { method: zscor }", "f.yaml:3: error: analyzers::anomaly::method: "),
         ("anomaly: {}", "anomaly: { treshold: 2 }", "f.yaml:3: error: analyzers::anomaly::treshold: unknown key; did you mean `threshold`?"),
         ("anomaly: {}", "anomoly: {}", "f.yaml:3: error: analyzers::anomoly: unknown analyzer `anomoly`; did you mean `anomaly`?"),

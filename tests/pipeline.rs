@@ -3,7 +3,11 @@
 
 mod support;
 
-use std::{collections::BTreeSet, io::Read, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io::Read,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use opentelemetry::{
     KeyValue,
@@ -54,7 +58,10 @@ fn make_calls(exporter: SpanExporter, service: &'static str, calls: usize) -> BT
     for (number, name) in names.iter().enumerate() {
         let status = if number % 10 == 0 { 503 } else { 200 };
         let attributes = [KeyValue::new("server.address", "stock"), KeyValue::new("http.response.status_code", status)];
-        tracer.span_builder(name.clone()).with_kind(SpanKind::Client).with_attributes(attributes).start(&tracer).end();
+        // In two buckets: of a circuit that was called in one only nothing is told.
+        let end = UNIX_EPOCH + Duration::from_nanos(now() - number as u64 % 2 * SECOND);
+        let call = tracer.span_builder(name.clone()).with_kind(SpanKind::Client).with_attributes(attributes);
+        call.with_start_time(end - Duration::from_millis(5)).start(&tracer).end_with_timestamp(end);
     }
     provider.shutdown().unwrap();
     names
@@ -138,7 +145,7 @@ fn what_was_acknowledged_is_sent_before_the_program_ends() {
     sink.be(Mood::Busy);
     let mut fuseboard = Fuseboard::start(&http(&sink));
     for number in 0..20 {
-        let body = bytes(&request("shop", "a", vec![call_to("stock", number, now(), "200")]));
+        let body = bytes(&request("shop", "a", vec![call_to("stock", number, now() - number % 2 * SECOND, "200")]));
         assert_eq!(post_protobuf(fuseboard.address("http"), "/v1/traces", &body).status, 200);
     }
     sink.wait("nothing was sent", |taken| (taken.requests > 0).then_some(()));
@@ -178,7 +185,7 @@ fn a_full_queue_refuses_what_is_new() {
     let fuseboard = Fuseboard::start(&config(&format!("otlp_http: {{ endpoint: '{}', {queue} }}", sink.url())));
     let mut accepted = 0;
     let refused = (0..100).find_map(|number| {
-        let body = bytes(&request("shop", "a", vec![call_to("stock", number, now(), "200")]));
+        let body = bytes(&request("shop", "a", vec![call_to("stock", number, now() - number % 2 * SECOND, "200")]));
         let answer = post_protobuf(fuseboard.address("http"), "/v1/traces", &body);
         accepted += usize::from(answer.status == 200);
         (answer.status != 200).then_some(answer)
@@ -201,7 +208,7 @@ fn a_request_sent_again_counts_once_and_travels_twice() {
     for _ in 0..2 {
         assert_eq!(post_protobuf(fuseboard.address("http"), "/v1/traces", &body).status, 200);
     }
-    let other = bytes(&request("shop", "a", vec![call_to("stock", 2, now(), "200")]));
+    let other = bytes(&request("shop", "a", vec![call_to("stock", 2, now() - SECOND, "200")]));
     assert_eq!(post_protobuf(fuseboard.address("http"), "/v1/traces", &other).status, 200);
     sink.wait("three spans", |taken| (taken.spans().count() == 3).then_some(()));
     sink.wait_for_value("circuit_breaker.requests", &[("circuit_breaker.name", "stock")], 2.0);
@@ -311,8 +318,9 @@ fn derived_metrics_come_within_15_s_by_default() {
     let config = http(&sink).replace("circuit_window: { emit_interval: 1s }", "circuit_window: {}");
     let fuseboard = Fuseboard::start(&config);
     let began = std::time::Instant::now();
-    let body = bytes(&request("shop", "a", vec![call_to("stock", 1, now(), "200")]));
+    let calls = [1, 2].map(|id| call_to("stock", id, now() - id * SECOND, "200"));
+    let body = bytes(&request("shop", "a", calls.to_vec()));
     assert_eq!(post_protobuf(fuseboard.address("http"), "/v1/traces", &body).status, 200);
-    sink.wait_for_value("circuit_breaker.requests", &[("circuit_breaker.name", "stock"), ("circuit_breaker.outcome", "success")], 1.0);
+    sink.wait_for_value("circuit_breaker.requests", &[("circuit_breaker.name", "stock"), ("circuit_breaker.outcome", "success")], 2.0);
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::{io::Read, path::Path};
+use std::{collections::BTreeMap, io::Read, path::Path};
 
 use support::{
     Directory, run,
@@ -224,4 +224,77 @@ fn a_circuit_that_opens_soon_after_another_is_a_cascade() {
     assert_eq!((&cascade["first"]["name"], &cascade["circuit"]["name"], &cascade["phase"]), (&"stock".into(), &"orders".into(), &"begin".into()));
     let table = replay(&file, &["--format", "table"]);
     assert!(table.contains("cascade: after shop -> stock, 3 of 3 times"), "{table}");
+}
+
+/// A service that calls more than fit into one request of metrics. Its callees come one after the other, fail now and then
+/// from some time on, and some of them have a breaker.
+fn many_callees() -> String {
+    let start = 1_795_000_000 * SECOND;
+    let mut id = 0;
+    let lines: Vec<String> = (0..200_u64)
+        .map(|second| {
+            let calls = (0..40_u64).filter(|callee| second >= callee * 3).map(|callee| {
+                id += 1;
+                let end = start + second * SECOND + callee * SECOND / 100;
+                let fails = second > 90 && (second + callee) % 7 == 0;
+                let mut attributes = vec![
+                    attribute("server.address", &format!("callee-{callee}")),
+                    attribute("http.response.status_code", if fails { "503" } else { "200" }),
+                ];
+                if callee % 10 == 0 {
+                    let state = if (100..130).contains(&second) { "open" } else { "closed" };
+                    attributes.push(attribute("circuit_breaker.state", state));
+                }
+                call(id, end, attributes)
+            });
+            serde_json::to_string(&request("shop", "a", calls.collect())).unwrap()
+        })
+        .collect();
+    lines.join("\n")
+}
+
+/// The metrics of a replay, request by request: resource, metric with attributes, time and value of each point.
+fn points(text: &str) -> Vec<Vec<(String, String, u64, serde_json::Value)>> {
+    let requests = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let of_request = |request: serde_json::Value| {
+        let mut all = Vec::new();
+        for resource in request["resourceMetrics"].as_array().unwrap() {
+            for metric in resource["scopeMetrics"].as_array().unwrap().iter().flat_map(|scope| scope["metrics"].as_array().unwrap()) {
+                let kinds = ["sum", "gauge", "histogram", "exponentialHistogram"];
+                for point in kinds.iter().filter_map(|kind| metric[kind]["dataPoints"].as_array()).flatten() {
+                    let series = format!("{} {}", metric["name"], point["attributes"]);
+                    let time = point["timeUnixNano"].as_str().unwrap().parse().unwrap();
+                    let counted = if metric["sum"]["isMonotonic"] == true { point["asInt"].clone() } else { point["count"].clone() };
+                    all.push((resource["resource"].to_string(), series, time, counted));
+                }
+            }
+        }
+        all
+    };
+    requests.map(of_request).collect()
+}
+
+#[test]
+fn what_is_told_of_a_resource_is_never_older_than_what_was_told_before() {
+    let directory = Directory::new();
+    for (name, text) in [("recording.jsonl", recording()), ("many.jsonl", many_callees())] {
+        let metrics = directory.0.join("metrics.jsonl");
+        replay(&directory.file(name, text), &["--metrics", metrics.to_str().unwrap()]);
+        let requests = points(&std::fs::read_to_string(&metrics).unwrap());
+        let (mut newest, mut series): (BTreeMap<&String, u64>, BTreeMap<_, u64>) = Default::default();
+        for request in &requests {
+            let before = newest.clone();
+            for (resource, metric, time, counted) in request {
+                assert!(before.get(resource).is_none_or(|newest| time >= newest), "{name}: {resource} goes back with {metric}");
+                let known = newest.entry(resource).or_default();
+                *known = (*known).max(*time);
+                // By the millisecond, as Prometheus has it.
+                let last = series.insert((resource, metric), time / 1_000_000);
+                assert!(last.is_none_or(|last| last < time / 1_000_000), "{name}: {metric} has two points at one time");
+                let begins = counted.is_null() || *counted == "0" || *counted == 0;
+                assert!(last.is_some() || begins, "{name}: {metric} does not begin with 0: {counted}");
+            }
+        }
+        assert!(requests.len() > 20 && series.len() > 20, "{name}");
+    }
 }

@@ -6,7 +6,7 @@ use serde_yaml::Value;
 
 use crate::{
     circuit::analysis::config::{AnalysisConfig, AnomalyConfig, Method},
-    config::schema_of,
+    config::{Span, schema_of},
     otlp::Signal,
     pipeline::{Factory, Faults, Parsed, Role, Section},
 };
@@ -17,6 +17,8 @@ use crate::{
 struct Config {
     /// The smallest lasting shift worth finding, in standard deviations of one bucket: 1 to 6. With `zscore`, from which on a bucket is unusual.
     threshold: f64,
+    /// The least change of latency that is told, beside a fifth of the usual: at most 1m. `0` tells all that are a fifth.
+    min_duration_change: Span,
     /// `evidence`: sums up how much likelier each bucket is after a shift, over baselines that learn while nothing is unusual. `zscore`: each bucket against mean and standard deviation of the window before it; thousands of false alarms a day.
     method: MethodName,
 }
@@ -33,9 +35,12 @@ enum MethodName {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { threshold: AnomalyConfig::default().threshold(), method: MethodName::default() }
+        Self { threshold: AnomalyConfig::default().threshold(), min_duration_change: Span::millis(1), method: MethodName::default() }
     }
 }
+
+/// A change of latency that is as long, in nanoseconds, is always told.
+const MIN_DURATION_CHANGE_MAX: u64 = 60_000_000_000;
 
 /// What is known of `anomaly` before one is built.
 pub const FACTORY: Factory = Factory {
@@ -59,6 +64,11 @@ fn parse(value: Value) -> Result<Parsed, Faults> {
     let anomaly =
         AnomalyConfig::new(config.threshold, method).ok_or_else(|| format!("{} is not between 1 and 6 standard deviations", config.threshold));
     let anomaly = faults.note("threshold", anomaly);
+    let min_duration_change = config.min_duration_change.nanos();
+    if min_duration_change > MIN_DURATION_CHANGE_MAX {
+        faults.note::<()>("min_duration_change", Err("must be at most 1m: no change of latency would be told".to_owned()));
+    }
+    let anomaly = anomaly.map(|anomaly| anomaly.with_min_duration_change(min_duration_change));
     let analysis = faults.unless_any(AnalysisConfig { anomaly, ..AnalysisConfig::default() })?;
     Parsed::looking_for(config, analysis)
 }

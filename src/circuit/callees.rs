@@ -88,8 +88,9 @@ impl CircuitBreakerMetricsCollector {
     }
 
     fn rename(&mut self, number: u32, key: CircuitKey, now: u64) {
+        let since = self.unseen_since(now);
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
-        let (past, findings) = circuit.rename(Arc::new(key), now);
+        let (past, findings) = circuit.rename(Arc::new(key), since, now);
         self.findings.extend(findings);
         if let Some(past) = past {
             // It gives its room back when its end was told.

@@ -33,15 +33,11 @@ use super::{
 /// Calls a bucket below which a circuit's histograms are at rest: they weigh more than it takes to add to them there.
 const RARE: u64 = 2;
 
-/// A circuit's series begin so long before it was seen, in nanoseconds: a first point of 0 must not share a
-/// millisecond with what follows, or backends refuse one of them as a duplicate.
-const BEFORE: u64 = 1_000_000;
-
 /// One circuit: its instances, its window, and what it counted since it began.
 #[derive(Debug)]
 pub struct Circuit {
     key: Arc<CircuitKey>,
-    /// Just before it was seen first, in Unix nanoseconds: the start of its series.
+    /// Before it was seen first, in Unix nanoseconds: the start of its series.
     since: u64,
     /// When something was heard of it last, by the clock.
     pub(super) last_seen: u64,
@@ -64,6 +60,10 @@ pub struct Circuit {
     detected: Option<Box<Detected>>,
     /// What analyzers know of it, where there are any.
     analyst: Option<Box<Analyst>>,
+    /// Whether anything happened to its breaker, or would have.
+    is_eventful: bool,
+    /// Whether it may make room for others: nothing is known of it yet but one bucket of calls.
+    pub(super) newcomer: bool,
     /// What was handed out last.
     pub sent: Sent,
     /// Whether anything moved since then.
@@ -187,10 +187,11 @@ pub(super) struct Call<'a> {
 }
 
 impl Circuit {
-    pub(super) fn new(key: Arc<CircuitKey>, now: u64) -> Self {
+    /// Seen first now; it is known that nobody had called `since` then.
+    pub(super) fn new(key: Arc<CircuitKey>, since: u64, now: u64) -> Self {
         Self {
             key,
-            since: now.saturating_sub(BEFORE),
+            since,
             last_seen: now,
             // Most circuits have few instances; further ones make room for four.
             members: Slab::with_capacity(1),
@@ -205,6 +206,8 @@ impl Circuit {
             exemplars: None,
             detected: None,
             analyst: None,
+            is_eventful: false,
+            newcomer: false,
             sent: Sent::default(),
             changed: true,
         }
@@ -232,8 +235,8 @@ impl Circuit {
     }
 
     /// Goes on under another name. What was told of the old one stays with what is given back, and is to be ended; what
-    /// analyzers found is told to be stopped there and to begin here.
-    pub(super) fn rename(&mut self, key: Arc<CircuitKey>, now: u64) -> (Option<Self>, Vec<Finding>) {
+    /// analyzers found is told to be stopped there and to begin here. Nobody had been told of the new name `since` then.
+    pub(super) fn rename(&mut self, key: Arc<CircuitKey>, since: u64, now: u64) -> (Option<Self>, Vec<Finding>) {
         self.analyst.iter_mut().for_each(|analyst| analyst.tell_ended());
         let mut findings = self.take_findings();
         let at = self.analyst.as_ref().map_or(now, |analyst| analyst.latest(now));
@@ -244,17 +247,39 @@ impl Circuit {
         if self.sent.at == 0 {
             return (None, findings);
         }
-        let mut past = Self::new(old, now);
-        (past.totals, past.sent, past.since) = (std::mem::take(&mut self.totals), std::mem::take(&mut self.sent), self.since);
+        let mut past = Self::new(old, self.since, now);
+        (past.totals, past.sent) = (std::mem::take(&mut self.totals), std::mem::take(&mut self.sent));
         (past.retired, past.epoch) = (true, self.epoch);
         past.analyst = self.analyst.as_mut().map(|analyst| Box::new(Analyst::remembering(analyst.count_anew())));
-        (self.since, self.epoch) = (now.saturating_sub(BEFORE), self.epoch.wrapping_add(1));
+        (self.since, self.epoch) = (since, self.epoch.wrapping_add(1));
         (Some(past), findings)
     }
 
-    /// Just before it was seen first, in Unix nanoseconds.
+    /// Before it was seen first, in Unix nanoseconds.
     pub const fn since(&self) -> u64 {
         self.since
+    }
+
+    /// Whether there is more of it than calls in one bucket. Until then it has no series, and makes room for others: a
+    /// sender may make up any number of names that it calls once.
+    pub fn is_established(&self) -> bool {
+        self.is_eventful || self.window.called() >= 2 || self.sent.at > 0 || self.retired || self.key.overflow
+    }
+
+    /// Whether there is a counter or a histogram of it whose series has not begun.
+    pub fn has_beginnings(&self) -> bool {
+        let (totals, sent) = (&self.totals, &self.sent);
+        let begins = |known: Option<u64>, count: u64| known.is_none() && count > 0;
+        let count = |histogram: &Option<Box<Histogram>>| histogram.as_ref().map_or(0, |histogram| histogram.count);
+        let [successes, failures] = sent.durations;
+        sent.at == 0
+            || !self.key.overflow && begins(sent.rejections, totals.rejections)
+            || totals.errors.len() > sent.errors.len()
+            || totals.breaker.len() > sent.breaker.len()
+            || begins(successes, totals.success_duration.count)
+            || begins(failures, count(&totals.failure_duration))
+            || begins(sent.incidents, count(&totals.incident_duration))
+            || self.anomaly_counts().into_iter().zip(sent.anomalies()).any(|((count, _), known)| begins(known, count.into()))
     }
 
     /// When a series that begins now was last known to be 0: when the circuit was told of last.
@@ -282,6 +307,13 @@ impl Circuit {
         };
         self.sent = sent;
         self.exemplars = None;
+    }
+
+    /// Notes that first points of 0 were told of it in this epoch.
+    pub fn begun(&mut self, sent: Sent, epoch: u32) {
+        if epoch == self.epoch {
+            self.sent = sent;
+        }
     }
 
     /// Its rolling window.
@@ -449,6 +481,12 @@ impl Circuit {
         late
     }
 
+    /// Counts calls of which no more is known than that they were.
+    pub(super) const fn take_over(&mut self, calls: u64, now: u64) {
+        self.totals.successes += calls;
+        (self.changed, self.last_seen) = (true, now);
+    }
+
     /// Counts a call that was turned away before there was a span for it, which would have ended then.
     pub(super) fn count_rejection(&mut self, end: u64, now: u64, config: &CircuitMetricsConfig) {
         let call = Call { start: end, end, outcome: Outcome::Rejected, error: "", weight: 1 };
@@ -471,6 +509,7 @@ impl Circuit {
     ///
     /// `heard`: buckets that, if they are empty, are so because nobody called; others because nobody was heard of.
     pub(super) fn settle(&mut self, to: u64, heard: &Range<u64>, config: &CircuitMetricsConfig, events: &mut Vec<CircuitEvent>) {
+        let told = events.len();
         self.analyst.iter_mut().for_each(|analyst| analyst.heard = heard.clone());
         let due = self.due(to.saturating_mul(config.bucket_size()));
         for (member, evidence) in due {
@@ -491,6 +530,7 @@ impl Circuit {
             self.judge(config);
             self.analyst.iter_mut().for_each(|analyst| analyst.looked(config));
         }
+        self.is_eventful |= events.len() > told;
     }
 
     /// Closes buckets, runs the breaker of our own over them where no other is known, and shows them to the analyst.

@@ -1,6 +1,6 @@
 //! All circuits of one shard.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
@@ -18,9 +18,10 @@ use super::{
     key::{Caller, CircuitKey, authority},
     meeting::Met,
     member::Evidence,
+    newcomers::Gone,
     process::{Hashed, Process, Seat},
     room::Room,
-    seats::Found,
+    seats::{Found, PROCESSES_MAX},
     selection::Selection,
     service::Tallies,
     state::Observation,
@@ -68,7 +69,22 @@ pub struct CircuitBreakerMetricsCollector {
     pub(super) holding: Vec<(OfProcess, f64)>,
     pub(super) instances: usize,
     pub(super) next_sweep: u64,
+    /// Circuits as they came, and among them all that may make room for others.
+    pub(super) newcomers: VecDeque<u32>,
+    /// The same of processes; and how many of them have to go for others.
+    pub(super) new_processes: VecDeque<u32>,
+    pub(super) processes_owed: usize,
+    /// Processes that are told apart.
+    pub(super) processes_max: usize,
+    /// What became of circuits that never had a series, since this was asked last.
+    pub(super) gone: Gone,
+    /// When circuits were told of last, in Unix nanoseconds; 0 if never.
+    told_at: u64,
 }
+
+/// Series of a circuit that nothing was ever told beside begin so long before it was seen, in nanoseconds: a first point of
+/// 0 must not share a millisecond with what follows, or backends refuse one of them as a duplicate.
+const BEFORE: u64 = 1_000_000;
 
 /// Where a circuit stands that a target leads to.
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +156,23 @@ impl CircuitBreakerMetricsCollector {
             holding: Vec::new(),
             instances: 0,
             next_sweep: 0,
+            newcomers: VecDeque::new(),
+            new_processes: VecDeque::new(),
+            processes_owed: 0,
+            processes_max: PROCESSES_MAX,
+            gone: Gone::default(),
+            told_at: 0,
         }
+    }
+
+    /// Circuits are told of now, of everything that is known: what is seen from now on had not been there.
+    pub const fn tells_at(&mut self, now: u64) {
+        self.told_at = now;
+    }
+
+    /// When it is known that a circuit that is seen first now had not been called.
+    pub(super) fn unseen_since(&self, now: u64) -> u64 {
+        if self.told_at > 0 { self.told_at.min(now) } else { now.saturating_sub(BEFORE) }
     }
 
     /// Shares with other collectors what callees answered.
@@ -185,6 +217,9 @@ impl CircuitBreakerMetricsCollector {
     pub fn apply(&mut self, request: &[u8], inspection: &Inspection, mine: impl Fn(u32) -> bool, now: u64) -> Applied {
         let mut applied = Applied::default();
         self.memo = Memo::default();
+        if self.room.is_owed() || self.processes_owed > 0 {
+            self.let_newcomers_go(now);
+        }
         self.watch(request, inspection, &mine, now);
         let mut current: Option<(u32, Option<u32>)> = None;
         let mut before: Option<(u32, TargetRecord, Seat)> = None;
@@ -235,6 +270,7 @@ impl CircuitBreakerMetricsCollector {
                 let process = self.process_of(request, inspection, index, &mut current, now);
                 if let Some(process) = process.and_then(|process| self.processes.get_mut(process as usize)) {
                     process.hear(resource.newest_end, self.config.allowed_lateness);
+                    process.newcomer &= process.last_seen == now;
                     process.last_seen = now;
                 }
             }
@@ -260,14 +296,7 @@ impl CircuitBreakerMetricsCollector {
     /// Counts spans in the one circuit of all that found no room, which tells no outcomes apart but refusals; gives
     /// how many were late.
     pub fn apply_overflow(&mut self, request: &[u8], inspection: &Inspection, spans: &[u32], now: u64) -> u64 {
-        let circuit = match self.circuits.iter().next() {
-            Some((circuit, _)) => circuit,
-            None => {
-                let caller = Arc::new(Caller { service: "fuseboard".into(), ..Caller::default() });
-                let key = CircuitKey { caller, text: "overflow".into(), overflow: true, ..CircuitKey::default() };
-                self.circuits.insert(Box::new(Circuit::new(Arc::new(key), now)))
-            }
-        };
+        let circuit = self.overflow_circuit(now);
         let seat = Seat { hash: Hashed::of(0), circuit: u32::try_from(circuit).unwrap_or(u32::MAX), member: None };
         let mut applied = Applied::default();
         for span in spans.iter().filter_map(|index| inspection.spans.get(*index as usize)) {
@@ -275,6 +304,23 @@ impl CircuitBreakerMetricsCollector {
             self.count(seat, &SpanRecord { outcome, ..*span }, request, inspection, now, &mut applied);
         }
         applied.late
+    }
+
+    /// Counts calls of circuits that made room for others in the one circuit of all that found none.
+    pub fn take_over(&mut self, calls: u64, now: u64) {
+        let circuit = self.overflow_circuit(now);
+        self.circuits.get_mut(circuit).into_iter().for_each(|circuit| circuit.take_over(calls, now));
+    }
+
+    /// The one circuit of all that found no room; made if there is none.
+    fn overflow_circuit(&mut self, now: u64) -> usize {
+        if let Some((circuit, _)) = self.circuits.iter().next() {
+            return circuit;
+        }
+        let caller = Arc::new(Caller { service: "fuseboard".into(), ..Caller::default() });
+        let key = CircuitKey { caller, text: "overflow".into(), overflow: true, ..CircuitKey::default() };
+        let circuit = Circuit::new(Arc::new(key), self.unseen_since(now), now);
+        self.circuits.insert(Box::new(circuit))
     }
 
     #[inline]
@@ -307,6 +353,17 @@ impl CircuitBreakerMetricsCollector {
     /// The circuits, by number: a number is a circuit's own for its life.
     pub fn circuits(&self) -> impl Iterator<Item = (usize, &Circuit)> {
         self.circuits.iter().map(|(number, circuit)| (number, &**circuit))
+    }
+
+    /// Those of them whose numbers are in this range; `None` if it and all further ones hold none.
+    pub fn circuits_in(&self, numbers: Range<usize>) -> Option<impl Iterator<Item = (usize, &Circuit)>> {
+        let last = numbers.end.min(self.circuits.capacity());
+        (numbers.start < last).then(move || (numbers.start..last).filter_map(move |number| Some((number, &**self.circuits.get(number)?))))
+    }
+
+    /// Circuits that ended and whose end is not told yet.
+    pub fn ended(&self) -> &[Circuit] {
+        &self.ended
     }
 
     /// A circuit by its number.
@@ -348,6 +405,7 @@ impl CircuitBreakerMetricsCollector {
 impl Drop for CircuitBreakerMetricsCollector {
     fn drop(&mut self) {
         self.circuits.iter().filter(|(_, circuit)| !circuit.key().overflow).for_each(|_| self.room.give());
+        self.circuits.iter().filter(|(_, circuit)| circuit.newcomer).for_each(|_| self.room.no_newcomer());
         let ended = self.take_ended();
         self.forget(&ended);
     }

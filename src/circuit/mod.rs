@@ -22,6 +22,7 @@ pub mod inspect;
 pub mod key;
 pub mod meeting;
 mod member;
+pub mod newcomers;
 mod paths;
 pub mod pattern;
 mod process;
@@ -31,6 +32,7 @@ mod seats;
 pub mod selection;
 pub mod sent;
 pub mod service;
+mod sightings;
 pub mod sketch;
 pub mod state;
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub(super) struct Process {
     pub(super) heard_since: u64,
     /// When it was heard of last, by the clock.
     pub(super) last_seen: u64,
+    /// Whether that was the first time: it may make room for others.
+    pub(super) newcomer: bool,
     /// What it told of the resources it uses up.
     pub(super) usages: Usages,
     pub(super) seats: HashTable<Seat>,

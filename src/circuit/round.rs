@@ -17,7 +17,8 @@ use super::{
     seats::hash_of,
 };
 
-/// Circuits and processes that one [`Round`] looks at before it lets others to the shard.
+/// Circuits and processes that one [`Round`] looks at before it lets others to the shard. `benches/ticker.rs` prints how long
+/// that keeps them out.
 const AT_ONCE: usize = 256;
 
 /// A process that nobody heard of for so long holds up no others. Nanoseconds.
@@ -63,7 +64,7 @@ impl CircuitBreakerMetricsCollector {
                 round.bytes += self.ended.iter().map(Circuit::bytes).sum::<usize>();
                 round.bytes += self.habits.iter().map(|(_, habits)| size_of::<Habits>() + habits.heap_bytes()).sum::<usize>();
                 round.bytes += self.tallies.bytes();
-                round.bytes += self.met.capacity() * size_of::<Met>() + self.learning.bytes();
+                round.bytes += self.met.capacity() * size_of::<Met>() + self.learning.bytes() + self.newcomer_bytes();
                 self.begin(now)
             }
         };
@@ -88,6 +89,8 @@ impl CircuitBreakerMetricsCollector {
     }
 
     fn begin(&mut self, now: u64) -> Cursor {
+        self.let_newcomers_go(now);
+        self.forget_old_newcomers();
         self.tallies.begin();
         self.holding.clear();
         self.turns.clear();
@@ -129,21 +132,24 @@ impl CircuitBreakerMetricsCollector {
         if sweeping {
             circuit.members.iter_mut().for_each(|(_, member)| member.calm_since(now));
         }
+        let is_established = circuit.is_established();
         if circuit.is_settled() {
             let told = circuit.retired && !circuit.changed;
             if told || sweeping && is_gone(circuit.last_seen, self.config.circuit_ttl, now) && !circuit.is_tripped() {
+                self.gone.idle += u64::from(!is_established);
                 return self.remove_circuit(number, now);
             }
             circuit.rest();
         } else {
             round.lag = round.lag.max(now.saturating_sub(circuit.closed_to() * self.config.bucket_size()));
         }
-        if let Some((status, _)) = circuit.health().filter(|_| !circuit.retired) {
+        if let Some((status, _)) = circuit.health().filter(|_| is_established && !circuit.retired) {
             self.tallies.add(circuit, status);
         }
         round.circuits += 1;
         round.restless += usize::from(circuit.is_restless());
         round.bytes += circuit.bytes();
+        self.settle_in(number);
     }
 
     fn look_at_process(&mut self, index: usize, sweeping: bool, round: &mut Round, now: u64) {
@@ -187,7 +193,7 @@ impl CircuitBreakerMetricsCollector {
         }
     }
 
-    fn remove_process(&mut self, index: usize, now: u64) {
+    pub(super) fn remove_process(&mut self, index: usize, now: u64) {
         self.forget_usages(index, true, now);
         let Some(process) = self.processes.try_remove(index) else { return };
         self.leave_habits(process.habits);
@@ -208,25 +214,47 @@ impl CircuitBreakerMetricsCollector {
     }
 
     pub(super) fn remove_circuit(&mut self, number: usize, now: u64) {
+        let circuit = self.take_out(number, now);
+        self.ended.extend(circuit.map(|circuit| *circuit));
+    }
+
+    /// Nothing leads to a circuit any more, and nothing is known of it but what it counted.
+    pub(super) fn take_out(&mut self, number: usize, now: u64) -> Option<Box<Circuit>> {
         let gone = u32::try_from(number).unwrap_or(u32::MAX);
         // Calls that came to them by its addresses are missing there from now on.
         self.led_to(gone).into_iter().for_each(|other| self.forget_calls(other, now));
-        let Some(mut circuit) = self.circuits.try_remove(number) else { return };
+        let mut circuit = self.circuits.try_remove(number)?;
+        if circuit.newcomer {
+            self.room.no_newcomer();
+        }
         self.findings.extend(circuit.end_findings(now));
         self.leave_keys(gone, &circuit);
         let leave = |process: &mut Process| {
             process.last = process.last.filter(|seat| seat.circuit != gone);
             process.seats.retain(|seat| seat.circuit != gone);
         };
-        self.habits.iter_mut().for_each(|(_, habits)| habits.forget(gone));
-        self.processes.iter_mut().filter_map(|(_, process)| process.watch.as_mut()).for_each(|watch| watch.forget(gone));
+        let forget = |process: &mut Process| process.watch.iter_mut().for_each(|watch| watch.forget(gone));
+        if circuit.newcomer && circuit.strangers == 0 && circuit.addresses.is_none() {
+            // Only its own members know of it: it is let go of in no more time than it took to make it.
+            let habits: SmallVec<[u32; 2]> = self.members_of(&circuit).map(|process| process.habits).collect();
+            habits.iter().for_each(|index| self.habits.get_mut(*index as usize).into_iter().for_each(|habits| habits.forget(gone)));
+            let members = circuit.members.iter().map(|(_, member)| member.process as usize);
+            members.for_each(|index| self.processes.get_mut(index).into_iter().for_each(forget));
+        } else {
+            self.habits.iter_mut().for_each(|(_, habits)| habits.forget(gone));
+            self.processes.iter_mut().for_each(|(_, process)| forget(process));
+        }
         self.instances -= circuit.members.len();
         if circuit.strangers > 0 {
             self.processes.iter_mut().for_each(|(_, process)| leave(process));
         } else {
             circuit.members.iter().filter_map(|(_, member)| self.processes.get_mut(member.process as usize).map(leave)).for_each(drop);
         }
-        self.ended.push(*circuit);
+        Some(circuit)
+    }
+
+    fn members_of<'a>(&'a self, circuit: &'a Circuit) -> impl Iterator<Item = &'a Process> {
+        circuit.members.iter().filter_map(|(_, member)| self.processes.get(member.process as usize))
     }
 
     /// Whatever led to a circuit leads nowhere.

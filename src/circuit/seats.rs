@@ -20,8 +20,9 @@ use super::{
 };
 
 /// Processes that a shard tells apart at most. Those beyond it share one instance of no name per caller, for as many
-/// callers again; what comes then counts as overflow.
-const PROCESSES_MAX: usize = 50_000;
+/// callers again; what comes then counts as overflow. One that is heard of again and again takes the place of one that was
+/// heard of once.
+pub(super) const PROCESSES_MAX: usize = 50_000;
 
 pub(super) enum Found {
     Seat(Seat),
@@ -65,10 +66,11 @@ impl CircuitBreakerMetricsCollector {
     #[cold]
     fn new_process(&mut self, request: &[u8], inspection: &Inspection, record: &ResourceRecord, now: u64) -> Option<u32> {
         let mut record = *record;
-        if self.processes.len() >= PROCESSES_MAX {
+        let is_full = self.processes.len() >= self.processes_max;
+        if is_full && !self.takes_room_of_process(resource_texts(request, inspection, &record), now) {
             record.instance = Text::default();
             let shared = self.find_process(request, inspection, &record);
-            if shared.is_some() || self.processes.len() >= 2 * PROCESSES_MAX {
+            if shared.is_some() || self.processes.len() >= 2 * self.processes_max {
                 return shared;
             }
         }
@@ -90,10 +92,12 @@ impl CircuitBreakerMetricsCollector {
             heard_since: 0,
             usages: Usages::new(),
             last_seen: now,
+            newcomer: true,
             seats: HashTable::new(),
             last: None,
         };
         let index = u32::try_from(self.processes.insert(process)).unwrap_or(u32::MAX);
+        self.new_processes.push_back(index);
         let (processes, hasher) = (&self.processes, &self.hasher);
         self.by_resource.insert_unique(hasher.hash_one(texts), index, |index| {
             processes.get(*index as usize).map_or(0, |process| hasher.hash_one(process.texts()))
@@ -278,13 +282,15 @@ impl CircuitBreakerMetricsCollector {
         if let Some(known) = self.known_circuit(hash, caller, target) {
             return Some(known);
         }
-        if !self.room.take() {
+        if !self.takes_room(caller, target, now) {
             return None;
         }
         let text = String::from_utf8_lossy(target.text).into();
         let (caller, address) = (Arc::clone(caller), address.into());
         let key = CircuitKey { caller, named: target.named, text, port: target.port, address, overflow: false };
-        let circuit = u32::try_from(self.circuits.insert(Box::new(Circuit::new(Arc::new(key), now)))).unwrap_or(u32::MAX);
+        let circuit = Circuit::new(Arc::new(key), self.unseen_since(now), now);
+        let circuit = u32::try_from(self.circuits.insert(Box::new(circuit))).unwrap_or(u32::MAX);
+        self.enlist(circuit);
         self.by_key.insert_unique(hash.spread(), KeyPlace { hash, circuit }, |place| place.hash.spread());
         Some(circuit)
     }

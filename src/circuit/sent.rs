@@ -2,7 +2,8 @@
 
 use super::{analysis::anomaly::Signal, state::State, totals::Histogram};
 
-/// What was handed out of a circuit's totals last: a series whose count is the same has nothing to say.
+/// What was handed out of a circuit's totals last: a series whose count is the same has nothing to say. One that has not
+/// begun has no count here.
 #[derive(Clone, Debug, Default)]
 pub struct Sent {
     /// When, in Unix nanoseconds; 0 if never.
@@ -11,16 +12,16 @@ pub struct Sent {
     pub whole_at: u64,
     /// Calls that ended well.
     pub successes: u64,
-    /// Calls that were refused; 0 while the series has not begun.
-    pub rejections: u64,
+    /// Calls that were refused.
+    pub rejections: Option<u64>,
     /// Failures, in the order of the totals' error kinds; further ones have not begun.
     pub errors: Vec<u64>,
     /// Trips, recovery attempts, failed ones and recoveries, in the order of the totals' sources.
     pub breaker: Vec<[u64; 4]>,
     /// Latencies counted: successes, failures.
-    pub durations: [u64; 2],
+    pub durations: [Option<u64>; 2],
     /// Incidents whose duration is known.
-    pub incidents: u64,
+    pub incidents: Option<u64>,
     /// What the gauges of the window said, as a hash; 0 if they said nothing.
     pub gauges: u64,
     /// What of most circuits is never handed out.
@@ -34,8 +35,8 @@ pub struct SentRarely {
     pub histograms: Option<Box<[Histogram; 3]>>,
     /// Instances by state, in the order of [`State::ALL`]; `None` while no state is known.
     pub instances: Option<[u32; State::ALL.len()]>,
-    /// Anomalies, in the order of [`Signal::ALL`]; 0 while a series has not begun.
-    pub anomalies: [u32; Signal::ALL.len()],
+    /// Anomalies, in the order of [`Signal::ALL`].
+    pub anomalies: [Option<u64>; Signal::ALL.len()],
     /// Findings whose gauges had a value: a bit for each, anomalies first, then patterns and trends.
     pub findings: u64,
     /// What those gauges said, as a hash.
@@ -51,6 +52,11 @@ impl Sent {
     /// Instances by state, in the order of [`State::ALL`]; `None` while no state is known.
     pub fn instances(&self) -> Option<[u32; State::ALL.len()]> {
         self.rarely.as_ref()?.instances
+    }
+
+    /// Anomalies, in the order of [`Signal::ALL`].
+    pub fn anomalies(&self) -> [Option<u64>; Signal::ALL.len()] {
+        self.rarely.as_ref().map(|rarely| rarely.anomalies).unwrap_or_default()
     }
 
     /// What of most circuits is never handed out, to be noted.

@@ -11,6 +11,10 @@ use super::{circuit::Circuit, finding::Status, key::is_address};
 const MOST: f64 = 0.5;
 const SOME: f64 = 0.1;
 
+/// A status holds until its share is so much of what made it: calls move between circuits, and no alarm must begin anew for
+/// that.
+const HOLDS: f64 = 0.8;
+
 /// What gets better must not have been as bad for so many nanoseconds.
 const APART: u64 = 10_000_000_000;
 
@@ -140,15 +144,27 @@ impl Tally {
     /// How those are that these circuits lead to. What is unknown never outvotes what is known. One open breaker is worth
     /// a warning of its callee, but not of all together.
     pub fn status(&self, whose: &Whose) -> Status {
+        self.status_from(whose, 1.0)
+    }
+
+    /// The same for those that were told to be so: it stays while the shares are not clearly smaller than what made it.
+    fn status_after(&self, whose: &Whose, told: Status) -> Status {
+        let now = self.status(whose);
+        if now < told && now != Status::Unknown { self.status_from(whose, HOLDS).min(told) } else { now }
+    }
+
+    /// With shares of so much of those that make a status.
+    fn status_from(&self, whose: &Whose, part: f64) -> Status {
         let [_, healthy, degraded, unhealthy] = self.calls;
         let known = healthy + degraded + unhealthy;
         if known == 0 {
             return Status::Unknown;
         }
         let share = |calls: u64| calls as f64 / known as f64;
-        if share(unhealthy) >= MOST {
+        let (most, some) = (part * MOST, part * SOME);
+        if share(unhealthy) >= most {
             Status::Unhealthy
-        } else if share(unhealthy) >= SOME || share(degraded + unhealthy) >= MOST || self.open > 0 && *whose != Whose::Overall {
+        } else if share(unhealthy) >= some || share(degraded + unhealthy) >= most || self.open > 0 && *whose != Whose::Overall {
             Status::Degraded
         } else {
             Status::Healthy
@@ -213,8 +229,8 @@ impl Services {
     }
 
     fn judge(&mut self, whose: Whose, tally: &Tally, now: u64) -> Option<ServiceChange> {
-        let target = tally.status(&whose);
         let known = self.all.entry(whose.clone()).or_insert(Known { status: Status::Unknown, held: now });
+        let target = tally.status_after(&whose, known.status);
         if target >= known.status {
             known.held = now;
         }
@@ -300,6 +316,25 @@ mod tests {
             tally(0, 0, 9, 1).to_string(),
             "100 % of the calls through unhealthy circuits, 0 % through degraded ones; open in 1 of 4 circuits; circuits of which nothing is known are left out"
         );
+    }
+
+    #[test]
+    fn calls_that_move_between_circuits_begin_no_alarm_anew() {
+        let callee = Arc::new(Callee { environment: "".into(), name: "payments".into() });
+        let mut services = Services::default();
+        let mut changes = Vec::new();
+        for second in 1..600 {
+            // The share of the unhealthy circuit goes up and down slowly, around what makes its callee unhealthy.
+            let unhealthy = match second {
+                0..60 => 0,
+                _ if second / 30 % 2 == 0 => 54,
+                _ => 44,
+            };
+            let counted = tally(100 - unhealthy, 0, unhealthy, 0);
+            let tallies = Tallies { callees: [(callee.clone(), counted)].into_iter().collect(), all: Tally::default() };
+            changes.extend(services.take(&tallies, second * 1_000_000_000).into_iter().map(|change| (second, change.after)));
+        }
+        assert_eq!(changes, [(60, Status::Unhealthy)]);
     }
 
     #[test]

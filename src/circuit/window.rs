@@ -75,6 +75,8 @@ pub struct Window {
     last: u64,
     /// What came for closed buckets since buckets closed last, ascending.
     late: Vec<(u64, MetricsBucket)>,
+    /// Buckets that were begun, as far as two.
+    called: u8,
     /// Every bucket with a smaller number is closed.
     closed_to: u64,
     total: WindowTotal,
@@ -90,6 +92,8 @@ pub struct Rolling {
     kept: Option<Box<Window>>,
     /// How far it is closed while it is not kept.
     closed_to: u64,
+    /// Buckets that had been begun before it was kept, as far as two.
+    called: u8,
 }
 
 static EMPTY: LazyLock<Window> = LazyLock::new(Window::default);
@@ -112,6 +116,11 @@ impl Rolling {
         self.kept.as_ref().map_or(self.closed_to, |window| window.closed_to)
     }
 
+    /// Buckets that were ever begun, as far as two.
+    pub fn called(&self) -> u8 {
+        self.called.saturating_add(self.kept.as_ref().map_or(0, |window| window.called)).min(2)
+    }
+
     /// Whether the window holds nothing at all.
     pub fn is_empty(&self) -> bool {
         self.get().is_empty()
@@ -125,6 +134,7 @@ impl Rolling {
         }
         self.closed_to = self.closed_to().max(number);
         if self.is_empty() {
+            self.called = self.called();
             self.kept = None;
         }
     }
@@ -168,15 +178,24 @@ impl Window {
         let mut at = self.open.len() - behind;
         if at == 0 || self.open.get(at - 1).is_none_or(|(open, _)| *open != number) {
             self.open.insert(at, (number, MetricsBucket::default()));
+            self.begin_bucket();
             at += 1;
         }
         self.open.get_mut(at - 1).map_or(Place::Outside, |(_, bucket)| Place::Open(bucket))
+    }
+
+    const fn begin_bucket(&mut self) {
+        self.called = if self.called < 2 { self.called + 1 } else { 2 };
     }
 
     fn late(&mut self, number: u64) -> Place<'_> {
         let at = self.late.partition_point(|(other, _)| *other < number);
         if self.late.get(at).is_none_or(|(other, _)| *other != number) {
             self.late.insert(at, (number, MetricsBucket::default()));
+            // More of the only bucket there was is no other one.
+            if self.closed.is_empty() || self.last != number {
+                self.begin_bucket();
+            }
         }
         self.late.get_mut(at).map_or(Place::Outside, |(_, bucket)| Place::Late(bucket))
     }
@@ -478,6 +497,29 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(|number| window.busy(number)), [50, 1_000, 400, 0]);
         window.spend(190, (100_000, 190_500), 1, 1_000, 10);
         assert_eq!([180, 181, 190, 2].map(|number| window.busy(number)), [0, 1_000, 500, 0]);
+    }
+
+    #[test]
+    fn a_second_bucket_counts_also_when_the_first_is_long_gone_or_late() {
+        let call = |rolling: &mut Rolling, number: u64| match rolling.get_mut().place(number, 10) {
+            Place::Open(bucket) | Place::Late(bucket) => bucket.rejection(1),
+            Place::Outside => {}
+        };
+        let close = |rolling: &mut Rolling, number: u64| rolling.close_to(number, 10, |_, _, _| {});
+        let mut rolling = Rolling::default();
+        (0..3).for_each(|_| call(&mut rolling, 50));
+        close(&mut rolling, 51);
+        call(&mut rolling, 50);
+        assert_eq!(rolling.called(), 1, "more of the same bucket, late");
+        close(&mut rolling, 52);
+        call(&mut rolling, 49);
+        assert_eq!(rolling.called(), 2);
+        let mut rolling = Rolling::default();
+        call(&mut rolling, 50);
+        close(&mut rolling, 90);
+        assert!(rolling.is_empty() && rolling.called() == 1);
+        call(&mut rolling, 95);
+        assert_eq!(rolling.called(), 2);
     }
 
     #[test]

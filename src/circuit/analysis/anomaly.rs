@@ -29,9 +29,9 @@ const ACCEPTED: f64 = 1_800.0;
 /// What a chart watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Signal {
-    /// Latency of most calls: more than half are slower than the usual median by a fifth.
+    /// Latency of most calls: more than half are slower than the usual median by a fifth, and by the least change.
     LatencyBody,
-    /// Latency of the slowest: more than a tenth are slower than the usual 90th percentile by a fifth.
+    /// Latency of the slowest: more than a tenth are slower than the usual 90th percentile by as much.
     LatencyTail,
     /// The share of calls that fail, of those that were let through.
     Errors,
@@ -135,7 +135,7 @@ struct Watched {
     open_for: f64,
 }
 
-/// Calls since evidence has risen, and those that took longer than the usual by a fifth.
+/// Calls since evidence has risen, and those that took clearly longer than the usual: by a fifth, and by the least change.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Excess {
     calls: f64,
@@ -154,6 +154,8 @@ impl Excess {
 pub struct Detector {
     /// The smallest lasting shift worth finding, in deviations of one bucket.
     threshold: f64,
+    /// The least change of latency worth finding, in seconds.
+    least: f64,
     age: f64,
     watched: [Watched; 6],
     latency: Quantiles,
@@ -165,14 +167,15 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// Looks for lasting shifts of so many deviations of one bucket, 1 to 6.
-    pub fn new(threshold: f64) -> Self {
+    /// Looks for lasting shifts of so many deviations of one bucket, 1 to 6; of latencies, for those that are `least` seconds
+    /// longer, too.
+    pub fn new(threshold: f64, least: f64) -> Self {
         let watched = Signal::ALL.map(|signal| {
             let habituates = matches!(signal, Signal::RateUp | Signal::RateDown);
             Watched { chart: if habituates { Chart::habituating() } else { Chart::default() }, open_for: 0.0 }
         });
         let (latency, errors, rejections, rate) = (Quantiles::default(), Share::default(), Share::default(), Rate::default());
-        Self { threshold, age: 0.0, watched, latency, excess: Default::default(), errors, rejections, rate }
+        Self { threshold, least, age: 0.0, watched, latency, excess: Default::default(), errors, rejections, rate }
     }
 
     /// Whether a signal is unusual.
@@ -210,11 +213,11 @@ impl Detector {
             self.errors.settle();
             self.rejections.settle();
         }
-        let (slower, slower_by_a_fifth) = self.latency.slower(sample.latencies).unzip();
+        let (slower, clearly_slower) = self.latency.slower(sample.latencies, self.least).unzip();
         for signal in Signal::ALL {
             let evidence = self.judge(signal, sample, slower);
             let rising = self.watched(signal).map_or(0.0, |watched| watched.chart.rising());
-            let exceeds = self.exceeds(signal, rising, sample.calls, slower_by_a_fifth);
+            let exceeds = self.exceeds(signal, rising, sample.calls, clearly_slower);
             let mut step = self.step(signal, evidence, sample.seconds);
             if step == Step::Opened && !exceeds {
                 // It is learned instead.
@@ -375,6 +378,9 @@ mod tests {
 
     use super::{super::baseline::nanos, *};
 
+    /// A millisecond.
+    const LEAST: f64 = 0.001;
+
     /// A second of calls that took so many milliseconds, evenly around it.
     fn second(calls: u32, failures: u32, millis: f64) -> (Vec<(u16, u32)>, u32, u32) {
         let mut codes: Vec<u16> =
@@ -389,7 +395,7 @@ mod tests {
     }
 
     fn after(seconds: u32) -> Detector {
-        let mut detector = Detector::new(2.0);
+        let mut detector = Detector::new(2.0, LEAST);
         let healthy = second(50, 0, 40.0);
         for _ in 0..seconds {
             assert!(take(&mut detector, &healthy).is_empty());
@@ -428,7 +434,7 @@ mod tests {
     #[test]
     fn an_outage_in_the_first_minute_is_not_the_usual_after_it() {
         for rate in [5, 50] {
-            let mut detector = Detector::new(2.0);
+            let mut detector = Detector::new(2.0, LEAST);
             for age in 0..400 {
                 take(&mut detector, &second(rate, if (20..32).contains(&age) { rate } else { 0 }, 40.0));
             }
@@ -468,10 +474,21 @@ mod tests {
         assert!(!told(44.0) && told(52.0));
     }
 
+    #[test]
+    fn what_is_slower_by_half_a_millisecond_is_learned_and_not_told() {
+        let told = |least: f64, millis: f64| {
+            let mut detector = Detector::new(2.0, least);
+            let seconds = (0..900).map(|_| 0.5).chain((0..600).map(|_| millis));
+            seconds.flat_map(|millis| take(&mut detector, &second(50, 0, millis))).any(|notice| notice.step == Step::Opened)
+        };
+        assert!(!told(LEAST, 1.0), "twice as long, and half a millisecond");
+        assert!(told(LEAST, 3.0) && told(0.0, 1.0));
+    }
+
     proptest! {
         #[test]
         fn signals_open_and_close_in_turn(spells in vec((0..200_u32, 0..100_u32, 0..100_u32, 1.0..10_000.0_f64, any::<bool>(), 1..400_u32), 1..40)) {
-            let mut detector = Detector::new(2.0);
+            let mut detector = Detector::new(2.0, LEAST);
             let mut open = [false; 6];
             for (calls, failures, rejections, millis, teaches, seconds) in spells {
                 let (latencies, calls, failures) = second(calls, failures.min(calls), millis);
@@ -491,7 +508,7 @@ mod tests {
 
     #[test]
     fn a_circuit_that_was_seen_once_says_nothing() {
-        let mut detector = Detector::new(2.0);
+        let mut detector = Detector::new(2.0, LEAST);
         assert!(take(&mut detector, &second(1, 1, 40.0)).is_empty());
         for _ in 0..10_000 {
             assert!(take(&mut detector, &second(0, 0, 40.0)).iter().all(|notice| notice.signal == Signal::RateDown));

@@ -9,7 +9,8 @@ use super::{
     evidence::{Dispersion, RATE_MIN},
 };
 
-/// Latencies are told that seem to exceed the usual by a fifth: what is less may be sure, and still nobody's concern.
+/// Latencies are told that seem to exceed the usual by a fifth, and by the least change that is asked for: what is less may
+/// be sure, and still nobody's concern.
 const LEAST_SLOWER: f64 = 1.2;
 
 /// The shares of calls beyond the two quantiles.
@@ -141,8 +142,9 @@ pub(super) struct Quantiles {
 }
 
 impl Quantiles {
-    /// Calls that took longer than the median, and than the 90th percentile; and those that took longer by a fifth.
-    pub(super) fn slower(&self, latencies: &[(u16, u32)]) -> Option<((f64, f64), (f64, f64))> {
+    /// Calls that took longer than the median, and than the 90th percentile; and those that took longer by a fifth and by
+    /// `least` seconds.
+    pub(super) fn slower(&self, latencies: &[(u16, u32)], least: f64) -> Option<((f64, f64), (f64, f64))> {
         let (median, ninety) = self.logs?;
         let (median, ninety) = (median.exp(), ninety.exp());
         let beyond = |seconds: f64| {
@@ -151,7 +153,8 @@ impl Quantiles {
             let slower = latencies.iter().rev().take_while(|(other, _)| *other > code);
             slower.map(|(_, count)| f64::from(*count)).sum()
         };
-        Some(((beyond(median), beyond(ninety)), (beyond(median * LEAST_SLOWER), beyond(ninety * LEAST_SLOWER))))
+        let clearly = |usual: f64| beyond((usual * LEAST_SLOWER).max(usual + least));
+        Some(((beyond(median), beyond(ninety)), (clearly(median), clearly(ninety))))
     }
 
     pub(super) fn learn(&mut self, latencies: &[(u16, u32)], (calls, seconds): (f64, f64), slower: Option<(f64, f64)>) {

@@ -65,6 +65,8 @@ pub struct AnomalyConfig {
     threshold: f64,
     /// By which method.
     pub method: Method,
+    /// The least change of latency that is told, in nanoseconds.
+    pub min_duration_change: u64,
 }
 
 /// How a signal is held against what is usual.
@@ -110,14 +112,19 @@ const SECOND: u64 = 1_000_000_000;
 
 impl Default for AnomalyConfig {
     fn default() -> Self {
-        Self { threshold: 2.0, method: Method::default() }
+        Self { threshold: 2.0, method: Method::default(), min_duration_change: SECOND / 1_000 }
     }
 }
 
 impl AnomalyConfig {
     /// With a threshold in standard deviations: 1 to 6. `None` if it is another.
     pub fn new(threshold: f64, method: Method) -> Option<Self> {
-        (1.0..=6.0).contains(&threshold).then_some(Self { threshold, method })
+        (1.0..=6.0).contains(&threshold).then(|| Self { threshold, method, ..Self::default() })
+    }
+
+    /// With the least change of latency that is told, in nanoseconds.
+    pub const fn with_min_duration_change(self, min_duration_change: u64) -> Self {
+        Self { min_duration_change, ..self }
     }
 
     /// Standard deviations of one bucket: the smallest lasting shift worth finding; with [`Method::ZScore`] from which on

@@ -51,9 +51,10 @@ struct Spell {
 
 impl Anomalies {
     pub(super) fn new(config: &AnomalyConfig) -> Self {
+        let least = config.min_duration_change as f64 / 1e9;
         let watch = match config.method {
-            Method::Evidence => Watch::Evidence(Box::new(Detector::new(config.threshold()))),
-            Method::ZScore => Watch::ZScore(Box::new(Windows { threshold: config.threshold(), ..Windows::default() })),
+            Method::Evidence => Watch::Evidence(Box::new(Detector::new(config.threshold(), least))),
+            Method::ZScore => Watch::ZScore(Box::new(Windows { threshold: config.threshold(), least, ..Windows::default() })),
         };
         Self { watch, spells: Vec::new(), past: VecDeque::new() }
     }
@@ -204,6 +205,8 @@ fn follow(spells: &mut Vec<Spell>, signal: Signal, step: Step, reading: Option<R
 #[derive(Clone, Debug, Default)]
 struct Windows {
     threshold: f64,
+    /// The least change of latency that is told, in seconds.
+    least: f64,
     /// Mean latency, 95th percentile, share of failures and of refused calls, calls a second.
     all: [ZScore; 5],
     open: [bool; Signal::ALL.len()],
@@ -229,7 +232,8 @@ impl Windows {
         for ((signal, standing), open) in Signal::ALL.into_iter().zip([duration, tail, errors, rejections, rate, rate]).zip(&mut self.open) {
             let Some((standing, seen)) = standing else { continue };
             let score = if signal == Signal::RateDown { -standing.score } else { standing.score };
-            let is_open = score > self.threshold;
+            let is_small = matches!(signal, Signal::LatencyBody | Signal::LatencyTail) && seen - standing.mean < self.least;
+            let is_open = score > self.threshold && !is_small;
             let step = match (std::mem::replace(open, is_open), is_open) {
                 (false, false) => continue,
                 (false, true) => Step::Opened,
@@ -297,5 +301,21 @@ mod tests {
         let found = found(&config, (0..300).map(|at| (calls(at), 0)));
         let [(101, Phase::Begin, Signal::RateUp), (end, Phase::End, Signal::RateUp)] = found[..] else { panic!("{found:?}") };
         assert!((103..=106).contains(&end), "what is unusual is in the window soon: {end}");
+    }
+
+    #[test]
+    fn a_z_score_of_latency_needs_a_millisecond_too() {
+        let config = AnomalyConfig::new(3.0, Method::ZScore).unwrap();
+        let told = |slower: f64| {
+            let (mut anomalies, mut found) = (Anomalies::new(&config), Vec::new());
+            for number in 1..=100_u64 {
+                // A tenth of a millisecond a call, more or less.
+                let mean = 0.0001 * (1.0 + (number % 3) as f64 / 10.0) + if number > 90 { slower } else { 0.0 };
+                let sample = Sample { duration_sum: 50.0 * mean, ..sample(50, 0) };
+                anomalies.take((number, number * SECOND), &sample, 60, &mut found);
+            }
+            found.iter().any(|(_, what)| matches!(what, What::Anomaly(Phase::Begin, Anomaly { signal: Signal::LatencyBody, .. })))
+        };
+        assert!(!told(0.0005) && told(0.002));
     }
 }

@@ -3,7 +3,7 @@ use opentelemetry::{
     metrics::{Counter, Gauge, Meter},
 };
 
-use crate::circuit::{collector::Applied, event::CircuitEvent, finding::Finding, inspect::Inspection};
+use crate::circuit::{collector::Applied, event::CircuitEvent, finding::Finding, inspect::Inspection, newcomers::Gone};
 
 /// Own metrics of one `circuit_window`.
 pub(super) struct Counts {
@@ -15,6 +15,7 @@ pub(super) struct Counts {
     overflow: Counter<u64>,
     excluded: Counter<u64>,
     repeated: Counter<u64>,
+    evicted: Counter<u64>,
     limit_reached: Counter<u64>,
     events: Counter<u64>,
     events_dropped: Counter<u64>,
@@ -36,6 +37,7 @@ impl Counts {
             overflow: counter("fuseboard_spans_overflow"),
             excluded: counter("fuseboard_spans_excluded"),
             repeated: counter("fuseboard_requests_repeated"),
+            evicted: counter("fuseboard_circuits_evicted"),
             limit_reached: counter("fuseboard_limit_reached"),
             events: counter("fuseboard_events"),
             events_dropped: counter("fuseboard_events_dropped"),
@@ -76,6 +78,15 @@ impl Counts {
         self.limit("max_instances", applied.instances_beyond);
         self.limit("evidence", applied.evidence_dropped);
         self.limit("processes", applied.processes_beyond);
+    }
+
+    /// Circuits that were let go of without ever having had a series: for others, or since nobody called them again.
+    pub(super) fn gone(&self, gone: &Gone) {
+        for (reason, count) in [("max_circuits", gone.evicted), ("circuit_ttl", gone.idle)] {
+            if count > 0 {
+                self.evicted.add(count, &[self.id.clone(), KeyValue::new("reason", reason)]);
+            }
+        }
     }
 
     pub(super) fn forgotten_early(&self, times: u64) {

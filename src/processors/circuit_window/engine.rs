@@ -1,3 +1,5 @@
+mod telling;
+
 use std::{
     collections::BTreeMap,
     hash::BuildHasher,
@@ -15,12 +17,14 @@ use parking_lot::Mutex;
 use prost::Message;
 use smallvec::SmallVec;
 
+pub(super) use self::telling::{Due, Turns};
 use super::{
     config::Checked,
     counts::Counts,
     last_told::LastTold,
     logs::{self, Told},
-    metrics::{Page, Settings, WHOLE_AFTER, is_whole_due},
+    metrics::WHOLE_AFTER,
+    moments::{Moment, Moments},
     processes,
     seen::Seen,
     services, usages,
@@ -37,11 +41,9 @@ use crate::{
         event::CircuitEvent,
         finding::{Finding, Status},
         inspect::{Inspection, ResourceRecord, inspect},
-        key::CircuitKey,
         meeting::{Introduction, Meetings},
         room::Room,
         round::Round,
-        sent::Sent,
         service::{ServiceChange, Services, Tallies, Whose},
         state::Change,
         usages::OfProcess,
@@ -54,11 +56,7 @@ use crate::{
 /// Requests are remembered for a window and this much longer, in nanoseconds.
 const REMEMBERED: u64 = 60_000_000_000;
 
-/// Circuits whose metrics go into one request: below 1 MiB, even with names of full length, all error types and 16
-/// percentiles.
-const CIRCUITS_A_REQUEST: usize = 16;
-
-/// Callees, or processes, in one request, for the same reason.
+/// Callees, or processes, in one request: below 1 MiB, even with names of full length.
 const GAUGES_A_REQUEST: usize = 256;
 
 /// What an entry of what holds of processes weighs, about.
@@ -89,6 +87,8 @@ pub(super) struct Engine {
     cascades: Mutex<Cascades>,
     /// Circuits, as of the last look.
     circuits: AtomicUsize,
+    /// When circuits are told of.
+    moments: Moments,
     room: Arc<Room>,
     /// Who answers at the addresses that are called.
     meetings: Mutex<Meetings>,
@@ -125,35 +125,30 @@ impl News {
     }
 }
 
-/// Metrics for one request, and what they tell, to be noted once they are on their way.
-pub(super) struct Report {
-    pub(super) request: ExportMetricsServiceRequest,
-    pub(super) points: usize,
-    place: Place,
-    told: Vec<Reported>,
-    ended: Vec<Circuit>,
-}
-
-/// Circuits that there is something to tell of.
-pub(super) struct Due {
-    place: Place,
-    numbers: Vec<usize>,
-    ended: Vec<Circuit>,
-}
-
-/// What a report tells of one circuit.
-struct Reported {
-    number: usize,
-    key: Arc<CircuitKey>,
-    epoch: u32,
-    sent: Sent,
-}
-
 /// Which collector.
 #[derive(Clone, Copy)]
 enum Place {
     Shard(usize),
     Overflow,
+}
+
+/// One time round all shards, in which buckets close, some of them at a time.
+#[derive(Default)]
+pub(super) struct Closing {
+    now: u64,
+    /// The shard at hand, and how far it is.
+    shard: usize,
+    round: Round,
+    news: News,
+    tallies: Tallies,
+    holding: BTreeMap<OfProcess, f64>,
+    circuits: usize,
+    instances: usize,
+    restless: usize,
+    bytes: usize,
+    lag: u64,
+    /// What circuits had counted that made room for others.
+    evicted_calls: u64,
 }
 
 impl Engine {
@@ -178,6 +173,7 @@ impl Engine {
             holding: Mutex::default(),
             cascades: Mutex::default(),
             circuits: AtomicUsize::new(0),
+            moments: Moments::default(),
             room,
             answers: Arc::clone(&answers),
             meetings: Mutex::default(),
@@ -318,24 +314,44 @@ impl Engine {
 
     /// Closes buckets up to the watermarks; gives what breakers did and what analyzers found. Lets requests in between.
     pub(super) fn advance(&self) -> News {
-        let now = self.clock.now();
-        let mut news = News::default();
-        let (mut tallies, mut holding) = (Tallies::default(), BTreeMap::new());
-        let (mut circuits, mut instances, mut lag, mut restless) = (0, 0, 0, 0);
-        let mut bytes = self.seen.bytes() + self.meetings.lock().bytes() + self.answers.bytes();
-        for shard in self.shards.iter().chain([&self.overflow]) {
-            let mut round = Round::default();
-            while shard.lock().advance_some(&mut round, now, &mut news.events) {}
-            circuits += round.circuits;
-            restless += round.restless;
-            bytes += round.bytes;
-            lag = lag.max(round.lag);
-            let mut shard = shard.lock();
-            instances += shard.instances();
-            news.findings.extend(shard.take_findings());
-            tallies.join(shard.tallies());
-            holding.extend(shard.take_holding());
+        let mut closing = self.begin_closing();
+        while self.close_some(&mut closing) {}
+        self.closed(closing)
+    }
+
+    /// Begins to close buckets up to the watermarks.
+    pub(super) fn begin_closing(&self) -> Closing {
+        let bytes = self.seen.bytes() + self.meetings.lock().bytes() + self.answers.bytes() + self.room.heap_bytes();
+        Closing { now: self.clock.now(), bytes, ..Closing::default() }
+    }
+
+    /// Closes some, under one lock; `false` when there are none left.
+    pub(super) fn close_some(&self, closing: &mut Closing) -> bool {
+        let Some(shard) = self.shards.iter().chain([&self.overflow]).nth(closing.shard) else { return false };
+        let mut shard = shard.lock();
+        if shard.advance_some(&mut closing.round, closing.now, &mut closing.news.events) {
+            return true;
         }
+        let round = std::mem::take(&mut closing.round);
+        closing.circuits += round.circuits;
+        closing.restless += round.restless;
+        closing.bytes += round.bytes;
+        closing.lag = closing.lag.max(round.lag);
+        closing.instances += shard.instances();
+        closing.news.findings.extend(shard.take_findings());
+        closing.tallies.join(shard.tallies());
+        closing.holding.extend(shard.take_holding());
+        let gone = shard.take_gone();
+        drop(shard);
+        self.counts.gone(&gone);
+        closing.evicted_calls += gone.evicted_calls;
+        closing.shard += 1;
+        true
+    }
+
+    /// All are closed; gives what breakers did and what analyzers found.
+    pub(super) fn closed(&self, closing: Closing) -> News {
+        let Closing { now, mut news, tallies, holding, circuits, instances, restless, mut bytes, lag, evicted_calls, .. } = closing;
         // Where health is not judged there are none, and what was told of them ends.
         news.services = self.services.lock().take(&tallies, now);
         bytes += holding.len() * HELD + self.services_told.lock().bytes() + self.processes_told.lock().bytes();
@@ -345,6 +361,9 @@ impl Engine {
         self.circuits.store(circuits, Ordering::Relaxed);
         self.counts.held(circuits as u64, instances as u64, bytes as u64, lag as f64 / 1e9);
         self.counts.forgotten_early(self.seen.take_early());
+        if evicted_calls > 0 {
+            self.overflow.lock().take_over(evicted_calls, now);
+        }
         self.sorted(news, now)
     }
 
@@ -393,28 +412,9 @@ impl Engine {
         together
     }
 
-    /// What is there to tell of circuits whose number leaves this remainder, each for a request of bounded size.
-    pub(super) fn due(&self, interval: usize, remainder: usize) -> Vec<Due> {
-        let now = self.clock.now();
-        let mut all = Vec::new();
-        for place in self.places() {
-            let mut shard = self.shard(place).lock();
-            let mut ended = shard.take_ended();
-            let is_due = |(number, circuit): &(usize, &Circuit)| number % interval == remainder && (circuit.changed || is_whole_due(circuit, now));
-            let numbers: Vec<usize> = shard.circuits().filter(is_due).map(|(number, _)| number).collect();
-            drop(shard);
-            while !ended.is_empty() {
-                let rest = ended.split_off(ended.len().min(CIRCUITS_A_REQUEST));
-                all.push(Due { place, numbers: Vec::new(), ended: std::mem::replace(&mut ended, rest) });
-            }
-            all.extend(numbers.chunks(CIRCUITS_A_REQUEST).map(|chunk| Due { place, numbers: chunk.to_vec(), ended: Vec::new() }));
-        }
-        all
-    }
-
     /// What there is to tell beside circuits, each for a request of bounded size.
-    pub(super) fn beside_due(&self) -> Vec<Beside> {
-        let (now, checked) = (self.clock.now(), self.checked.load());
+    pub(super) fn beside_due(&self, moment: Moment) -> Vec<Beside> {
+        let (now, checked) = (moment.now, self.checked.load());
         let is_told = |metric: &str| !checked.disabled_metrics.iter().any(|disabled| disabled == metric);
         let mut services = self.services_told.lock().due(&self.services.lock().holding(), now, WHOLE_AFTER);
         services.retain(|(whose, _)| is_told(services::metric(whose).0));
@@ -425,9 +425,8 @@ impl Engine {
         services.chain(processes).collect()
     }
 
-    /// It as gauges, and how many points.
-    pub(super) fn beside(&self, due: &Beside) -> (ExportMetricsServiceRequest, usize) {
-        let now = self.clock.now();
+    /// It as metrics, and how many points.
+    pub(super) fn beside(due: &Beside, Moment { now, .. }: Moment) -> (ExportMetricsServiceRequest, usize) {
         match due {
             Beside::Services(all) => services::metrics(all.iter().map(|(whose, status)| (whose, *status)), now),
             Beside::Processes(all) => processes::metrics(all.iter().map(|(of, value)| (of, *value)), now),
@@ -435,32 +434,11 @@ impl Engine {
     }
 
     /// This was told.
-    pub(super) fn beside_told(&self, told: &Beside) {
-        let now = self.clock.now();
+    pub(super) fn beside_told(&self, told: &Beside, Moment { now, .. }: Moment) {
         match told {
             Beside::Services(all) => self.services_told.lock().told(all, now),
             Beside::Processes(all) => self.processes_told.lock().told(all, now),
         }
-    }
-
-    /// Tells what is due; the report is to be [settled](Self::settle).
-    pub(super) fn report(&self, due: Due) -> Report {
-        let Due { place, numbers, ended } = due;
-        let checked = self.checked.load();
-        let settings = Settings::of(&checked);
-        let mut page = Page::new(&settings, self.clock.now());
-        ended.iter().for_each(|circuit| page.end(circuit));
-        let mut told = Vec::with_capacity(numbers.len());
-        let mut shard = self.shard(place).lock();
-        for number in numbers {
-            if let Some(circuit) = shard.circuit_mut(number) {
-                told.push(Reported { number, key: Arc::clone(circuit.key()), epoch: circuit.epoch(), sent: page.circuit(circuit) });
-                circuit.changed = false;
-            }
-        }
-        drop(shard);
-        let (request, points) = page.finish();
-        Report { request, points, place, told, ended }
     }
 
     /// Where nobody wants metrics: lets go of the circuits that ended, and gives them.
@@ -490,28 +468,6 @@ impl Engine {
             Place::Shard(index) => self.shards.get(index).unwrap_or(&self.overflow),
             Place::Overflow => &self.overflow,
         }
-    }
-
-    /// Notes that a report is on its way, or that it was refused and is to be told again; gives the circuits whose end
-    /// was told.
-    pub(super) fn settle(&self, report: Report, taken: bool) -> Vec<Circuit> {
-        let Report { place, told, ended, .. } = report;
-        let mut shard = self.shard(place).lock();
-        for Reported { number, key, epoch, sent } in told {
-            // Its number may be another circuit's by now.
-            let Some(circuit) = shard.circuit_mut(number).filter(|circuit| Arc::ptr_eq(circuit.key(), &key)) else { continue };
-            if taken {
-                circuit.told(sent, epoch);
-            } else {
-                circuit.changed = true;
-            }
-        }
-        if taken {
-            shard.forget(&ended);
-            return ended;
-        }
-        shard.put_back(ended);
-        Vec::new()
     }
 
     /// Derived data on its way into a pipeline, accounted for as all that is held.

@@ -116,7 +116,7 @@ fn of_pattern(phase: Phase, pattern: &Pattern) -> Vec<KeyValue> {
     all.extend(p_value.map(|p_value| float("circuit_breaker.pattern.p_value", p_value)));
     all.extend(by_clock.map(|seconds| float("circuit_breaker.pattern.clock_phase", seconds)));
     // In Unix seconds, as the metric is.
-    all.extend(next.map(|next| float("circuit_breaker.pattern.next_trip", next as f64 / 1e9)));
+    all.extend(next.map(|next| float("circuit_breaker.pattern.next_trip.timestamp", next as f64 / 1e9)));
     all
 }
 

@@ -12,6 +12,7 @@ mod incidents;
 mod last_told;
 mod logs;
 mod metrics;
+mod moments;
 mod processes;
 mod replay;
 mod seen;

@@ -26,7 +26,7 @@ pub(super) fn metrics<'a>(all: impl Iterator<Item = (&'a OfProcess, Option<f64>)
         }
         let name = metric(of);
         let (unit, description) = about(name);
-        gauge::of(resource(&of.caller), (name, unit, description), vec![gauge::point(attributes, value, now)])
+        gauge::of(resource(&of.caller), (name, unit, description), gauge::gauge(vec![gauge::point(attributes, value, now)]))
     };
     let resource_metrics: Vec<ResourceMetrics> = all.map(of).collect();
     let points = resource_metrics.len();

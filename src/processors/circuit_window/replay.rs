@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use bytes::Bytes;
 use opentelemetry::metrics::Meter;
@@ -7,7 +7,7 @@ use serde_yaml::Value;
 
 use super::{
     config::Config,
-    engine::{Engine, News},
+    engine::{Due, Engine, News, Turns},
 };
 use crate::{
     circuit::{
@@ -122,9 +122,7 @@ impl Replay {
         if second > before {
             let news = self.engine.advance();
             self.note(news);
-            for second in seconds_since(before, second, self.interval) {
-                self.report(self.interval, second % self.interval);
-            }
+            self.report(Turns::of(&seconds_since(before, second, self.interval), self.interval));
         }
         Ok(Replayed { spans: (items + rejected) as u64, invalid_ids: rejected as u64, late, future: inspection.future })
     }
@@ -133,7 +131,7 @@ impl Replay {
     pub fn finish(&mut self) -> Replayings {
         let news = self.engine.finish();
         self.note(news);
-        self.report(1, 0);
+        self.report(Turns::all());
         let mut events = std::mem::take(&mut self.events);
         events.sort_by(|left, right| {
             let key = |decided: &Decided| (decided.event.at, Arc::clone(&decided.event.circuit), Arc::clone(&decided.event.instance));
@@ -170,30 +168,34 @@ impl Replay {
         self.events.extend(told.map(|event| Decided { at, event }));
     }
 
-    fn report(&mut self, interval: u64, remainder: u64) {
-        let (Ok(interval), Ok(remainder)) = (usize::try_from(interval), usize::try_from(remainder)) else { return };
+    fn report(&mut self, turns: Turns) {
         if !self.wants_metrics {
             self.ended.extend(self.engine.take_ended());
             return;
         }
-        if remainder == 0 {
-            for due in self.engine.beside_due() {
-                self.metrics.push(self.engine.beside(&due).0);
-                self.engine.beside_told(&due);
+        let mut telling = self.engine.begin_telling(turns);
+        while self.engine.look_at_some(&mut telling) {}
+        let moment = telling.moment;
+        telling.beginnings.into_iter().chain(telling.rest).for_each(|due| self.tell(due));
+        if turns.is(0) {
+            for due in self.engine.beside_due(moment) {
+                self.metrics.push(Engine::beside(&due, moment).0);
+                self.engine.beside_told(&due, moment);
             }
         }
-        for due in self.engine.due(interval, remainder) {
-            let mut report = self.engine.report(due);
-            if report.points > 0 {
-                self.metrics.push(std::mem::take(&mut report.request));
-            }
-            self.ended.extend(self.engine.settle(report, true));
+    }
+
+    fn tell(&mut self, due: Due) {
+        let mut report = self.engine.report(due);
+        if report.points > 0 {
+            self.metrics.push(std::mem::take(&mut report.request));
         }
+        self.ended.extend(self.engine.settle(report, true));
     }
 }
 
 /// The seconds that went by, at most as many as an interval has.
-pub(super) fn seconds_since(before: u64, now: u64, interval: u64) -> impl Iterator<Item = u64> {
+pub(super) fn seconds_since(before: u64, now: u64, interval: u64) -> RangeInclusive<u64> {
     (before + 1).max((now + 1).saturating_sub(interval))..=now
 }
 

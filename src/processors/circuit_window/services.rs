@@ -1,4 +1,4 @@
-//! The health of callees, and of all together, on its way out: a gauge each, and a log record at each change.
+//! The health of callees, and of all together, on its way out: an up-down counter each, and a log record at each change.
 
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
@@ -21,11 +21,11 @@ use crate::circuit::{
 
 /// The metric's name, unit and meaning.
 pub(super) const METRIC: (&str, &str, &str) =
-    ("circuit_breaker.service.health", "1", "Of a callee, over the circuits that call it: 1 for the status that holds, 0 for the others.");
+    ("circuit_breaker.service.health", "{circuit}", "Of a callee, over the circuits that call it: 1 for the status that holds, 0 for the others.");
 
 /// The same of all together.
 pub(super) const OVERALL: (&str, &str, &str) =
-    ("circuit_breaker.overall.health", "1", "Of all circuits together: 1 for the status that holds, 0 for the others.");
+    ("circuit_breaker.overall.health", "{circuit}", "Of all circuits together: 1 for the status that holds, 0 for the others.");
 
 /// Whose it is, as a resource.
 fn of(whose: &Whose) -> Resource {
@@ -51,15 +51,15 @@ fn shown(whose: &Whose) -> String {
     }
 }
 
-/// Gauges, with the status that holds; `None` where a series ends.
+/// Up-down counters, with the status that holds; `None` where a series ends.
 pub(super) fn metrics<'a>(all: impl Iterator<Item = (&'a Whose, Option<Status>)>, now: u64) -> (ExportMetricsServiceRequest, usize) {
     let resource_metrics: Vec<ResourceMetrics> = all
         .map(|(whose, holds)| {
             let point = |status: Status| {
-                let value = holds.map(|holds| f64::from(u8::from(holds == status)));
-                gauge::point(vec![text("circuit_breaker.health.status", status.name())], value, now)
+                let value = holds.map(|holds| u64::from(holds == status));
+                gauge::count(vec![text("circuit_breaker.health.status", status.name())], value, 0, now)
             };
-            gauge::of(of(whose), metric(whose), Status::ALL.map(point).to_vec())
+            gauge::of(of(whose), metric(whose), gauge::standing(Status::ALL.map(point).to_vec()))
         })
         .collect();
     let points = resource_metrics.len() * Status::ALL.len();

@@ -5,15 +5,16 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::{
     sync::Notify,
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    engine::{Engine, News, Report},
+    engine::{Due, Engine, News, Turns},
     incidents::{self, Incidents},
     logs::Told,
+    moments::Moment,
     replay::seconds_since,
 };
 use crate::{
@@ -65,7 +66,7 @@ impl Ticker {
         tokio::join!(self.close_until(&stop), self.tell_until(&stop));
         self.keep(self.engine.finish());
         // Again and again, until the time to shut down is over.
-        while !(self.tell().await & self.report(1, 0).await) {
+        while !(self.tell().await & self.report(Turns::all()).await) {
             sleep(AGAIN).await;
         }
     }
@@ -81,7 +82,12 @@ impl Ticker {
         let mut ticks = interval(EACH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.keep(self.engine.advance());
+            let mut closing = self.engine.begin_closing();
+            // Others go on in between: each part is of a bounded number of circuits, processes and marks.
+            while self.engine.close_some(&mut closing) {
+                yield_now().await;
+            }
+            self.keep(self.engine.closed(closing));
             self.closed.notify_one();
         }
     }
@@ -95,9 +101,7 @@ impl Ticker {
             let interval = (self.engine.emit_interval() / 1_000_000_000).max(1);
             let now = began.elapsed().as_secs() + 1;
             // One share of the circuits a second, and all shares of seconds that went by in telling.
-            for second in seconds_since(told.unwrap_or(now - 1), now, interval) {
-                self.report(interval, second % interval).await;
-            }
+            self.report(Turns::of(&seconds_since(told.unwrap_or(now - 1), now, interval), interval)).await;
             told = Some(now);
         }
     }
@@ -123,28 +127,20 @@ impl Ticker {
         }
     }
 
-    /// Sends metrics of the circuits that are due, several requests at one time: behind a `batch` processor each would
-    /// wait for the next. `false` if some were refused.
-    async fn report(self: &Arc<Self>, interval: u64, remainder: u64) -> bool {
+    /// Sends metrics of the circuits that are due, first points of 0 before anything else. `false` if some were refused.
+    async fn report(self: &Arc<Self>, turns: Turns) -> bool {
         if !self.outlets.metrics.is_connected() {
             drop(self.engine.take_ended());
             return true;
         }
-        let (Ok(interval), Ok(remainder)) = (usize::try_from(interval), usize::try_from(remainder)) else { return true };
-        let mut under_way = JoinSet::new();
-        let mut refused: Vec<String> = Vec::new();
-        for due in self.engine.due(interval, remainder) {
-            if under_way.len() >= AT_ONCE {
-                refused.extend(under_way.join_next().await.and_then(Result::ok).flatten());
-            }
-            let ticker = Arc::clone(self);
-            under_way.spawn(async move { ticker.send(ticker.engine.report(due)).await });
+        let mut telling = self.engine.begin_telling(turns);
+        while self.engine.look_at_some(&mut telling) {
+            yield_now().await;
         }
-        while let Some(sent) = under_way.join_next().await {
-            refused.extend(sent.ok().flatten());
-        }
-        if remainder == 0 {
-            refused.extend(self.report_beside().await);
+        let mut refused = self.send_all(telling.beginnings).await;
+        refused.extend(self.send_all(telling.rest).await);
+        if turns.is(0) {
+            refused.extend(self.report_beside(telling.moment).await);
         }
         if let Some(reason) = refused.first() {
             tracing::warn!(processor = self.id, reason, requests = refused.len(), "metrics found no room; they will be told again");
@@ -152,17 +148,35 @@ impl Ticker {
         refused.is_empty()
     }
 
+    /// Sends several requests at one time, since behind a `batch` processor each would wait for the next: they may arrive in
+    /// any order. Gives why some were refused.
+    async fn send_all(self: &Arc<Self>, all: Vec<Due>) -> Vec<String> {
+        let mut under_way = JoinSet::new();
+        let mut refused: Vec<String> = Vec::new();
+        for due in all {
+            if under_way.len() >= AT_ONCE {
+                refused.extend(under_way.join_next().await.and_then(Result::ok).flatten());
+            }
+            let ticker = Arc::clone(self);
+            under_way.spawn(async move { ticker.send(due).await });
+        }
+        while let Some(sent) = under_way.join_next().await {
+            refused.extend(sent.ok().flatten());
+        }
+        refused
+    }
+
     /// Sends what there is to tell beside circuits; gives why that was refused, if it was.
-    async fn report_beside(&self) -> Vec<String> {
+    async fn report_beside(&self, moment: Moment) -> Vec<String> {
         let mut refused = Vec::new();
-        for due in self.engine.beside_due() {
-            let (request, points) = self.engine.beside(&due);
+        for due in self.engine.beside_due(moment) {
+            let (request, points) = Engine::beside(&due, moment);
             let sent = match self.engine.charged(request.encode_to_vec(), points) {
                 Ok(part) => self.outlets.metrics.consume(Payload::new(Signal::Metrics, part)).await.map_err(|refusal| refusal.to_string()),
                 Err(over) => Err(over.to_string()),
             };
             match sent {
-                Ok(()) => self.engine.beside_told(&due),
+                Ok(()) => self.engine.beside_told(&due, moment),
                 Err(reason) => refused.push(reason),
             }
         }
@@ -170,7 +184,8 @@ impl Ticker {
     }
 
     /// Sends one request; gives why it was refused, if it was.
-    async fn send(&self, report: Report) -> Option<String> {
+    async fn send(&self, due: Due) -> Option<String> {
+        let report = self.engine.report(due);
         let refused = match self.engine.charged(report.request.encode_to_vec(), report.points) {
             _ if report.points == 0 => None,
             Ok(part) => self.outlets.metrics.consume(Payload::new(Signal::Metrics, part)).await.err().map(|refusal| refusal.to_string()),

@@ -7,7 +7,7 @@ use crate::circuit::{
     finding::{Measured, PatternKind, Resource, Status},
 };
 
-/// A gauge of what analyzers found.
+/// A gauge, or an up-down counter, of what analyzers found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     pub(super) name: &'static str,
@@ -29,6 +29,11 @@ pub(super) enum Of {
 }
 
 impl Of {
+    /// Whether it says how many there are.
+    pub(super) const fn is_count(self) -> bool {
+        matches!(self, Self::Health(_))
+    }
+
     pub(super) fn attributes(self) -> Vec<KeyValue> {
         match self {
             Self::Anomaly(signal) => vec![text("circuit_breaker.signal", signal.name()), text("circuit_breaker.direction", signal.direction())],
@@ -42,7 +47,7 @@ impl Of {
     }
 }
 
-/// Every gauge of findings that there may be, always in the same order; fewer than 64.
+/// Every one of findings that there may be, always in the same order; fewer than 64.
 pub(super) fn all(circuit: &Circuit) -> impl Iterator<Item = Found> {
     let anomalies = Signal::ALL.into_iter().map(|signal| {
         let found = circuit.anomalies().find(|anomaly| anomaly.signal == signal);
@@ -54,7 +59,7 @@ pub(super) fn all(circuit: &Circuit) -> impl Iterator<Item = Found> {
         let values = [
             ("circuit_breaker.pattern.period", found.and_then(|pattern| pattern.period)),
             ("circuit_breaker.pattern.jitter", found.and_then(|pattern| pattern.jitter)),
-            ("circuit_breaker.pattern.next_trip", next),
+            ("circuit_breaker.pattern.next_trip.timestamp", next),
         ];
         values.map(|(name, value)| Found { name, of: Of::Pattern(kind), value })
     });

@@ -4,7 +4,7 @@ mod found;
 mod point;
 mod series;
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
@@ -15,9 +15,15 @@ use self::series::{Extent, Series};
 use super::{
     attributes::{resource, scope},
     config::Checked,
+    moments::Moment,
     services,
 };
-use crate::circuit::{circuit::Circuit, config::CircuitMetricsConfig, key::Caller, sent::Sent};
+use crate::circuit::{
+    circuit::Circuit,
+    config::CircuitMetricsConfig,
+    key::{Caller, CircuitKey},
+    sent::Sent,
+};
 
 /// Every metric that goes out: name, unit, what it is.
 const METRICS: [(&str, &str, &str); 24] = [
@@ -40,14 +46,14 @@ const METRICS: [(&str, &str, &str); 24] = [
     ("circuit_breaker.window.error_ratio", "1", "Share of the sent calls in the window that failed."),
     ("circuit_breaker.window.rejection_ratio", "1", "Share of the calls in the window that were refused."),
     ("circuit_breaker.window.duration", "s", "Latency percentiles of the window."),
-    ("circuit_breaker.anomaly.score", "1", "Of a signal that is unusual: how far off it was at the most, in standard deviations."),
+    ("circuit_breaker.anomaly.score", "{deviation}", "Of a signal that is unusual: how far off it was at the most, in standard deviations."),
     ("circuit_breaker.anomalies", "{anomaly}", "How often a signal became unusual."),
     ("circuit_breaker.pattern.period", "s", "From one trip to the next, where trips follow a pattern."),
     ("circuit_breaker.pattern.jitter", "s", "Standard deviation of that period."),
-    ("circuit_breaker.pattern.next_trip", "s", "When the next trip is expected, in Unix time."),
-    ("circuit_breaker.trend", "1/min", "Of a signal that rises or falls: by what share of its level."),
+    ("circuit_breaker.pattern.next_trip.timestamp", "s", "When the next trip is expected, in Unix time."),
+    ("circuit_breaker.trend", "{level}/min", "Of a signal that rises or falls: by what share of its level."),
     ("circuit_breaker.resource.usage", "1", "Of what callers use up: share of its limit, or multiple of its baseline."),
-    ("circuit_breaker.health", "1", "1 for the status that holds, 0 for the others."),
+    ("circuit_breaker.health", "{circuit}", "1 for the status that holds, 0 for the others."),
     ("circuit_breaker.instance.health", "{instance}", "Instances by how they are."),
 ];
 
@@ -95,31 +101,48 @@ impl<'a> Settings<'a> {
 /// Metrics of several circuits on their way into one request.
 pub(super) struct Page<'a> {
     settings: &'a Settings<'a>,
-    now: u64,
-    callers: BTreeMap<Caller, BTreeMap<&'static str, Metric>>,
+    moment: Moment,
+    /// As many as there are circuits, at most.
+    callers: Vec<(Arc<Caller>, Vec<Metric>)>,
+    /// Where the caller of the circuit at hand stands.
+    caller: usize,
     points: usize,
 }
 
 impl<'a> Page<'a> {
-    pub(super) const fn new(settings: &'a Settings<'a>, now: u64) -> Self {
-        Self { settings, now, callers: BTreeMap::new(), points: 0 }
+    pub(super) const fn new(settings: &'a Settings<'a>, moment: Moment) -> Self {
+        Self { settings, moment, callers: Vec::new(), caller: 0, points: 0 }
     }
 
     /// The request, and how many points it has.
     pub(super) fn finish(self) -> (ExportMetricsServiceRequest, usize) {
-        let resource_metrics = self.callers.into_iter().map(|(caller, metrics)| ResourceMetrics {
-            resource: Some(resource(&caller)),
-            scope_metrics: vec![ScopeMetrics { scope: Some(scope()), metrics: metrics.into_values().collect(), ..ScopeMetrics::default() }],
-            ..ResourceMetrics::default()
+        let mut callers = self.callers;
+        callers.retain(|(_, metrics)| !metrics.is_empty());
+        callers.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let resource_metrics = callers.into_iter().map(|(caller, mut metrics)| {
+            metrics.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+            ResourceMetrics {
+                resource: Some(resource(&caller)),
+                scope_metrics: vec![ScopeMetrics { scope: Some(scope()), metrics, ..ScopeMetrics::default() }],
+                ..ResourceMetrics::default()
+            }
         });
         (ExportMetricsServiceRequest { resource_metrics: resource_metrics.collect() }, self.points)
     }
 
+    /// Adds a first point of 0 for each counter and histogram of a circuit whose series has not begun. Gives what is begun
+    /// by this.
+    pub(super) fn begin(&mut self, circuit: &Circuit) -> Sent {
+        let at = if circuit.sent.at > 0 { circuit.sent.at } else { self.moment.begins };
+        self.series(circuit, Extent::Begin, Sent { at, ..circuit.sent.clone() })
+    }
+
     /// Adds what changed of a circuit since it was sent; everything once a minute. Gives what is sent by this.
     pub(super) fn circuit(&mut self, circuit: &Circuit) -> Sent {
-        let whole = is_whole_due(circuit, self.now);
-        let whole_at = if whole { self.now } else { circuit.sent.whole_at };
-        self.series(circuit, if whole { Extent::Whole } else { Extent::Changed }, Sent { at: self.now, whole_at, ..Sent::default() })
+        let now = self.moment.now;
+        let whole = is_whole_due(circuit, now);
+        let whole_at = if whole { now } else { circuit.sent.whole_at };
+        self.series(circuit, if whole { Extent::Whole } else { Extent::Changed }, Sent { at: now, whole_at, ..Sent::default() })
     }
 
     /// Ends all series that were ever begun of a circuit.
@@ -129,23 +152,35 @@ impl<'a> Page<'a> {
         }
     }
 
+    /// Whether there is anything to be told of a circuit now: of one whose series begin, first points of 0 go before.
+    pub(super) fn tells_of(&self, circuit: &Circuit) -> bool {
+        self.settings.circuit.delta || circuit.sent.at > 0
+    }
+
     fn series(&mut self, circuit: &Circuit, extent: Extent, sent: Sent) -> Sent {
+        self.turn_to(circuit.key());
         Series::new(circuit, extent, self, sent).tell()
     }
 
-    fn metric(&mut self, caller: &Caller, name: &'static str, data: Data) {
+    /// What comes next is of this circuit's caller: looked up once, and not for each of its points.
+    fn turn_to(&mut self, key: &CircuitKey) {
+        self.caller = self.callers.iter().position(|(caller, _)| *caller == key.caller).unwrap_or_else(|| {
+            self.callers.push((Arc::clone(&key.caller), Vec::new()));
+            self.callers.len() - 1
+        });
+    }
+
+    fn metric(&mut self, name: &'static str, data: Data) {
         if self.settings.disabled.iter().any(|disabled| disabled == name) {
             return;
         }
-        if !self.callers.contains_key(caller) {
-            self.callers.insert(caller.clone(), BTreeMap::new());
-        }
-        let Some(metrics) = self.callers.get_mut(caller) else { return };
-        let metric = metrics.entry(name).or_insert_with(|| {
+        let Some((_, metrics)) = self.callers.get_mut(self.caller) else { return };
+        let at = metrics.iter().position(|metric| metric.name == name).unwrap_or_else(|| {
             let (unit, description) = about(name);
-            Metric { name: name.to_owned(), unit: unit.to_owned(), description: description.to_owned(), ..Metric::default() }
+            metrics.push(Metric { name: name.to_owned(), unit: unit.to_owned(), description: description.to_owned(), ..Metric::default() });
+            metrics.len() - 1
         });
-        self.points += append(&mut metric.data, Some(data));
+        self.points += metrics.get_mut(at).map_or(0, |metric| append(&mut metric.data, data));
     }
 
     const fn temporality(&self) -> i32 {
@@ -154,8 +189,7 @@ impl<'a> Page<'a> {
 }
 
 /// Adds the points of one to the other, which is of the same kind; gives how many.
-fn append(into: &mut Option<Data>, data: Option<Data>) -> usize {
-    let Some(data) = data else { return 0 };
+fn append(into: &mut Option<Data>, data: Data) -> usize {
     let points = match &data {
         Data::Sum(sum) => sum.data_points.len(),
         Data::Gauge(gauge) => gauge.data_points.len(),
@@ -175,7 +209,7 @@ fn append(into: &mut Option<Data>, data: Option<Data>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::collections::BTreeMap;
 
     use opentelemetry_proto::tonic::{
         common::v1::{KeyValue, any_value::Value},
@@ -183,7 +217,7 @@ mod tests {
         trace::v1::Span,
     };
 
-    use super::*;
+    use super::{super::moments::Moments, *};
     use crate::circuit::{
         analysis::config::AnomalyConfig,
         collector::CircuitBreakerMetricsCollector,
@@ -196,12 +230,17 @@ mod tests {
     struct Told {
         config: CircuitMetricsConfig,
         shard: CircuitBreakerMetricsCollector,
+        moments: Moments,
     }
 
     impl Told {
         fn new(config: CircuitMetricsConfig) -> Self {
             let room = Arc::new(Room::new(config.max_circuits));
-            Self { shard: CircuitBreakerMetricsCollector::new(Arc::new(config.clone()), Arc::default(), room), config }
+            let shard = CircuitBreakerMetricsCollector::new(Arc::new(config.clone()), Arc::default(), room);
+            let mut told = Self { shard, config, moments: Moments::default() };
+            // Of a circuit that is called in one bucket only nothing is told.
+            told.apply(to_stock(9_999, START - SECOND, 200), START - SECOND);
+            told
         }
 
         fn apply(&mut self, span: Span, now: u64) {
@@ -217,15 +256,29 @@ mod tests {
         fn tell(&mut self, now: u64) -> Vec<Metric> {
             self.shard.advance(now, &mut Vec::new());
             let settings = Settings { circuit: &self.config, exemplars: true, disabled: &[] };
-            let mut page = Page::new(&settings, now);
+            let moment = self.moments.next(now);
+            self.shard.tells_at(moment.now);
+            let numbers: Vec<usize> = self.shard.circuits().filter(|(_, circuit)| circuit.is_established()).map(|(number, _)| number).collect();
+            let (mut first, mut page) = (Page::new(&settings, moment), Page::new(&settings, moment));
             self.shard.take_ended().iter().for_each(|circuit| page.end(circuit));
-            for number in self.shard.circuits().map(|(number, _)| number).collect::<Vec<_>>() {
+            for number in numbers {
                 let circuit = self.shard.circuit_mut(number).unwrap();
+                if !self.config.delta {
+                    let (begun, epoch) = (first.begin(circuit), circuit.epoch());
+                    circuit.begun(begun, epoch);
+                }
                 let (sent, epoch) = (page.circuit(circuit), circuit.epoch());
                 circuit.told(sent, epoch);
             }
-            let (request, _) = page.finish();
-            request.resource_metrics.into_iter().flat_map(|resource| resource.scope_metrics).flat_map(|scope| scope.metrics).collect()
+            let told = [first, page].into_iter().flat_map(|page| page.finish().0.resource_metrics);
+            let mut all: BTreeMap<String, Metric> = BTreeMap::new();
+            for metric in told.flat_map(|resource| resource.scope_metrics).flat_map(|scope| scope.metrics) {
+                match all.get_mut(&metric.name) {
+                    Some(known) => _ = append(&mut known.data, metric.data.unwrap()),
+                    None => _ = all.insert(metric.name.clone(), metric),
+                }
+            }
+            all.into_values().collect()
         }
     }
 
@@ -276,7 +329,7 @@ mod tests {
             told.apply(to_stock(2 + step, now, 200), now);
             failures.extend(values(&told.tell(now + SECOND), "circuit_breaker.requests", "failure"));
         }
-        assert_eq!(failures, [(0, Some(0)), (1, Some(1)), (61, Some(1)), (121, Some(1))]);
+        assert_eq!(failures, [(1, Some(0)), (1, Some(1)), (61, Some(1)), (121, Some(1))]);
     }
 
     #[test]
@@ -295,7 +348,7 @@ mod tests {
         for metric in &metrics {
             let Some(Data::ExponentialHistogram(histogram)) = &metric.data else { continue };
             let counts: Vec<(u64, u64)> = histogram.data_points.iter().map(|point| ((point.time_unix_nano - START) / SECOND, point.count)).collect();
-            assert_eq!(counts, [(31, 2), (11, 0), (31, 1)], "successes go on, failures begin");
+            assert_eq!(counts, [(11, 0), (31, 3), (31, 1)], "successes go on, failures begin");
             for point in &histogram.data_points {
                 assert!(point.start_time_unix_nano <= point.time_unix_nano);
                 let within = |at: u64| at > point.start_time_unix_nano && at <= point.time_unix_nano;
@@ -343,7 +396,7 @@ mod tests {
         told.apply(to_stock(1, START, 503), START);
         told.apply(to_stock(2, START, 200), START);
         let metrics = told.tell(START + SECOND);
-        assert_eq!(values(&metrics, "circuit_breaker.requests", ""), [(0, Some(0)), (1, Some(2))]);
+        assert_eq!(values(&metrics, "circuit_breaker.requests", ""), [(1, Some(0)), (1, Some(2))]);
         let names: Vec<&str> = metrics.iter().map(|metric| metric.name.as_str()).collect();
         assert_eq!(names, ["circuit_breaker.duration", "circuit_breaker.requests"]);
         for point in numbers(&metrics, "circuit_breaker.requests") {
@@ -361,7 +414,34 @@ mod tests {
             }
             counted.extend(values(&told.tell(START + step * SECOND + 1), "circuit_breaker.requests", "success"));
         }
-        assert_eq!(counted, [(1, Some(1)), (2, Some(2)), (3, Some(3))]);
+        assert_eq!(counted, [(1, Some(2)), (2, Some(2)), (3, Some(3))]);
+    }
+
+    #[test]
+    fn series_begin_with_the_second_bucket_that_has_calls_or_the_first_event_and_hold_what_came_before() {
+        let mut told = Told::new(CircuitMetricsConfig::default());
+        assert!(told.tell(START).is_empty(), "called once");
+        told.tell(START + 100 * SECOND);
+        told.apply(to_stock(1, START + 200 * SECOND, 200), START + 200 * SECOND);
+        let counts = values(&told.tell(START + 201 * SECOND), "circuit_breaker.requests", "success");
+        assert_eq!(counts, [(141, Some(0)), (201, Some(2))], "a minute before, since nothing was told for so long");
+        let mut tripped = call(2, START, START + 300 * SECOND, vec![text("server.address", "pay")]);
+        tripped.events = vec![transition(START + 300 * SECOND, "closed", "open")];
+        told.apply(tripped, START + 300 * SECOND);
+        told.tell(START + 300 * SECOND);
+        let trips = values(&told.tell(START + 320 * SECOND), "circuit_breaker.trips", "");
+        assert_eq!(trips, [(300, Some(0)), (320, Some(1))]);
+    }
+
+    #[test]
+    fn every_unit_reads_right_in_prometheus() {
+        for (name, unit, _) in METRICS.into_iter().chain([services::METRIC, services::OVERALL]) {
+            // Of a gauge whose unit is 1 the name there ends in `_ratio`.
+            let is_ratio = name.ends_with("_ratio") || name == "circuit_breaker.resource.usage";
+            assert_eq!(unit == "1", is_ratio, "{name}");
+            let is_known = unit == "1" || unit == "s" || unit.starts_with('{');
+            assert!(is_known && !name.ends_with("seconds") && !name.ends_with("total"), "{name}: {unit}");
+        }
     }
 
     #[test]

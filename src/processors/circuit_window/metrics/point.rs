@@ -3,7 +3,7 @@ use opentelemetry_proto::tonic::{
     metrics::v1::{Exemplar, ExponentialHistogramDataPoint, HistogramDataPoint, exemplar, exponential_histogram_data_point::Buckets},
 };
 
-use super::series::ENDED;
+use super::super::gauge::ENDED;
 use crate::circuit::{circuit::Exemplar as Slowest, totals};
 
 /// A point of a histogram, whatever its kind.

@@ -3,9 +3,7 @@ use std::hash::BuildHasher;
 use foldhash::quality::FixedState;
 use opentelemetry_proto::tonic::{
     common::v1::KeyValue,
-    metrics::v1::{
-        AggregationTemporality, DataPointFlags, ExponentialHistogram, Gauge, Histogram, NumberDataPoint, Sum, metric::Data, number_data_point,
-    },
+    metrics::v1::{ExponentialHistogram, Histogram, NumberDataPoint, Sum, metric::Data},
 };
 
 use super::{
@@ -39,6 +37,8 @@ fn base(key: &CircuitKey) -> Vec<KeyValue> {
 /// How much is told of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
+    /// First points of 0 of counters and histograms whose series have not begun; nothing else.
+    Begin,
     /// What changed.
     Changed,
     /// Everything, changed or not.
@@ -71,15 +71,12 @@ struct Latencies<'a> {
     name: &'static str,
     attributes: Vec<KeyValue>,
     histogram: &'a totals::Histogram,
-    /// How many it held when it was told last.
-    told: u64,
+    /// How many it held when it was told last; `None` if its series has not begun.
+    told: Option<u64>,
     /// What it held then, where deltas are told.
     previous: Option<&'a totals::Histogram>,
     exemplar: Option<Slowest>,
 }
-
-/// Flag of the last point of a series.
-pub(super) const ENDED: u32 = DataPointFlags::NoRecordedValueMask as u32;
 
 impl<'a, 'b> Series<'a, 'b> {
     /// What is told of a circuit by this is noted in `sent`.
@@ -95,10 +92,12 @@ impl<'a, 'b> Series<'a, 'b> {
             self.requests();
             self.durations();
             self.breaker();
-            self.instances();
-            self.window();
             self.anomalies();
-            self.findings();
+            if self.extent != Extent::Begin {
+                self.instances();
+                self.window();
+                self.findings();
+            }
         }
         self.sent
     }
@@ -108,13 +107,22 @@ impl<'a, 'b> Series<'a, 'b> {
     }
 
     fn send(&mut self, name: &'static str, data: Data) {
-        self.page.metric(&self.circuit.key().caller, name, data);
+        self.page.metric(name, data);
+    }
+
+    /// Whether a series is told of that has begun, or has not; of deltas none has to begin with a point of 0.
+    fn tells(&self, has_begun: bool) -> bool {
+        match self.extent {
+            Extent::Begin => !has_begun,
+            Extent::Changed | Extent::Whole => has_begun || self.page.settings.circuit.delta,
+            Extent::End => has_begun,
+        }
     }
 
     /// Whether a series whose value did not change is told.
     fn tells_unchanged(&self) -> bool {
         match self.extent {
-            Extent::Changed => false,
+            Extent::Begin | Extent::Changed => false,
             // A delta of nothing says nothing.
             Extent::Whole => !self.page.settings.circuit.delta,
             Extent::End => true,
@@ -126,16 +134,17 @@ impl<'a, 'b> Series<'a, 'b> {
         let (totals, sent) = (self.circuit.totals(), &self.circuit.sent);
         let before = (sent.at > 0).then_some(sent.successes);
         let all = Count { before, now: totals.successes + totals.rejections, since: self.circuit.since() };
-        self.counter("circuit_breaker.requests", &[], all, None);
-        self.sent.successes = all.now;
-        self.latencies(Latencies {
+        self.sent.successes = self.counter("circuit_breaker.requests", &[], all, None).unwrap_or_default();
+        let [told, _] = sent.durations;
+        let told = self.latencies(Latencies {
             name: "circuit_breaker.duration",
             attributes: self.base.clone(),
             histogram: &totals.success_duration,
-            told: sent.durations.first().copied().unwrap_or_default(),
+            told,
             previous: sent.histograms().map(|[durations, ..]| durations),
             exemplar: self.circuit.exemplars().success,
         });
+        self.sent.durations = [told, None];
         self.note_histograms();
     }
 
@@ -144,50 +153,44 @@ impl<'a, 'b> Series<'a, 'b> {
         let (totals, before) = (circuit.totals(), &circuit.sent);
         let outcome = |outcome: Outcome| text("circuit_breaker.outcome", outcome.name());
         let successes = Count { before: (before.at > 0).then_some(before.successes), now: totals.successes, since: circuit.since() };
-        self.counter("circuit_breaker.requests", &[outcome(Outcome::Success)], successes, None);
+        self.sent.successes = self.counter("circuit_breaker.requests", &[outcome(Outcome::Success)], successes, None).unwrap_or_default();
         if totals.rejections > 0 {
-            let begun = (before.rejections > 0).then_some(before.rejections);
-            let rejections = Count { before: begun, now: totals.rejections, since: totals.rejections_since };
-            self.counter("circuit_breaker.requests", &[outcome(Outcome::Rejected)], rejections, None);
+            let rejections = Count { before: before.rejections, now: totals.rejections, since: totals.rejections_since };
+            self.sent.rejections = self.counter("circuit_breaker.requests", &[outcome(Outcome::Rejected)], rejections, None);
         }
+        self.sent.errors.clear();
         for (at, error) in totals.errors.iter().enumerate() {
             let attributes = [outcome(Outcome::Failure), text("error.type", &*error.kind)];
             let failures = Count { before: before.errors.get(at).copied(), now: error.count, since: error.since };
-            self.counter("circuit_breaker.requests", &attributes, failures, None);
-            self.sent.errors.push(error.count);
+            // Those that have not begun come last.
+            let told = self.counter("circuit_breaker.requests", &attributes, failures, None);
+            self.sent.errors.extend(told);
         }
-        (self.sent.successes, self.sent.rejections) = (totals.successes, totals.rejections);
     }
 
-    /// A monotonic sum. A series that begins has a first point of 0 at its start.
-    fn counter(&mut self, name: &'static str, attributes: &[KeyValue], count: Count, exemplar: Option<Slowest>) {
-        let delta = self.page.settings.circuit.delta;
-        let ends = self.extent == Extent::End;
-        if count.before == Some(count.now) && !self.tells_unchanged() || ends && count.before.is_none() {
-            return;
+    /// A monotonic sum; gives the count that is told by now, `None` while the series has not begun.
+    fn counter(&mut self, name: &'static str, attributes: &[KeyValue], count: Count, exemplar: Option<Slowest>) -> Option<u64> {
+        let Count { before, now: counted, since } = count;
+        let is_same = before == Some(counted) && !self.tells_unchanged();
+        if is_same || !self.tells(before.is_some()) {
+            return before;
         }
-        let attributes = self.with(attributes.iter().cloned());
-        let start = if delta && count.before.is_some() { self.circuit.sent.at } else { count.since };
-        let now = self.page.now;
-        let point = |time: u64, value: Option<u64>| NumberDataPoint {
-            attributes: attributes.clone(),
-            start_time_unix_nano: start,
-            time_unix_nano: time,
-            value: value.map(|value| number_data_point::Value::AsInt(i64::try_from(value).unwrap_or(i64::MAX))),
-            flags: if value.is_none() { ENDED } else { 0 },
-            ..NumberDataPoint::default()
+        let (delta, moment) = (self.page.settings.circuit.delta, self.page.moment);
+        let start = if delta && before.is_some() { self.circuit.sent.at } else { since };
+        let (time, value, told) = match self.extent {
+            Extent::Begin => (moment.begins, Some(0), 0),
+            Extent::Changed | Extent::Whole if delta => (moment.now, Some(counted.saturating_sub(before.unwrap_or_default())), counted),
+            Extent::Changed | Extent::Whole => (moment.now, Some(counted), counted),
+            Extent::End => (moment.now, None, counted),
         };
-        let mut points = Vec::with_capacity(2);
-        if count.before.is_none() && !delta && start < now {
-            points.push(point(start, Some(0)));
-        }
-        let value = if delta { count.now.saturating_sub(count.before.unwrap_or_default()) } else { count.now };
-        let mut last = point(now, (!ends).then_some(value));
-        let exemplar = exemplar.filter(|_| self.page.settings.exemplars && !ends);
-        last.exemplars.extend(exemplar.map(|found| exemplar_of(&found, 1.0, start, now)));
-        points.push(last);
+        let exemplar = exemplar.filter(|_| self.page.settings.exemplars && matches!(self.extent, Extent::Changed | Extent::Whole));
+        let point = NumberDataPoint {
+            exemplars: exemplar.map(|found| exemplar_of(&found, 1.0, start, time)).into_iter().collect(),
+            ..gauge::count(self.with(attributes.iter().cloned()), value, start, time)
+        };
         let aggregation_temporality = self.page.temporality();
-        self.send(name, Data::Sum(Sum { data_points: points, aggregation_temporality, is_monotonic: true }));
+        self.send(name, Data::Sum(Sum { data_points: vec![point], aggregation_temporality, is_monotonic: true }));
+        Some(told)
     }
 
     fn durations(&mut self) {
@@ -221,86 +224,84 @@ impl<'a, 'b> Series<'a, 'b> {
             previous: previous(2),
             exemplar: None,
         });
-        [Some(successes), failures, incidents].into_iter().flatten().for_each(|latencies| self.latencies(latencies));
+        self.sent.durations = [self.latencies(successes), failures.and_then(|failures| self.latencies(failures))];
+        self.sent.incidents = incidents.and_then(|incidents| self.latencies(incidents));
         self.note_histograms();
     }
 
+    /// Where deltas are told, what histograms held.
     fn note_histograms(&mut self) {
         let totals = self.circuit.totals();
         let (failed, incidents) = (totals.failure_duration.as_deref(), totals.incident_duration.as_deref());
-        let count = |histogram: Option<&totals::Histogram>| histogram.map_or(0, |histogram| histogram.count);
-        self.sent.durations = [totals.success_duration.count, count(failed)];
-        self.sent.incidents = count(incidents);
         if self.page.settings.circuit.delta {
             let of = |histogram: Option<&totals::Histogram>| histogram.cloned().unwrap_or_default();
             self.sent.rarely().histograms = Some(Box::new([totals.success_duration.clone(), of(failed), of(incidents)]));
         }
     }
 
-    /// A histogram, if there is anything in it. One that begins has a first point of nothing at its start.
-    fn latencies(&mut self, latencies: Latencies<'_>) {
+    /// A histogram, if there is anything in it; gives the count that is told by now, `None` while the series has not begun.
+    fn latencies(&mut self, latencies: Latencies<'_>) -> Option<u64> {
         let Latencies { name, attributes, histogram, told, previous, exemplar } = latencies;
-        let (now, ends, delta) = (self.page.now, self.extent == Extent::End, self.page.settings.circuit.delta);
-        if histogram.count == 0 || ends && told == 0 || told == histogram.count && !self.tells_unchanged() {
-            return;
+        let is_same = told == Some(histogram.count) && !self.tells_unchanged();
+        if histogram.count == 0 || is_same || !self.tells(told.is_some()) {
+            return told;
         }
-        let begins = told == 0;
-        let start = if delta && !begins { self.circuit.sent.at } else { histogram.since };
+        let (delta, moment) = (self.page.settings.circuit.delta, self.page.moment);
+        let start = if delta && told.is_some() { self.circuit.sent.at } else { histogram.since };
         let empty = totals::Histogram::default();
-        let exemplar = exemplar.filter(|_| self.page.settings.exemplars);
-        let exemplar = exemplar.map(|found| exemplar_of(&found, seconds(u128::from(found.nanos)), start, now));
-        let mut points = Vec::with_capacity(2);
-        if begins && !delta && start < now {
-            points.push(Drawn { attributes: attributes.clone(), start, time: start, histogram: &empty, previous: None, exemplar: None, ends: false });
-        }
-        let previous = previous.filter(|previous| delta && previous.count > 0);
-        points.push(if ends {
-            Drawn { attributes, start, time: now, histogram: &empty, previous: None, exemplar: None, ends }
-        } else {
-            Drawn { attributes, start, time: now, histogram, previous, exemplar, ends }
-        });
+        let nothing = |attributes: Vec<KeyValue>, time: u64, ends: bool| Drawn {
+            attributes,
+            start,
+            time,
+            histogram: &empty,
+            previous: None,
+            exemplar: None,
+            ends,
+        };
+        let (point, counted) = match self.extent {
+            Extent::Begin => (nothing(attributes, moment.begins, false), 0),
+            Extent::End => (nothing(attributes, moment.now, true), histogram.count),
+            Extent::Changed | Extent::Whole => {
+                let exemplar = exemplar.filter(|_| self.page.settings.exemplars);
+                let exemplar = exemplar.map(|found| exemplar_of(&found, seconds(u128::from(found.nanos)), start, moment.now));
+                let previous = previous.filter(|previous| delta && previous.count > 0);
+                (Drawn { attributes, start, time: moment.now, histogram, previous, exemplar, ends: false }, histogram.count)
+            }
+        };
         let bounds = &self.page.settings.circuit.explicit_bounds;
         let aggregation_temporality = self.page.temporality();
         let data = if bounds.is_empty() {
-            let data_points = points.into_iter().map(Drawn::exponential).collect();
-            Data::ExponentialHistogram(ExponentialHistogram { data_points, aggregation_temporality })
+            Data::ExponentialHistogram(ExponentialHistogram { data_points: vec![point.exponential()], aggregation_temporality })
         } else {
-            let data_points = points.into_iter().map(|point| point.explicit(bounds)).collect();
-            Data::Histogram(Histogram { data_points, aggregation_temporality })
+            Data::Histogram(Histogram { data_points: vec![point.explicit(bounds)], aggregation_temporality })
         };
         self.send(name, data);
+        Some(counted)
     }
 
     fn breaker(&mut self) {
-        let exemplar = self.circuit.exemplars().trip;
-        for (at, counts) in self.circuit.totals().breaker.iter().enumerate() {
-            let before = self.circuit.sent.breaker.get(at);
-            if counts.source == Source::Inferred {
-                for (index, name, now) in
-                    [(0, "circuit_breaker.inferred.trips", counts.trips), (3, "circuit_breaker.inferred.recoveries", counts.recoveries)]
-                {
-                    let count = Count { before: before.and_then(|before| before.get(index).copied()), now, since: counts.since };
-                    self.counter(name, &[], count, None);
-                }
-                self.sent.breaker.push([counts.trips, 0, 0, counts.recoveries]);
-                continue;
-            }
-            let source = [text("circuit_breaker.source", counts.source.name())];
+        let circuit = self.circuit;
+        let exemplar = circuit.exemplars().trip;
+        self.sent.breaker.clear();
+        for (at, counts) in circuit.totals().breaker.iter().enumerate() {
+            let inferred = counts.source == Source::Inferred;
+            let source = (!inferred).then(|| text("circuit_breaker.source", counts.source.name()));
+            let before = circuit.sent.breaker.get(at).copied();
             let now = [counts.trips, counts.recovery_attempts, counts.recovery_attempt_failures, counts.recoveries];
-            let names = [
-                "circuit_breaker.trips",
-                "circuit_breaker.recovery_attempts",
-                "circuit_breaker.recovery_attempt_failures",
-                "circuit_breaker.recoveries",
-            ];
-            for (index, (name, now)) in names.into_iter().zip(now).enumerate() {
+            // Which begin together; those that have not begun come last.
+            let mut told = before;
+            for (index, (name, now)) in breaker_counters(inferred).into_iter().zip(now).enumerate() {
+                let Some(name) = name else { continue };
                 let count = Count { before: before.and_then(|before| before.get(index).copied()), now, since: counts.since };
-                self.counter(name, &source, count, exemplar.filter(|_| index == 0));
+                if let Some(count) = self.counter(name, source.as_slice(), count, exemplar.filter(|_| index == 0 && !inferred)) {
+                    told.get_or_insert_default().get_mut(index).into_iter().for_each(|told| *told = count);
+                }
             }
-            self.sent.breaker.push(now);
+            self.sent.breaker.extend(told);
         }
     }
 
+    /// Instances by the state of their breaker.
     fn instances(&mut self) {
         let before = self.circuit.sent.instances();
         // Where a state was known once, all zeroes are news too.
@@ -310,18 +311,13 @@ impl<'a, 'b> Series<'a, 'b> {
         if before == Some(counts) && self.extent == Extent::Changed || ends && before.is_none() {
             return;
         }
-        let points = State::ALL.into_iter().zip(counts).map(|(state, count)| NumberDataPoint {
-            attributes: self.with([text("circuit_breaker.state", state.name())]),
-            start_time_unix_nano: self.circuit.since(),
-            time_unix_nano: self.page.now,
-            value: (!ends).then(|| number_data_point::Value::AsInt(i64::from(count))),
-            flags: if ends { ENDED } else { 0 },
-            ..NumberDataPoint::default()
+        let (since, now) = (self.circuit.since(), self.page.moment.now);
+        let points = State::ALL.into_iter().zip(counts).map(|(state, count)| {
+            let attributes = self.with([text("circuit_breaker.state", state.name())]);
+            gauge::count(attributes, (!ends).then(|| count.into()), since, now)
         });
-        // What stands is told as it stands, whatever the temporality: an instance is no event.
-        let aggregation_temporality = AggregationTemporality::Cumulative as i32;
-        let sum = Sum { data_points: points.collect(), aggregation_temporality, is_monotonic: false };
-        self.send("circuit_breaker.instances", Data::Sum(sum));
+        let points = points.collect();
+        self.send("circuit_breaker.instances", gauge::standing(points));
     }
 
     fn window(&mut self) {
@@ -332,10 +328,10 @@ impl<'a, 'b> Series<'a, 'b> {
         let outcomes = [(Outcome::Success, total.successes), (Outcome::Failure, total.failures), (Outcome::Rejected, total.rejections)];
         let counts = outcomes.map(|(outcome, count)| {
             let attribute = text("circuit_breaker.outcome", outcome.name());
-            Gauged { name: "circuit_breaker.window.requests", attributes: vec![attribute], value: Some(count as f64), was: true }
+            Gauged { name: "circuit_breaker.window.requests", attributes: vec![attribute], value: Some(count as f64), was: true, is_count: false }
         });
         let [had_requests, had_calls] = [1, 2].map(|bit| self.circuit.sent.gauges & bit != 0);
-        let plain = |name: &'static str, value: Option<f64>, was: bool| Gauged { name, attributes: Vec::new(), value, was };
+        let plain = |name: &'static str, value: Option<f64>, was: bool| Gauged { name, attributes: Vec::new(), value, was, is_count: false };
         let concurrency = window.concurrency(config.bucket_size(), config.buckets());
         let mut gauges = Vec::from(counts);
         gauges.extend([
@@ -346,7 +342,8 @@ impl<'a, 'b> Series<'a, 'b> {
         let mut latencies = total.latencies.percentiles(config.percentiles()).into_iter();
         gauges.extend(config.percentiles().iter().map(|percent| {
             let attribute = text("circuit_breaker.percentile", percent.to_string());
-            Gauged { name: "circuit_breaker.window.duration", attributes: vec![attribute], value: latencies.next(), was: had_calls }
+            let value = latencies.next();
+            Gauged { name: "circuit_breaker.window.duration", attributes: vec![attribute], value, was: had_calls, is_count: false }
         }));
         let values: Vec<Option<u64>> = gauges.iter().map(|gauge| gauge.value.map(f64::to_bits)).collect();
         self.sent.gauges = FixedState::with_seed(0).hash_one(values) << 2 | u64::from(requests > 0) | u64::from(calls > 0) << 1;
@@ -356,15 +353,14 @@ impl<'a, 'b> Series<'a, 'b> {
     }
 
     fn anomalies(&mut self) {
-        let before = self.circuit.sent.rarely.as_ref().map(|rarely| rarely.anomalies).unwrap_or_default();
-        for ((at, signal), (now, since)) in Signal::ALL.into_iter().enumerate().zip(self.circuit.anomaly_counts()) {
-            let told = before.get(at).copied().filter(|count| *count > 0);
-            if now == 0 && told.is_none() {
+        let told = self.circuit.sent.anomalies();
+        for (((at, signal), before), (now, since)) in Signal::ALL.into_iter().enumerate().zip(told).zip(self.circuit.anomaly_counts()) {
+            if now == 0 && before.is_none() {
                 continue;
             }
             let attributes = Of::Anomaly(signal).attributes();
-            self.counter("circuit_breaker.anomalies", &attributes, Count { before: told.map(u64::from), now: now.into(), since }, None);
-            self.sent.rarely().anomalies.get_mut(at).into_iter().for_each(|count| *count = now);
+            let told = self.counter("circuit_breaker.anomalies", &attributes, Count { before, now: now.into(), since }, None);
+            self.sent.rarely().anomalies.get_mut(at).into_iter().for_each(|count| *count = told);
         }
     }
 
@@ -377,7 +373,7 @@ impl<'a, 'b> Series<'a, 'b> {
             let bit = 1 << at;
             let was = before.0 & bit != 0;
             if was || value.is_some() {
-                gauges.push(Gauged { name, attributes: of.attributes(), value, was });
+                gauges.push(Gauged { name, attributes: of.attributes(), value, was, is_count: of.is_count() });
                 holds |= if value.is_some() { bit } else { 0 };
             }
         }
@@ -392,23 +388,45 @@ impl<'a, 'b> Series<'a, 'b> {
         }
     }
 
-    /// A gauge; one without a value ends its series, if there was one.
+    /// A gauge, or an up-down counter; one without a value ends its series, if there was one.
     fn gauge(&mut self, gauge: Gauged) {
-        let Gauged { name, attributes, value, was } = gauge;
+        let Gauged { name, attributes, value, was, is_count } = gauge;
         let value = value.filter(|_| self.extent != Extent::End);
         if value.is_none() && !was {
             return;
         }
-        let point = gauge::point(self.with(attributes), value, self.page.now);
-        self.send(name, Data::Gauge(Gauge { data_points: vec![point] }));
+        let (attributes, now) = (self.with(attributes), self.page.moment.now);
+        let data = if is_count {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "so many circuits, or instances")]
+            let count = value.map(|value| value as u64);
+            gauge::standing(vec![gauge::count(attributes, count, self.circuit.since(), now)])
+        } else {
+            gauge::gauge(vec![gauge::point(attributes, value, now)])
+        };
+        self.send(name, data);
     }
 }
 
-/// A gauge.
+/// The counters of what breakers did: trips, recovery attempts, failed ones, recoveries.
+const fn breaker_counters(inferred: bool) -> [Option<&'static str>; 4] {
+    if inferred {
+        return [Some("circuit_breaker.inferred.trips"), None, None, Some("circuit_breaker.inferred.recoveries")];
+    }
+    [
+        Some("circuit_breaker.trips"),
+        Some("circuit_breaker.recovery_attempts"),
+        Some("circuit_breaker.recovery_attempt_failures"),
+        Some("circuit_breaker.recoveries"),
+    ]
+}
+
+/// A gauge, or an up-down counter.
 struct Gauged {
     name: &'static str,
     attributes: Vec<KeyValue>,
     value: Option<f64>,
     /// Whether it had a value when it was told last.
     was: bool,
+    /// Whether it says how many there are.
+    is_count: bool,
 }
