@@ -5,10 +5,7 @@ mod support;
 
 use std::io::{Read, Write};
 
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceResponse,
-    trace::v1::Span,
-};
+use opentelemetry_proto::tonic::{collector::trace::v1::ExportTraceServiceResponse, trace::v1::Span};
 use prost::Message;
 use support::{
     Fuseboard, PATIENCE,

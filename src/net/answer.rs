@@ -56,9 +56,7 @@ where
 /// For people: why it can't be.
 pub(super) fn inflated(bytes: &Bytes, encoding: &str) -> Result<Bytes, String> {
     let known = Encoding::named(encoding).ok_or_else(|| format!("its encoding `{encoding}` is not known"))?;
-    known
-        .inflate(bytes, Limits { request_bytes: KEPT_BYTES_MAX })
-        .map_err(|error| format!("it can't be decompressed as {encoding}: {error:?}"))
+    known.inflate(bytes, Limits { request_bytes: KEPT_BYTES_MAX }).map_err(|error| format!("it can't be decompressed as {encoding}: {error:?}"))
 }
 
 #[cfg(test)]

@@ -8,11 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Uri, header, uri::Scheme};
 use http_body_util::Empty;
-use hyper::{
-    client::conn::http1,
-    rt,
-    upgrade::Upgraded,
-};
+use hyper::{client::conn::http1, rt, upgrade::Upgraded};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::{
     client::{

@@ -1,7 +1,7 @@
 """Derived metrics in a real Prometheus: prometheus.py FUSEBOARD DIRECTORY-OF-PEERS [SECONDS]
 
 Prometheus runs without a window for samples out of order. An application with a breaker that trips, and one that begins
-later, send spans for a while: Prometheus refuses nothing, and its names of metrics are those of docs/metrics.md.
+later, send spans for a while: Prometheus refuses nothing, and its names of metrics are those of docs/prometheus.md.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from peers import SECOND, Program, attributes, free_port, get, post, run_all, wa
 
 FUSEBOARD, PEERS = (str(pathlib.Path(argument).resolve()) for argument in sys.argv[1:3])
 DURATION = int(sys.argv[3]) if len(sys.argv) > 3 else 90
-DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "prometheus.md"
 
 
 def span(kind, name, start, millis, trace, parent="", span_id=None, status=None, events=(), **tags):
@@ -127,7 +127,7 @@ def nothing_is_refused(stack):
     unlisted = sorted(name for name in families if f"`{name}`" not in listed)
     trips = get(f"{url}/api/v1/query?query=sum(increase(circuit_breaker_trips_total[10m]))")["data"]["result"]
     told = f"requests by code {codes}, refused {refused:g}, dropped lines {len(dropped)}, trips by increase() {trips and trips[0]['value'][1]}"
-    told += f", names {len(names)}" + (f", not in docs/metrics.md: {unlisted}" if unlisted else "")
+    told += f", names {len(names)}" + (f", not in docs/prometheus.md: {unlisted}" if unlisted else "")
     return refused > 0 or bool(dropped) or bool(unlisted), told + (f": {dropped[0].strip()[:200]}" if dropped else "")
 
 
