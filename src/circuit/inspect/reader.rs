@@ -759,6 +759,22 @@ mod tests {
     }
 
     #[test]
+    fn a_parent_id_of_zeros_is_none() {
+        for (parent, is_first) in [(vec![], true), (vec![0; 8], true), (vec![7; 8], false)] {
+            let mut span = call(1, START, START + 5, vec![text("server.address", "x")]);
+            span.parent_span_id = parent.clone();
+            assert_eq!(read(span).1.spans[0].alone, is_first, "{parent:?}");
+            for kind in [1, 2] {
+                let mut span = call(1, START, START + 5, vec![]);
+                (span.kind, span.parent_span_id) = (kind, parent.clone());
+                let (_, inspection) = read(span);
+                assert_eq!(inspection.roots.len(), usize::from(is_first || kind == 2), "{kind} {parent:?}");
+                assert!(inspection.roots.iter().all(|root| (root.parent == 0) == is_first), "{kind} {parent:?}");
+            }
+        }
+    }
+
+    #[test]
     fn failures_are_those_a_breaker_counts() {
         use Outcome::{Failure, Rejected, Success};
         let outcome = |error: bool, attributes: Vec<KeyValue>| {
