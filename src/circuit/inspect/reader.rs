@@ -3,7 +3,7 @@ use smallvec::SmallVec;
 use super::{
     super::{
         bucket::Outcome,
-        detect::rule::{Match, Meaning, Said},
+        detect::rule::{Match, Said},
         key::{TEXT_BYTES_MAX, authority, callee, is_end_of_authority, kept},
         state::State,
     },
@@ -76,8 +76,8 @@ struct KnownTold<'a> {
     found: Option<Match<'a>>,
 }
 
-/// Exceptions that are looked at in one span.
-const EXCEPTIONS_MAX: usize = 4;
+/// Exceptions that are looked at in one span: each attempt of a retry may have its own.
+const EXCEPTIONS_MAX: usize = 16;
 
 /// Transitions that are looked at in one span.
 const EVENTS_MAX: usize = 64;
@@ -178,7 +178,9 @@ impl<'a> Visitor<'a> for Reader<'a> {
 
     #[inline]
     fn event(&mut self, event: Event<'a>) {
-        if event.name == b"exception" && self.exceptions.len() < EXCEPTIONS_MAX {
+        if event.name == b"exception" {
+            // Of too many, the last tells what it came to.
+            self.exceptions.truncate(EXCEPTIONS_MAX - 1);
             self.exceptions.push(event);
         }
         if self.events.len() < EVENTS_MAX && self.rules.transition_events.iter().any(|pattern| pattern.matches(event.name)) {
@@ -436,7 +438,7 @@ impl<'a> Reader<'a> {
         }
         let (outcome, error) = match told {
             // Turned away on this side: nothing was sent.
-            Some(Match { meaning: Meaning::Rejected | Meaning::Full, .. }) => (Outcome::Rejected, ErrorText::Unknown),
+            Some(Match { meaning, .. }) if meaning.turns_away() => (Outcome::Rejected, ErrorText::Unknown),
             _ => self.outcome(span, target.text),
         };
         let weight = if span.trace_state.is_empty() || !self.rules.extrapolate { 1 } else { weight(span.trace_state, span.span_id) };
