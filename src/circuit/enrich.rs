@@ -66,7 +66,7 @@ impl CircuitBreakerMetricsCollector {
             return None;
         }
         // An open breaker lets nothing through: what was sent went past it, or it is open no more and that is not known yet.
-        if state == State::Open && span.outcome != Outcome::Rejected && !member.reports() {
+        if matches!(state, State::Open | State::ForcedOpen) && span.outcome != Outcome::Rejected && !member.reports() {
             return None;
         }
         // And only one that is not closed refuses.
@@ -83,16 +83,21 @@ impl CircuitBreakerMetricsCollector {
     }
 
     fn enrich_refused(&self, index: u32, told: &ToldRecord, request: &[u8], inspection: &Inspection) -> Option<Enrichment> {
-        if !matches!(told.meaning, Meaning::Rejected | Meaning::Full) || told.says.own {
+        if !told.meaning.turns_away() || told.says.own {
             return None;
         }
         let name = inspection.text(request, told.name);
         let circuit = self.named_circuit(index, name).or_else(|| self.refused_by(index, &[])).and_then(|number| self.circuits.get(number as usize));
         let name = if name.is_empty() { circuit.map(|circuit| circuit.key().name()) } else { Some(String::from_utf8_lossy(name).into_owned()) };
+        let state = match told.meaning {
+            Meaning::Full => State::HalfOpen,
+            Meaning::ForcedOpen => State::ForcedOpen,
+            _ => State::Open,
+        };
         Some(Enrichment {
             span_id_at: told.ids.1,
             name: name.filter(|_| !told.says.name),
-            state: (!told.says.state).then_some(if told.meaning == Meaning::Full { State::HalfOpen } else { State::Open }),
+            state: (!told.says.state).then_some(state),
             source: (told.says == Says::default()).then_some(Source::Rejected),
             outcome: (!told.says.outcome).then_some(Outcome::Rejected),
             incident: circuit.and_then(|circuit| circuit.sure_incident(index)),

@@ -235,7 +235,7 @@ impl Member {
         let lanes = self.more.as_ref().map(|more| more.lanes.as_slice()).unwrap_or_default();
         let last = lanes.iter().map(|lane| lane.suspect.last).max()?;
         let any = |state: State| lanes.iter().any(|lane| lane.suspect.state() == state);
-        Some((last, [State::Open, State::HalfOpen].into_iter().find(|state| any(*state)).unwrap_or(State::Closed)))
+        Some((last, [State::Open, State::ForcedOpen, State::HalfOpen].into_iter().find(|state| any(*state)).unwrap_or(State::Closed)))
     }
 
     /// Whether calls have come in that failed one soon after the other, and lately.

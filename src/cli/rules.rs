@@ -13,7 +13,7 @@ pub(super) fn print(sources: &[Source]) -> Result<(), Failed> {
     for (id, value) in plan.written(Section::Processors, "circuit_window") {
         let rules = circuit_window::rules(value).map_err(|reason| format!("processors::{id}: {reason}"))?;
         let rows = rules.iter().map(row).collect();
-        out.extend_from_slice(format!("{id}: {} rules; the first that fits a span counts\n", rules.len()).as_bytes());
+        out.extend_from_slice(format!("{id}: {} rules; the first that fits an error counts\n", rules.len()).as_bytes());
         write_table(&mut out, &["LIBRARY", "MEANING", "IN", "NAME", "TEXTS"], rows).map_err(|error| error.to_string())?;
     }
     super::print(&String::from_utf8_lossy(&out))
@@ -22,6 +22,7 @@ pub(super) fn print(sources: &[Source]) -> Result<(), Failed> {
 fn row(rule: &Rule) -> Vec<String> {
     let meaning = match rule.meaning {
         Meaning::Rejected => "rejected",
+        Meaning::ForcedOpen => "forced_open",
         Meaning::Opened => "opened",
         Meaning::ProbeFailed => "probe_failed",
         Meaning::Full => "full",
@@ -38,6 +39,7 @@ fn row(rule: &Rule) -> Vec<String> {
         NameAt::Nowhere => String::new(),
         NameAt::Whole => "the whole text".to_owned(),
         NameAt::Before(end) => format!("before `{end}`"),
+        NameAt::WordBefore(end) => format!("the word before `{end}`"),
         NameAt::After(start) => format!("after `{start}`"),
         NameAt::Between(start, end) => format!("between `{start}` and `{end}`"),
     };

@@ -16,7 +16,7 @@ pub struct Span<'a> {
     pub span_id: &'a [u8],
     /// W3C `tracestate`.
     pub trace_state: &'a [u8],
-    /// 8 bytes; empty for the first span of a trace.
+    /// 8 bytes; empty for the first span of a trace, also where a sender wrote zeros.
     pub parent_span_id: &'a [u8],
     /// What it is called.
     pub name: &'a [u8],
@@ -224,7 +224,7 @@ fn span<'a>(message: &'a [u8], visitor: &mut impl Visitor<'a>) -> Result<(), Mal
             field::TRACE_ID => span.trace_id = reader.bytes()?,
             field::SPAN_ID => span.span_id = reader.bytes()?,
             field::TRACE_STATE => span.trace_state = reader.bytes()?,
-            field::PARENT_SPAN_ID => span.parent_span_id = reader.bytes()?,
+            field::PARENT_SPAN_ID => span.parent_span_id = id_or_none(reader.bytes()?),
             field::NAME => span.name = reader.bytes()?,
             field::KIND => span.kind = enumeration(reader.varint()?),
             field::START => span.start = reader.fixed64()?,
@@ -246,6 +246,15 @@ fn span<'a>(message: &'a [u8], visitor: &mut impl Visitor<'a>) -> Result<(), Mal
     }
     visitor.span(&span);
     Ok(())
+}
+
+/// An id; nothing where a sender writes zeros because there is none.
+#[inline]
+const fn id_or_none(id: &[u8]) -> &[u8] {
+    match id {
+        [0, 0, 0, 0, 0, 0, 0, 0] => &[],
+        _ => id,
+    }
 }
 
 fn event(message: &[u8]) -> Result<Event<'_>, Malformed> {

@@ -1,143 +1,230 @@
 //! What today's libraries write when a breaker refuses a call, as they write it.
 //!
-//! Each text was read in the source of the library, or seen in what real applications sent (November 2026).
+//! Each text was read in the source of the library, or seen in what real applications sent (November 2026). A row says by
+//! which types and texts an error is recognised; where errors and their causes stand is the same for all.
 
 use std::sync::{Arc, LazyLock};
 
 use super::rule::{Meaning, NameAt, Place, Rule};
 
-use Meaning::{Full, Maybe, NoBreaker, Opened, ProbeFailed, Rejected};
+use Meaning::{ForcedOpen, Full, Maybe, NoBreaker, Opened, ProbeFailed, Rejected};
 
-/// One row: library, meaning, place (`type`, `message`, `stack_trace`, or an attribute), texts, where the name is.
-type Row = (&'static str, Meaning, &'static str, &'static [&'static str], Name);
+/// One row: library, meaning, types, of which one must be there, or else texts, which must all be there, and where the
+/// name is.
+type Row = (&'static str, Meaning, &'static [&'static str], &'static [&'static str], Name);
 
 /// Where the name is, in short.
 #[derive(Clone, Copy)]
 enum Name {
     No,
     Between(&'static str, &'static str),
-    Before(&'static str),
+    WordBefore(&'static str),
     Whole,
 }
 
-use Name::{Before, Between, No, Whole};
+use Name::{Between, No, Whole, WordBefore};
 
-/// The first that fits counts, so what is no breaker stands before what looks like it.
+/// The first that fits an error counts, so what is no breaker stands before what looks like it.
 const ROWS: &[Row] = &[
     // Bulkheads and limiters of the same libraries.
-    ("resilience4j", NoBreaker, "message", &["bulkhead '", "is full and does not permit further calls"], No),
-    ("resilience4j", NoBreaker, "message", &["ratelimiter '", "does not permit further calls"], No),
-    ("resilience4j", NoBreaker, "type", &["resilience4j.bulkhead.bulkheadfullexception"], No),
-    ("resilience4j", NoBreaker, "type", &["resilience4j.ratelimiter.requestnotpermitted"], No),
-    ("resilience4j", NoBreaker, "message", &["timelimiter '", "recorded a timeout exception"], No),
-    ("hystrix", NoBreaker, "message", &["could not be queued for execution"], No),
-    ("hystrix", NoBreaker, "message", &["could not acquire a semaphore for execution"], No),
-    ("hystrix", NoBreaker, "message", &["timed-out and"], No),
-    ("hystrix", NoBreaker, "message", &["fallback execution rejected"], No),
-    ("hystrix-go", NoBreaker, "message", &["hystrix: max concurrency"], No),
-    ("hystrix-go", NoBreaker, "message", &["hystrix: timeout"], No),
-    ("polly", NoBreaker, "type", &["polly.ratelimiting.ratelimiterrejectedexception"], No),
-    ("polly", NoBreaker, "type", &["polly.timeout.timeoutrejectedexception"], No),
-    ("polly", NoBreaker, "type", &["polly.bulkhead.bulkheadrejectedexception"], No),
-    ("sentinel", NoBreaker, "type", &["slots.block.flow.flowexception"], No),
-    ("sentinel", NoBreaker, "message", &["sentinelblockexception: flowexception"], No),
-    ("smallrye", NoBreaker, "type", &["faulttolerance.exceptions.bulkheadexception"], No),
-    ("failsafe", NoBreaker, "type", &["dev.failsafe.bulkheadfullexception"], No),
-    ("failsafe", NoBreaker, "type", &["dev.failsafe.ratelimitexceededexception"], No),
-    ("akka", NoBreaker, "message", &["circuit breaker timed out."], No),
-    ("opossum", NoBreaker, "type", &["esemlocked"], No),
-    ("cockatiel", NoBreaker, "message", &["bulkhead capacity exceeded"], No),
-    // Resilience4j, also as the cause of what Spring Cloud CircuitBreaker throws.
-    ("resilience4j", Full, "message", &["circuitbreaker '", "is half_open and does not permit further calls"], Between("CircuitBreaker '", "'")),
-    ("resilience4j", Rejected, "message", &["circuitbreaker '", "and does not permit further calls"], Between("CircuitBreaker '", "'")),
-    ("resilience4j", Rejected, "type", &["resilience4j.circuitbreaker.callnotpermittedexception"], Between("CircuitBreaker '", "'")),
+    ("resilience4j", NoBreaker, &["resilience4j.bulkhead.bulkheadfullexception"], &["bulkhead '", "is full and does not permit further calls"], No),
+    ("resilience4j", NoBreaker, &["resilience4j.ratelimiter.requestnotpermitted"], &["ratelimiter '", "does not permit further calls"], No),
+    ("resilience4j", NoBreaker, &[], &["timelimiter '", "recorded a timeout exception"], No),
+    ("hystrix", NoBreaker, &[], &["could not be queued for execution"], No),
+    ("hystrix", NoBreaker, &[], &["could not acquire a semaphore for execution"], No),
+    ("hystrix", NoBreaker, &[], &["timed-out and"], No),
+    ("hystrix", NoBreaker, &[], &["fallback execution rejected"], No),
+    ("hystrix-go", NoBreaker, &[], &["hystrix: max concurrency"], No),
+    ("hystrix-go", NoBreaker, &[], &["hystrix: timeout"], No),
+    ("cep21-circuit", NoBreaker, &[], &["circuit is open: concurrencyreached=true"], No),
+    ("polly", NoBreaker, &["polly.ratelimiting.ratelimiterrejectedexception"], &[], No),
+    ("polly", NoBreaker, &["polly.timeout.timeoutrejectedexception"], &[], No),
+    ("polly", NoBreaker, &["polly.bulkhead.bulkheadrejectedexception"], &[], No),
+    ("sentinel", NoBreaker, &["slots.block.flow.flowexception"], &["sentinelblockexception: flowexception"], No),
+    ("smallrye", NoBreaker, &["faulttolerance.exceptions.bulkheadexception"], &[], No),
+    // Of dev.failsafe, and of net.jodah.failsafe before version 3.
+    ("failsafe", NoBreaker, &["failsafe.bulkheadfullexception", "failsafe.ratelimitexceededexception"], &[], No),
+    ("akka", NoBreaker, &[], &["circuit breaker timed out."], No),
+    ("vertx", NoBreaker, &["io.vertx.circuitbreaker.timeoutexception"], &[], No),
+    ("opossum", NoBreaker, &["esemlocked"], &[], No),
+    ("cockatiel", NoBreaker, &["bulkheadrejectederror"], &["bulkhead capacity exceeded"], No),
+    ("semian", NoBreaker, &["semian::resourcebusyerror"], &[], No),
+    // Held open by an operator.
+    ("resilience4j", ForcedOpen, &[], &["circuitbreaker '", "is forced_open and does not permit further calls"], Between("CircuitBreaker '", "'")),
+    ("polly", ForcedOpen, &["polly.circuitbreaker.isolatedcircuitexception"], &["the circuit is manually held open"], No),
+    ("cockatiel", ForcedOpen, &["isolatedcircuiterror"], &[], No),
+    // JVM. Resilience4j also as the cause of what Spring Cloud CircuitBreaker throws.
+    ("resilience4j", Full, &[], &["circuitbreaker '", "is half_open and does not permit further calls"], Between("CircuitBreaker '", "'")),
     (
-        "spring-cloud-circuitbreaker",
+        "resilience4j",
         Rejected,
-        "stack_trace",
-        &["Caused by: io.github.resilience4j.circuitbreaker.CallNotPermittedException"],
+        &["resilience4j.circuitbreaker.callnotpermittedexception"],
+        &["circuitbreaker '", "and does not permit further calls"],
         Between("CircuitBreaker '", "'"),
     ),
-    ("hystrix", Rejected, "message", &["short-circuited and"], Before(" short-circuited")),
-    ("hystrix", Rejected, "message", &["hystrix circuit short-circuited and is open"], No),
-    ("polly", Rejected, "type", &["polly.circuitbreaker.brokencircuitexception"], No),
-    ("polly", Rejected, "type", &["polly.circuitbreaker.isolatedcircuitexception"], No),
-    ("polly", Rejected, "message", &["the circuit is now open and is not allowing calls"], No),
-    ("polly", Rejected, "message", &["the circuit is manually held open and is not allowing calls"], No),
-    ("sentinel", Rejected, "type", &["slots.block.degrade.degradeexception"], No),
-    ("sentinel", Rejected, "message", &["sentinelblockexception: degradeexception"], No),
-    ("sentinel", Rejected, "message", &["blocked by sentinel: degradeexception"], No),
-    ("smallrye", Full, "message", &["circuit breaker is half-open"], Before(" circuit breaker is")),
-    ("smallrye", Rejected, "type", &["faulttolerance.exceptions.circuitbreakeropenexception"], Before(" circuit breaker is")),
-    ("failsafe", Rejected, "type", &["dev.failsafe.circuitbreakeropenexception"], No),
-    ("akka", Rejected, "type", &["akka.pattern.circuitbreakeropenexception"], No),
-    ("pekko", Rejected, "type", &["pekko.pattern.circuitbreakeropenexception"], No),
-    ("akka", Rejected, "message", &["circuit breaker is open; calls are failing fast"], No),
+    // Before version 0.15.
+    ("resilience4j", Rejected, &["resilience4j.circuitbreaker.circuitbreakeropenexception"], &[], Between("CircuitBreaker '", "'")),
+    ("hystrix", Rejected, &[], &["short-circuited and", "fallback"], WordBefore(" short-circuited")),
+    ("hystrix", Rejected, &[], &["hystrix circuit short-circuited and is open"], No),
+    ("sentinel", Rejected, &["slots.block.degrade.degradeexception"], &["sentinelblockexception: degradeexception"], No),
+    ("sentinel", Rejected, &[], &["blocked by sentinel: degradeexception"], No),
+    ("smallrye", Full, &[], &["circuit breaker is half-open"], WordBefore(" circuit breaker is")),
+    ("smallrye", Rejected, &["faulttolerance.exceptions.circuitbreakeropenexception"], &[], WordBefore(" circuit breaker is")),
+    ("failsafe", Rejected, &["failsafe.circuitbreakeropenexception"], &[], No),
+    ("akka", Rejected, &["akka.pattern.circuitbreakeropenexception", "akka.pattern.opencircuitexception"], &[], No),
+    ("pekko", Rejected, &["pekko.pattern.circuitbreakeropenexception"], &[], No),
+    ("akka", Rejected, &[], &["circuit breaker is open; calls are failing fast"], No),
+    ("micronaut", Rejected, &["micronaut.retry.exception.circuitopenexception"], &[], No),
+    ("vertx", Rejected, &["io.vertx.circuitbreaker.opencircuitexception"], &[], No),
+    ("armeria", Rejected, &["armeria.client.circuitbreaker.failfastexception"], &[], No),
+    ("finagle", Rejected, &["finagle.failedfastexception"], &[], No),
+    ("helidon", Rejected, &["helidon.faulttolerance.circuitbreakeropenexception"], &[], No),
+    ("commons-lang", Rejected, &["commons.lang3.concurrent.circuitbreakingexception"], &[], No),
+    ("arrow", Rejected, &["circuitbreaker$executionrejected", "circuitbreaker.executionrejected"], &[], No),
+    ("rezilience", Rejected, &["circuitbreaker$circuitbreakeropen"], &[], No),
+    ("monix", Rejected, &["monix.execution.exceptions.executionrejectedexception"], &[], No),
+    // .NET; Polly's types may be generic.
+    ("polly", Rejected, &["polly.circuitbreaker.brokencircuitexception"], &["the circuit is now open and is not allowing calls"], No),
     // Python. pybreaker says which call opened it; aiobreaker writes the same texts.
-    ("pybreaker", Opened, "message", &["failures threshold reached, circuit breaker opened"], No),
-    ("pybreaker", ProbeFailed, "message", &["trial call failed, circuit breaker opened"], No),
-    ("pybreaker", Rejected, "message", &["timeout not elapsed yet, circuit breaker still open"], No),
-    ("pybreaker", Rejected, "type", &["pybreaker.circuitbreakererror"], No),
-    ("aiobreaker", Rejected, "type", &["aiobreaker.state.circuitbreakererror"], No),
-    ("circuitbreaker", Rejected, "type", &["circuitbreaker.circuitbreakererror"], Between("Circuit \"", "\"")),
-    ("circuitbreaker", Rejected, "message", &["circuit \"", "\" open until"], Between("Circuit \"", "\"")),
+    ("pybreaker", Opened, &[], &["failures threshold reached, circuit breaker opened"], No),
+    ("pybreaker", ProbeFailed, &[], &["trial call failed, circuit breaker opened"], No),
+    ("pybreaker", Rejected, &["pybreaker.circuitbreakererror"], &["timeout not elapsed yet, circuit breaker still open"], No),
+    ("aiobreaker", Rejected, &["aiobreaker.state.circuitbreakererror"], &[], No),
+    ("circuitbreaker", Rejected, &["circuitbreaker.circuitbreakererror"], &["circuit \"", "\" open until"], Between("Circuit \"", "\"")),
+    ("purgatory", Rejected, &["purgatory.domain.model.openedstate"], &[], No),
+    (
+        "aws-lambda-powertools",
+        Rejected,
+        &["aws_lambda_powertools.utilities.circuit_breaker.exceptions.circuitbreakeropenerror"],
+        &[],
+        Between("Circuit '", "'"),
+    ),
     // Node.js.
-    ("opossum", Rejected, "type", &["eopenbreaker"], No),
-    ("cockatiel", Rejected, "message", &["execution prevented because the circuit breaker is open"], No),
+    ("opossum", Rejected, &["eopenbreaker"], &[], No),
+    ("cockatiel", Rejected, &["brokencircuiterror"], &["execution prevented because the circuit breaker is open"], No),
+    ("brakes", Rejected, &["circuitbrokenerror"], &[], Between("[Breaker: ", "]")),
     // Go. An application that wraps the error keeps its text at the end.
-    ("hystrix-go", Rejected, "message", &["hystrix: circuit open"], No),
-    ("kratos", Rejected, "message", &["request failed due to circuit breaker triggered"], No),
-    ("failsafe-go", Rejected, "message", &["circuit breaker open"], No),
+    ("hystrix-go", Rejected, &[], &["hystrix: circuit open"], No),
+    ("kratos", Rejected, &[], &["request failed due to circuit breaker triggered"], No),
+    ("sentinel-golang", Rejected, &[], &["sentinelblockerror: blocktypecircuitbreaking"], No),
+    ("cep21-circuit", Rejected, &[], &["circuit is open: concurrencyreached=false"], No),
+    ("failsafe-go", Rejected, &[], &["circuit breaker open"], No),
     // Ruby.
-    ("semian", Rejected, "message", &["semian::opencircuiterror"], Between("[", "]")),
-    ("semian", Rejected, "type", &["circuitopenerror"], Between("[", "]")),
-    ("semian", Rejected, "type", &["semian::opencircuiterror"], Between("[", "]")),
-    ("stoplight", Rejected, "type", &["stoplight::error::redlight"], Whole),
+    ("semian", Rejected, &[], &["semian::opencircuiterror"], Between("[", "] Semian")),
+    ("semian", Rejected, &["semian::opencircuiterror", "::circuitopenerror"], &[], Between("[", "]")),
+    ("stoplight", Rejected, &["stoplight::error::redlight"], &[], Whole),
+    ("circuitbox", Rejected, &["circuitbox::opencircuiterror"], &[], No),
+    ("circuit_breaker", Rejected, &["circuitbreaker::circuitbrokenexception"], &[], No),
+    // PHP: types in their own spelling, and as the SDK writes them.
+    (
+        "ganesha",
+        Rejected,
+        &["ganesha\\exception\\rejectedexception", "ganesha.exception.rejectedexception"],
+        &[],
+        Between("\"", "\" is not available"),
+    ),
     // Rust.
-    ("tower-resilience", Rejected, "message", &["circuit is open; call not permitted"], No),
-    ("failsafe-rs", Rejected, "message", &["call was rejected"], No),
+    ("tower-resilience", Rejected, &[], &["circuit is open; call not permitted"], No),
+    ("failsafe-rs", Rejected, &[], &["call was rejected"], No),
     // Proxies and gateways.
-    ("traefik", Rejected, "message", &["blocked by circuit-breaker"], No),
-    ("envoy", Rejected, "response_flags", &["UO", "UH"], No),
-    ("envoy", Rejected, "http.response.header.x-envoy-overloaded", &["*"], No),
-    ("linkerd", Rejected, "http.response.header.l5d-proxy-error", &["service in fail-fast"], No),
-    ("linkerd", Rejected, "message", &["service in fail-fast"], No),
-    // gobreaker, go-zero, Dapr, opossum and others: after all that say more.
-    ("gobreaker", Rejected, "message", &["circuit breaker is open"], No),
-    ("opossum", Rejected, "message", &["breaker is open"], No),
-    ("gobreaker", Maybe, "message", &["too many requests"], No),
+    ("traefik", Rejected, &[], &["blocked by circuit-breaker"], No),
+    ("linkerd", Rejected, &[], &["service in fail-fast"], No),
+    // Breakers of people's own, and libraries that are not listed, by what nearly all call it: after all that say more.
+    ("other", ForcedOpen, &["isolatedcircuitexception"], &["circuit", "' is forced_open"], Between("'", "'")),
+    (
+        "other",
+        Rejected,
+        &[
+            "circuitbreakeropenexception",
+            "circuitbreakeropenerror",
+            "circuitopenexception",
+            "circuitopenerror",
+            "opencircuitexception",
+            "opencircuiterror",
+            "brokencircuitexception",
+            "brokencircuiterror",
+            "circuitbrokenexception",
+            "circuitbrokenerror",
+        ],
+        &["circuit breaker '", "' is open"],
+        Between("Circuit breaker '", "'"),
+    ),
+    ("other", Rejected, &[], &["circuit breaker \"", "\" is open"], Between("Circuit breaker \"", "\"")),
+    ("other", Rejected, &[], &["circuitbreaker '", "' is open"], Between("CircuitBreaker '", "'")),
+    ("other", Rejected, &[], &["circuit '", "' is open"], Between("Circuit '", "'")),
+    ("other", Rejected, &[], &["circuit \"", "\" is open"], Between("Circuit \"", "\"")),
+    // gobreaker, go-zero, Dapr, opossum and others.
+    ("gobreaker", Rejected, &[], &["circuit breaker is open"], No),
+    ("opossum", Rejected, &[], &["breaker is open"], No),
+    ("vertx", Rejected, &[], &["open circuit"], No),
+    ("other", Rejected, &[], &["breaker open"], No),
+    ("other", Rejected, &[], &["circuit open"], No),
+    ("other", Rejected, &[], &["circuit is open"], No),
+    ("gobreaker", Maybe, &[], &["too many requests"], No),
+];
+
+/// What proxies say by attributes: library, attribute, values, of which one must be there.
+const FLAGS: &[(&str, &str, &[&str])] = &[
+    ("envoy", "response_flags", &["UO", "UH"]),
+    ("envoy", "http.response.header.x-envoy-overloaded", &["*"]),
+    ("linkerd", "http.response.header.l5d-proxy-error", &["service in fail-fast"]),
 ];
 
 /// Texts that count at the end only: in the middle of a sentence they may be about anything.
-const AT_END: [&str; 5] = ["circuit breaker open", "circuit breaker is open", "breaker is open", "call was rejected", "too many requests"];
+const AT_END: [&str; 9] = [
+    "circuit breaker open",
+    "circuit breaker is open",
+    "breaker is open",
+    "breaker open",
+    "circuit is open",
+    "circuit open",
+    "open circuit",
+    "call was rejected",
+    "too many requests",
+];
 
 /// The library of each of [`rules`], in their order.
 pub fn names() -> Arc<[Arc<str>]> {
-    static NAMES: LazyLock<Arc<[Arc<str>]>> = LazyLock::new(|| ROWS.iter().map(|(library, ..)| Arc::from(*library)).collect());
+    static NAMES: LazyLock<Arc<[Arc<str>]>> = LazyLock::new(|| rules().into_iter().map(|rule| Arc::from(rule.library)).collect());
     Arc::clone(&NAMES)
 }
 
 /// The rules for the libraries that are known.
 pub fn rules() -> Vec<Rule> {
-    let rule = |(library, meaning, place, texts, name): &Row| Rule {
-        library: (*library).into(),
-        meaning: *meaning,
-        place: match *place {
-            "type" => Place::Type,
-            "message" => Place::Message,
-            "stack_trace" => Place::StackTrace,
-            attribute => Place::Flag(attribute.into()),
-        },
+    ROWS.iter().flat_map(of_row).chain(FLAGS.iter().map(of_flag)).collect()
+}
+
+/// One rule for each type, and one for the texts.
+fn of_row((library, meaning, types, texts, name): &Row) -> impl Iterator<Item = Rule> + use<> {
+    let by_type = types.iter().map(|kind| (Place::Type, std::slice::from_ref(kind)));
+    let by_text = (!texts.is_empty()).then_some((Place::Message, *texts));
+    let (library, meaning, name) = (*library, *meaning, *name);
+    by_type.chain(by_text).map(move |(place, texts)| Rule {
+        library: library.into(),
+        meaning,
+        place,
         texts: texts.iter().map(|text| (*text).into()).collect(),
-        name: match *name {
+        name: match name {
             No => NameAt::Nowhere,
             Between(start, end) => NameAt::Between(start.into(), end.into()),
-            Before(end) => NameAt::Before(end.into()),
+            WordBefore(end) => NameAt::WordBefore(end.into()),
             Whole => NameAt::Whole,
         },
-        at_end: AT_END.contains(&texts.last().copied().unwrap_or_default()),
-    };
-    ROWS.iter().map(rule).collect()
+        at_end: texts.last().is_some_and(|text| AT_END.contains(text)),
+        own: false,
+    })
+}
+
+fn of_flag((library, attribute, values): &(&str, &str, &[&str])) -> Rule {
+    Rule {
+        library: (*library).into(),
+        meaning: Rejected,
+        place: Place::Flag((*attribute).into()),
+        texts: values.iter().map(|value| (*value).into()).collect(),
+        name: NameAt::Nowhere,
+        at_end: false,
+        own: false,
+    }
 }
 
 #[cfg(test)]
@@ -191,6 +278,35 @@ mod tests {
             ("*errors.errorString", "circuit breaker open", "failsafe-go", Rejected, ""),
             ("Net::CircuitOpenError", "[pay] Semian::OpenCircuitError caused by x", "semian", Rejected, "pay"),
             ("Stoplight::Error::RedLight", "pay-light", "stoplight", Rejected, "pay-light"),
+            ("net.jodah.failsafe.CircuitBreakerOpenException", "", "failsafe", Rejected, ""),
+            ("dev.failsafe.CircuitBreakerOpenException", "", "failsafe", Rejected, ""),
+            ("io.micronaut.retry.exception.CircuitOpenException", "Circuit Open: Connection refused", "micronaut", Rejected, ""),
+            ("io.vertx.circuitbreaker.OpenCircuitException", "open circuit", "vertx", Rejected, ""),
+            ("com.linecorp.armeria.client.circuitbreaker.FailFastException", "", "armeria", Rejected, ""),
+            (
+                "aws_lambda_powertools.utilities.circuit_breaker.exceptions.CircuitBreakerOpenError",
+                "Circuit 'pay' is open.",
+                "aws-lambda-powertools",
+                Rejected,
+                "pay",
+            ),
+            ("Ackintosh\\Ganesha\\Exception\\RejectedException", "\"pay\" is not available", "ganesha", Rejected, "pay"),
+            ("com.acme.CircuitBreakerOpenException", "", "other", Rejected, ""),
+            ("RuntimeError", "Circuit breaker 'pay' is OPEN", "other", Rejected, "pay"),
+            (
+                "io.github.resilience4j.circuitbreaker.CallNotPermittedException",
+                "CircuitBreaker 'pay' is FORCED_OPEN and does not permit further calls",
+                "resilience4j",
+                ForcedOpen,
+                "pay",
+            ),
+            (
+                "Polly.CircuitBreaker.IsolatedCircuitException",
+                "The circuit is manually held open and is not allowing calls.",
+                "polly",
+                ForcedOpen,
+                "",
+            ),
             ("", "blocked by circuit-breaker (\"NetworkErrorRatio() > 0.5\")", "traefik", Rejected, ""),
             (
                 "org.eclipse.microprofile.faulttolerance.exceptions.CircuitBreakerOpenException",
@@ -201,11 +317,72 @@ mod tests {
             ),
         ] {
             assert_eq!(found(kind, message, ""), Some((library.to_owned(), meaning, name.to_owned())), "{kind}: {message}");
+            // The same as a cause, by its line in a stack trace.
+            let stack_trace = format!("com.acme.PayFailed: no\n\tat com.acme.Pay.go(Pay.java:9)\nCaused by: {kind}: {message}\n\t... 12 more");
+            let behind = found("com.acme.PayFailed", "no", &stack_trace);
+            assert_eq!(behind, Some((library.to_owned(), meaning, name.to_owned())), "{stack_trace}");
         }
         let stack = "NoFallbackAvailableException: No fallback available.\nCaused by: \
                      io.github.resilience4j.circuitbreaker.CallNotPermittedException: CircuitBreaker 'pay' is OPEN and does not permit";
         let spring = found("org.springframework.cloud.client.circuitbreaker.NoFallbackAvailableException", "No fallback available.", stack);
-        assert_eq!(spring, Some(("spring-cloud-circuitbreaker".to_owned(), Rejected, "pay".to_owned())));
+        assert_eq!(spring, Some(("resilience4j".to_owned(), Rejected, "pay".to_owned())));
+    }
+
+    #[test]
+    fn causes_are_found_however_they_are_written() {
+        for (stack_trace, library, name) in [
+            (
+                "Acme.PayException: Payment failed\n ---> Polly.CircuitBreaker.BrokenCircuitException: The circuit is now open and is not allowing \
+                 calls.\n   at Polly.X()\n   --- End of inner exception stack trace ---\n   at Acme.Pay.Go()",
+                "polly",
+                "",
+            ),
+            (
+                "a.B: refused\n\tat a.b.C(D.java:1)\n\tSuppressed: io.github.resilience4j.circuitbreaker.CallNotPermittedException: CircuitBreaker \
+                 'payments' is OPEN and does not permit further calls\n\t\tat x.y(Z.java)\nCaused by: java.net.ConnectException: refused",
+                "resilience4j",
+                "payments",
+            ),
+            (
+                "Traceback (most recent call last):\n  File \"a.py\", line 1, in pay\npybreaker.CircuitBreakerError: Timeout not elapsed yet, circuit \
+                 breaker still open\n\nDuring handling of the above exception, another exception occurred:\n\nacme.PayError: no",
+                "pybreaker",
+                "",
+            ),
+            ("Error: no\n    at pay (/app/pay.js:3:9)\n  [cause]: Error: Breaker is open\n      at x (/app/y.js:1:1)", "opossum", ""),
+            ("pay.rb:3:in 'pay': [stock] Semian::OpenCircuitError caused by x (Net::CircuitOpenError)", "semian", "stock"),
+            ("payment failed\n\nCaused by:\n    0: call pay\n    1: circuit is open; call not permitted", "tower-resilience", ""),
+            ("a.B: no\nCaused by: a.ExecutionException: net.jodah.failsafe.CircuitBreakerOpenException", "failsafe", ""),
+            ("a.B: no\nCaused by: a.C: Order 17 failed: PayCommand short-circuited and fallback failed.", "hystrix", "PayCommand"),
+        ] {
+            let found = found("com.acme.PayFailed", "no", stack_trace);
+            assert_eq!(found, Some((library.to_owned(), Rejected, name.to_owned())), "{stack_trace}");
+        }
+        let wrapped = "Request processing failed; nested exception is com.netflix.hystrix.exception.HystrixRuntimeException: PayCommand \
+                       short-circuited and fallback failed.";
+        assert_eq!(found("a.ServletException", wrapped, ""), Some(("hystrix".to_owned(), Rejected, "PayCommand".to_owned())));
+        let frames = "a.B: no\n\tat io.github.resilience4j.circuitbreaker.CircuitBreaker.acquirePermission(CircuitBreaker.java:1)\n\tat \
+                      a.CircuitBreakerOpenException.of(X.java:1)\n#1 /app/x.php(3): a.CircuitBreakerOpenException->of()";
+        assert_eq!(found("a.B", "no", frames), None, "a frame is no cause");
+    }
+
+    #[test]
+    fn a_limiter_beside_it_does_not_hide_a_refusal() {
+        let limited = Said { message: b"TimeLimiter 'payments' recorded a timeout exception.", ..Said::default() };
+        let refused = Said { message: b"CircuitBreaker 'payments' is OPEN and does not permit further calls", ..Said::default() };
+        let behind =
+            Said { stack_trace: b"a.B: no\nSuppressed: a.C: CircuitBreaker 'payments' is OPEN and does not permit further calls", ..limited };
+        let of_ours = |meaning| {
+            let texts = vec!["payments".into()];
+            let (library, name, at_end) = ("acme".into(), NameAt::Nowhere, false);
+            Rule { library, meaning, place: Place::Message, texts, at_end, name, own: true }
+        };
+        let matcher = Matcher::new(rules()).unwrap();
+        for said in [&[limited, refused][..], &[refused, limited], &[behind]] {
+            assert_eq!(matcher.find(said, |_| &[]).map(|found| (found.meaning, found.name)), Some((Rejected, &b"payments"[..])));
+            let overruled = Matcher::new([of_ours(NoBreaker)].into_iter().chain(rules()).collect()).unwrap();
+            assert_eq!(overruled.find(said, |_| &[]).map(|found| found.meaning), Some(NoBreaker), "a user's own rule overrules it");
+        }
     }
 
     #[test]

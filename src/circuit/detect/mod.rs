@@ -1,8 +1,9 @@
 //! Breakers in spans that say nothing of them: what texts tell, which edge they belong to, and what follows from it.
 //!
-//! `rule` and `library` turn the texts that libraries write into what they mean; `habit` knows which edges an operation
-//! usually calls; `watch` puts together what one process did in one trace; `suspect` follows one breaker through it.
+//! `rule`, `cause` and `library` turn the texts that libraries write into what they mean; `habit` knows which edges an
+//! operation usually calls; `watch` puts together what one process did in one trace; `suspect` follows one breaker through it.
 
+mod cause;
 pub(super) mod habit;
 pub mod inferred;
 pub(super) mod lane;

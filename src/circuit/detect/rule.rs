@@ -3,11 +3,15 @@
 use aho_corasick::{AhoCorasick, MatchKind};
 use smallvec::SmallVec;
 
+use super::cause::{self, Cause};
+
 /// What a text of a library means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Meaning {
     /// An open breaker refused the call.
     Rejected,
+    /// A breaker that an operator holds open refused the call.
+    ForcedOpen,
     /// This very call failed and opened the breaker.
     Opened,
     /// This very call was a probe that failed: the breaker stays open.
@@ -20,14 +24,31 @@ pub enum Meaning {
     NoBreaker,
 }
 
+impl Meaning {
+    /// Whether the call was turned away, so that nothing was sent.
+    pub const fn turns_away(self) -> bool {
+        matches!(self, Self::Rejected | Self::ForcedOpen | Self::Full)
+    }
+
+    /// Whether a breaker refused the call because it is open, and lets none through.
+    pub const fn is_refusal(self) -> bool {
+        matches!(self, Self::Rejected | Self::ForcedOpen)
+    }
+
+    /// Whether the breaker is open after it.
+    pub const fn leaves_open(self) -> bool {
+        self.is_refusal() || matches!(self, Self::Opened | Self::ProbeFailed)
+    }
+}
+
 /// Where a text stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// `exception.type` or `error.type`.
+    /// `exception.type` or `error.type`, or the type of a cause.
     Type,
-    /// `exception.message` or the status message.
+    /// `exception.message` or the status message, or what a cause says.
     Message,
-    /// `exception.stacktrace`.
+    /// `exception.stacktrace`, anywhere in it.
     StackTrace,
     /// An attribute of the span; one of the texts must be among its values, which commas part.
     Flag(Box<str>),
@@ -42,6 +63,8 @@ pub enum NameAt {
     Between(Box<str>, Box<str>),
     /// From the beginning to this text.
     Before(Box<str>),
+    /// The last word before this text.
+    WordBefore(Box<str>),
     /// From behind this text to the end.
     After(Box<str>),
     /// It is the whole text.
@@ -64,6 +87,8 @@ pub struct Rule {
     pub at_end: bool,
     /// The breaker's name.
     pub name: NameAt,
+    /// Whether a user wrote it: then it comes before those of libraries, wherever in a span each fits.
+    pub own: bool,
 }
 
 /// What a span says of an error.
@@ -80,7 +105,7 @@ pub struct Said<'a> {
 /// A rule that fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Match<'a> {
-    /// Index of the rule; of several that fit the one with the least.
+    /// Index of the rule.
     pub rule: u16,
     /// What it means.
     pub meaning: Meaning,
@@ -91,7 +116,7 @@ pub struct Match<'a> {
 /// The most rules, those of users included.
 pub const RULES_MAX: usize = 1_000;
 
-/// Finds the first rule that fits, in one pass over each text.
+/// Finds the rule that counts of those that fit, in one pass over each text.
 #[derive(Clone, Debug)]
 pub struct Matcher {
     rules: Vec<Rule>,
@@ -110,6 +135,13 @@ struct Searcher {
     any_case: bool,
     /// Of each text: its rule, and its number within that.
     of: Vec<(u16, u8)>,
+}
+
+/// A rule that fits, and the text that holds the breaker's name.
+#[derive(Clone, Copy)]
+struct Fit<'a> {
+    rule: u16,
+    text: &'a [u8],
 }
 
 /// Rules that make no sense.
@@ -134,20 +166,29 @@ impl Searcher {
         Ok(Self { automata, any_case, of })
     }
 
+    /// Whether one of the texts may be there.
+    fn may_find(&self, text: &[u8]) -> bool {
+        self.automata.as_ref().is_some_and(|(sieve, _)| sieve.is_match(self.cased(text, &mut SmallVec::new())))
+    }
+
+    /// A text as it is searched: in its own case, or in lower case.
+    fn cased<'a>(&self, text: &'a [u8], lowered: &'a mut SmallVec<[u8; 512]>) -> &'a [u8] {
+        if !self.any_case {
+            return text;
+        }
+        lowered.extend_from_slice(text);
+        lowered.make_ascii_lowercase();
+        lowered.as_slice()
+    }
+
     /// The rule with the least index all of whose texts are there.
     fn first(&self, rules: &[Rule], text: &[u8]) -> Option<u16> {
         let (sieve, automaton) = self.automata.as_ref()?;
         if text.is_empty() {
             return None;
         }
-        let mut lowered: SmallVec<[u8; 512]> = SmallVec::new();
-        let text = if self.any_case {
-            lowered.extend_from_slice(text);
-            lowered.make_ascii_lowercase();
-            &lowered
-        } else {
-            text
-        };
+        let mut lowered = SmallVec::new();
+        let text = self.cased(text, &mut lowered);
         if !sieve.is_match(text) {
             return None;
         }
@@ -164,6 +205,8 @@ impl Searcher {
         let ends = |rule: &Rule| {
             let last = rule.texts.last().map(|text| text.as_bytes()).unwrap_or_default();
             let text = text.trim_ascii_end();
+            // A sentence may have its full stop.
+            let text = text.strip_suffix(b".").unwrap_or(text);
             text.len().checked_sub(last.len()).and_then(|at| text.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case(last))
         };
         let fits = |rule: &Rule, bits: u8| bits.count_ones() as usize == rule.texts.len() && (!rule.at_end || ends(rule));
@@ -173,7 +216,7 @@ impl Searcher {
 }
 
 impl Matcher {
-    /// From rules in order: of several that fit a span the first counts.
+    /// From rules in order: of several that fit one error the first counts.
     ///
     /// # Errors
     /// There are too many, or one has no text, more than eight, or an empty one.
@@ -197,25 +240,28 @@ impl Matcher {
         &self.rules
     }
 
-    /// The first rule that fits what a span says of errors and the values of its flags, by attribute.
+    /// The rule that counts of those that fit what a span says of errors, of what stands behind them, and the values of
+    /// its flags, by attribute. Of one error the first rule that fits counts; of several errors a user's own rule, then
+    /// one that tells of a breaker: that a limiter had a say does not hide a refusal.
     pub fn find<'a>(&self, said: &[Said<'a>], flag: impl Fn(&str) -> &'a [u8]) -> Option<Match<'a>> {
-        let mut best: Option<(u16, &'a [u8])> = None;
-        let mut take = |rule: Option<u16>, text: &'a [u8]| {
-            if let Some(rule) = rule
-                && best.is_none_or(|(other, _)| rule < other)
+        let mut best: Option<((bool, bool, u16), Fit<'a>)> = None;
+        let mut take = |fit: Option<Fit<'a>>| {
+            if let Some(fit) = fit
+                && let Some(rule) = self.rules.get(usize::from(fit.rule))
             {
-                best = Some((rule, text));
+                let rank = (!rule.own, rule.meaning == Meaning::NoBreaker, fit.rule);
+                if best.is_none_or(|(other, _)| rank < other) {
+                    best = Some((rank, fit));
+                }
             }
         };
         for (at, one) in said.iter().enumerate() {
             // A status often repeats what the exception says, with its type before it.
             let repeats = |other: &Said<'_>| !other.message.is_empty() && one.message.ends_with(other.message);
-            if !said.iter().take(at).any(repeats) {
-                take(self.messages.first(&self.rules, one.message), one.message);
-            }
-            // A name stands in the message, also where the type tells what it means.
-            take(self.types.first(&self.rules, one.kind), one.message);
-            take(self.stack_traces.first(&self.rules, one.stack_trace), one.stack_trace);
+            let text = if said.iter().take(at).any(repeats) { &[][..] } else { one.message };
+            take(self.first_of(&Cause { text, kind: one.kind, message: one.message }));
+            cause::each(one.stack_trace, |cause| take(self.first_of(&cause)));
+            take(self.stack_traces.first(&self.rules, one.stack_trace).map(|rule| Fit { rule, text: one.stack_trace }));
         }
         for (index, rule) in (0..).zip(&self.rules) {
             if let Place::Flag(key) = &rule.place {
@@ -223,13 +269,28 @@ impl Matcher {
                 let has =
                     |text: &str| value.split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(text.as_bytes()) || text == "*");
                 if !value.is_empty() && rule.texts.iter().any(|text| has(text)) {
-                    take(Some(index), value);
+                    take(Some(Fit { rule: index, text: value }));
                 }
             }
         }
-        let (rule, text) = best?;
+        let (_, Fit { rule, text }) = best?;
         let found = self.rules.get(usize::from(rule))?;
         Some(Match { rule, meaning: found.meaning, name: found.name.find(text) })
+    }
+
+    /// The first rule that fits an error by what it says, by its type, or by a type that it names as what it wraps.
+    fn first_of<'a>(&self, cause: &Cause<'a>) -> Option<Fit<'a>> {
+        let by_text = self.messages.first(&self.rules, cause.text).map(|rule| Fit { rule, text: cause.text });
+        // A name stands in the message, also where the type tells what it means.
+        let by_type = self.types.first(&self.rules, cause.kind).map(|rule| Fit { rule, text: cause.message });
+        let mut first = by_text.into_iter().chain(by_type).min_by_key(|fit| fit.rule);
+        if self.types.may_find(cause.message) {
+            cause::each_wrapped(cause.message, |kind, message| {
+                let fit = self.types.first(&self.rules, kind).map(|rule| Fit { rule, text: message });
+                first = first.into_iter().chain(fit).min_by_key(|fit| fit.rule);
+            });
+        }
+        first
     }
 }
 
@@ -240,10 +301,19 @@ impl NameAt {
             Self::Nowhere => &[],
             Self::Whole => text.trim_ascii(),
             Self::Before(end) => at(text, end).and_then(|at| text.get(..at)).unwrap_or_default().trim_ascii(),
+            Self::WordBefore(end) => {
+                let before = at(text, end).and_then(|at| text.get(..at)).unwrap_or_default().trim_ascii();
+                before.rsplit(u8::is_ascii_whitespace).next().unwrap_or_default()
+            }
             Self::After(start) => at(text, start).and_then(|at| text.get(at + start.len()..)).unwrap_or_default().trim_ascii(),
             Self::Between(start, end) => {
                 let rest = at(text, start).and_then(|at| text.get(at + start.len()..)).unwrap_or_default();
-                at(rest, end).and_then(|at| rest.get(..at)).unwrap_or_default()
+                let mut name = at(rest, end).and_then(|at| rest.get(..at)).unwrap_or_default();
+                // What stands before the name may hold the same: `order [17]: [pay] is open`.
+                while let Some(nearer) = at(name, start).and_then(|at| name.get(at + start.len()..)) {
+                    name = nearer;
+                }
+                name
             }
         }
     }

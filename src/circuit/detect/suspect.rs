@@ -152,6 +152,19 @@ enum Known {
     Closed,
     Open,
     HalfOpen,
+    /// Held open by an operator.
+    ForcedOpen,
+}
+
+impl Known {
+    const fn state(self) -> State {
+        match self {
+            Self::Closed => State::Closed,
+            Self::Open => State::Open,
+            Self::HalfOpen => State::HalfOpen,
+            Self::ForcedOpen => State::ForcedOpen,
+        }
+    }
 }
 
 impl Default for Suspect {
@@ -183,11 +196,7 @@ impl Default for Suspect {
 
 impl Suspect {
     pub(in crate::circuit) const fn state(&self) -> State {
-        match self.state {
-            Known::Closed => State::Closed,
-            Known::Open => State::Open,
-            Known::HalfOpen => State::HalfOpen,
-        }
+        self.state.state()
     }
 
     /// Whether it is not closed, and there is no doubt that it is a breaker.
@@ -294,6 +303,14 @@ impl Suspect {
             self.passed.push(Passed { start: call.start, operation: call.operation, route: call.route, bad: call.bad });
         }
         if stray && self.state == Known::Open && call.start < self.opened.saturating_add(SOON) {
+            return;
+        }
+        if self.state == Known::ForcedOpen {
+            // No operator lets single calls through: it was let go of.
+            if !stray && call.start > self.first_rejected {
+                self.set(Known::Closed, call.start, call.end);
+                self.remember(call);
+            }
             return;
         }
         self.silence.broken_by(&call, self.state != Known::Closed);
@@ -404,6 +421,33 @@ impl Suspect {
         }
     }
 
+    /// A breaker that an operator holds open turned a call away that began then.
+    pub(in crate::circuit) fn forced_open(&mut self, start: u64, end: u64, manner: &mut Manner) {
+        self.last = self.last.max(end);
+        manner.prove();
+        self.told_of(end);
+        if self.state == Known::ForcedOpen {
+            self.first_rejected = self.first_rejected.max(start);
+        } else if self.state != Known::Closed || start > self.attempt {
+            // What was said before it was let go of, and only now came to its end, is no news.
+            (self.opened, self.first_rejected) = (start, start);
+            self.set(Known::ForcedOpen, start, end);
+        }
+    }
+
+    /// An operator's state began, or ended with a call that began then.
+    fn set(&mut self, state: Known, at: u64, now: u64) {
+        let (from, to) = (self.state.state(), state.state());
+        if self.stray {
+            self.believe(now);
+        }
+        (self.state, self.attempt, self.full_since) = (state, at, None);
+        (self.silence, self.source) = (Silence::default(), Source::Rejected);
+        self.probes.clear();
+        self.calls.clear();
+        self.decide(Change::StateChange { from, to }, at, now);
+    }
+
     /// A bulkhead or limiter behind the breaker turned a call away that the breaker had let through.
     pub(in crate::circuit) fn let_through(&mut self, start: u64) {
         if self.state == Known::Closed {
@@ -447,7 +491,9 @@ impl Suspect {
                 }
                 self.fail_again(start, end, context, manner);
             }
-            Known::Closed | Known::Open => {}
+            // An operator's word stands until a call comes through.
+            Known::ForcedOpen if !maybe => self.first_rejected = self.first_rejected.max(start),
+            Known::Closed | Known::Open | Known::ForcedOpen => {}
         }
     }
 
@@ -536,6 +582,9 @@ impl Suspect {
         self.last = self.last.max(call.end);
         manner.prove();
         self.told_of(call.end);
+        if self.state == Known::ForcedOpen {
+            self.set(Known::Closed, call.start, call.end);
+        }
         if was_probe {
             if self.state == Known::Open && self.attempt == call.start {
                 // Others that waited for it were turned away before it could say so.
@@ -565,6 +614,9 @@ impl Suspect {
     /// A unit that usually calls, and did not; how much that tells is in nats, −ln(1 − its usual share of calls).
     pub(in crate::circuit) fn miss(&mut self, start: u64, end: u64, nats: f32, context: Context<'_>, manner: &mut Manner) {
         self.last = self.last.max(end);
+        if self.state == Known::ForcedOpen {
+            return;
+        }
         if self.state == Known::Open {
             if self.doubted && end.saturating_sub(self.opened) > SILENT_MAX {
                 self.refute();
@@ -689,10 +741,33 @@ mod tests {
         assert_eq!(told(&mut suspect), [(Change::RecoveryAttempt, 120), (Change::Recovery, 121)]);
     }
 
+    #[test]
+    fn what_an_operator_holds_open_is_no_trip() {
+        let (mut suspect, mut manner) = (Suspect::default(), Manner::default());
+        (1..5).for_each(|start| suspect.call(through(start, false), false, &mut manner));
+        (1..5).for_each(|second| suspect.forced_open(second * SECOND, second * SECOND + 1, &mut manner));
+        assert_eq!(suspect.state(), State::ForcedOpen);
+        // One without its state is the same breaker's; an operation that was never turned away goes past it.
+        suspect.reject(away(5 * SECOND, false), Context::default(), &mut manner);
+        suspect.call(through(55, false), true, &mut manner);
+        assert_eq!(suspect.state(), State::ForcedOpen);
+        (60..70).for_each(|start| suspect.call(through(start, false), false, &mut manner));
+        // Said before it was let go of, and come to its end later.
+        suspect.forced_open(59 * SECOND / 10, 8 * SECOND, &mut manner);
+        let (from, to) = (State::Closed, State::ForcedOpen);
+        let expected = [(Change::StateChange { from, to }, 20), (Change::StateChange { from: to, to: from }, 120)];
+        assert_eq!((told(&mut suspect), suspect.state()), (expected.to_vec(), State::Closed));
+        // From open, too; and a trip follows as ever.
+        suspect.reject(away(9 * SECOND, false), Context::default(), &mut manner);
+        suspect.forced_open(10 * SECOND, 10 * SECOND + 1, &mut manner);
+        let changes: Vec<Change> = told(&mut suspect).into_iter().map(|(change, _)| change).collect();
+        assert_eq!(changes, [Change::Trip, Change::StateChange { from: State::Open, to: State::ForcedOpen }]);
+    }
+
     proptest! {
         /// Whatever comes, trips and recoveries take turns, each later than the one before, and all of it is told or none.
         #[test]
-        fn changes_follow_from_each_other(seen in prop::collection::vec((0_u8..9, 0_u64..30), 0..300)) {
+        fn changes_follow_from_each_other(seen in prop::collection::vec((0_u8..10, 0_u64..30), 0..300)) {
             let (mut suspect, mut manner) = (Suspect::default(), Manner::default());
             let (mut now, mut last) = (0, 0);
             for (what, step) in seen {
@@ -702,11 +777,12 @@ mod tests {
                     3 | 4 => suspect.reject(away(now * SECOND / 10, what == 4), Context::default(), &mut manner),
                     5 => suspect.opened(through(now, true), now % 2 == 0, &mut manner),
                     6 => suspect.expire(now * SECOND / 10),
+                    7 => suspect.forced_open(now * SECOND / 10, now * SECOND / 10 + 1, &mut manner),
                     _ => suspect.miss(now * SECOND / 10, now * SECOND / 10 + 1, 4.6, Context::default(), &mut manner),
                 }
             }
             prop_assert!(suspect.held.len() <= HELD_MAX);
-            let (mut open, mut probing) = (false, false);
+            let (mut open, mut probing, mut forced) = (false, false, false);
             for decision in suspect.take_decisions() {
                 prop_assert!(decision.at <= decision.decided);
                 if decision.change == Change::CallsStopped {
@@ -715,7 +791,11 @@ mod tests {
                 prop_assert!(decision.at >= last);
                 last = decision.at;
                 match decision.change {
-                    Change::Trip => { prop_assert!(!open); open = true; probing = false; }
+                    Change::StateChange { from, to } => {
+                        prop_assert_eq!((from == State::ForcedOpen, to == State::ForcedOpen), (forced, !forced));
+                        (open, probing, forced) = (false, false, !forced);
+                    }
+                    Change::Trip => { prop_assert!(!open && !forced); open = true; probing = false; }
                     Change::RecoveryAttempt => { prop_assert!(open && !probing); probing = true; }
                     Change::RecoveryAttemptFailed => { prop_assert!(open && probing); probing = false; }
                     Change::Recovery => { prop_assert!(open && probing); open = false; }

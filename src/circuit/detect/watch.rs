@@ -165,7 +165,7 @@ pub(in crate::circuit) struct Unit {
 impl Unit {
     /// Whether a breaker that has this name, or none that is known, turned a call away in it.
     pub(in crate::circuit) fn is_turned_away_by(&self, name: Option<&Arc<str>>) -> bool {
-        let is = |told: &Arc<Told>| told.meaning == Meaning::Rejected && (told.name.is_none() || told.name.as_ref() == name);
+        let is = |told: &Arc<Told>| told.meaning.is_refusal() && (told.name.is_none() || told.name.as_ref() == name);
         self.told.iter().any(is)
     }
 

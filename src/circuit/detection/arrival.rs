@@ -217,15 +217,16 @@ impl CircuitBreakerMetricsCollector {
     /// callee that was not called in that trace: calls that always fail are not a breaker's.
     fn seems_open(&mut self, index: u32, told: &Told, record: &ToldRecord, read: (&[u8], &Inspection), now: u64) {
         let (trace, at) = (trace_at(read.0, record.ids), record.end);
+        let state = if told.meaning == Meaning::ForcedOpen { State::ForcedOpen } else { State::Open };
         let Some(watch) = self.processes.get(index as usize).and_then(|process| process.watch.as_ref()) else { return };
         // While it seems open, what tells so again is taken for the same.
         if let Some((circuit, number)) = watch.seemed_open(told)
             && let Some(circuit) = self.circuits.get_mut(circuit as usize)
             && let Some(member) = circuit.members.get_mut(number as usize)
             && member.process == index
-            && member.provisional() == Some(State::Open)
+            && member.provisional() == Some(state)
         {
-            circuit.changed |= member.seems(at, State::Open, now);
+            circuit.changed |= member.seems(at, state, now);
             return;
         }
         let name = told.name.as_deref().unwrap_or_default().as_bytes();
@@ -238,7 +239,7 @@ impl CircuitBreakerMetricsCollector {
         let holds = told.circuit.is_some() || self.named_circuit(index, name).or_else(|| self.refused_by(index, &[])) == Some(number);
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         if let Some((place, member)) = circuit.members.iter_mut().find(|(_, member)| member.process == index) {
-            circuit.changed |= member.seems(at, State::Open, now);
+            circuit.changed |= member.seems(at, state, now);
             let place = u32::try_from(place).unwrap_or(u32::MAX);
             let watch = self.processes.get_mut(index as usize).and_then(|process| process.watch.as_mut()).filter(|_| holds);
             watch.into_iter().for_each(|watch| watch.seems_open(told, (number, place)));
@@ -301,7 +302,7 @@ impl CircuitBreakerMetricsCollector {
     fn next_to_call(&self, index: u32, record: &ToldRecord, calls: &[Called], (request, inspection): (&[u8], &Inspection)) -> Option<u32> {
         let process = self.processes.get(index as usize)?;
         let habits = self.habits.get(process.habits as usize)?;
-        let watch = process.watch.as_ref().filter(|_| record.meaning == Meaning::Rejected)?;
+        let watch = process.watch.as_ref().filter(|_| record.meaning.is_refusal())?;
         let root = inspection.root_near(record, request)?;
         let within = calls.iter().filter(|call| call.start >= root.start && call.end <= root.end.saturating_add(HOLD));
         if !watch.knows((root.start, root.end), trace_at(request, root.ids)) || within.clone().any(|call| call.bad) {

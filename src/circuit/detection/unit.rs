@@ -197,7 +197,7 @@ impl CircuitBreakerMetricsCollector {
         for told in &seen.unit.told {
             told.take();
             let Some(lane) = self.blame(index, seen, told, &mut splits, now) else { continue };
-            if matches!(told.meaning, Meaning::Rejected | Meaning::Opened | Meaning::ProbeFailed) {
+            if told.meaning.leaves_open() {
                 let habits = self.habits_of_process(index);
                 habits.into_iter().for_each(|habits| habits.reject(seen.operation, lane));
             }
@@ -412,7 +412,7 @@ impl CircuitBreakerMetricsCollector {
         let reason: Arc<str> = config.detection.libraries.get(usize::from(told.rule)).cloned().unwrap_or_default();
         let Some(known) = self.circuits.get_mut(lane.circuit as usize) else { return };
         known.last_seen = now;
-        if told.circuit.is_none() && matches!(told.meaning, Meaning::Rejected | Meaning::Full) {
+        if told.circuit.is_none() && told.meaning.turns_away() {
             known.count_rejection(root.end, now, &config);
         }
         let mut manner = known.manner(lane.number);
@@ -436,12 +436,16 @@ impl CircuitBreakerMetricsCollector {
                 );
                 passed = suspect.passed_before(told.at);
             }
+            Meaning::ForcedOpen => {
+                suspect.forced_open(told.at, root.end, &mut manner);
+                passed = suspect.passed_before(told.at);
+            }
             Meaning::Full => suspect.full(root.start, root.end, &mut manner),
             Meaning::NoBreaker => suspect.let_through(root.start),
         }
         known.set_manner(lane.number, manner);
         self.take_decisions(now, &Cause { lane, member: number, reason: &reason, ids: told.ids });
-        if matches!(told.meaning, Meaning::Rejected | Meaning::Opened | Meaning::ProbeFailed) {
+        if told.meaning.leaves_open() {
             self.note_passed(index, &TurnedAway { lane, operation, passed, weight: 1.0 }, seen, splits);
         }
     }

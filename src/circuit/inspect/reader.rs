@@ -3,7 +3,7 @@ use smallvec::SmallVec;
 use super::{
     super::{
         bucket::Outcome,
-        detect::rule::{Match, Meaning, Said},
+        detect::rule::{Match, Said},
         key::{TEXT_BYTES_MAX, authority, callee, is_end_of_authority, kept},
         state::State,
     },
@@ -76,8 +76,8 @@ struct KnownTold<'a> {
     found: Option<Match<'a>>,
 }
 
-/// Exceptions that are looked at in one span.
-const EXCEPTIONS_MAX: usize = 4;
+/// Exceptions that are looked at in one span: each attempt of a retry may have its own.
+const EXCEPTIONS_MAX: usize = 16;
 
 /// Transitions that are looked at in one span.
 const EVENTS_MAX: usize = 64;
@@ -178,7 +178,9 @@ impl<'a> Visitor<'a> for Reader<'a> {
 
     #[inline]
     fn event(&mut self, event: Event<'a>) {
-        if event.name == b"exception" && self.exceptions.len() < EXCEPTIONS_MAX {
+        if event.name == b"exception" {
+            // Of too many, the last tells what it came to.
+            self.exceptions.truncate(EXCEPTIONS_MAX - 1);
             self.exceptions.push(event);
         }
         if self.events.len() < EVENTS_MAX && self.rules.transition_events.iter().any(|pattern| pattern.matches(event.name)) {
@@ -436,7 +438,7 @@ impl<'a> Reader<'a> {
         }
         let (outcome, error) = match told {
             // Turned away on this side: nothing was sent.
-            Some(Match { meaning: Meaning::Rejected | Meaning::Full, .. }) => (Outcome::Rejected, ErrorText::Unknown),
+            Some(Match { meaning, .. }) if meaning.turns_away() => (Outcome::Rejected, ErrorText::Unknown),
             _ => self.outcome(span, target.text),
         };
         let weight = if span.trace_state.is_empty() || !self.rules.extrapolate { 1 } else { weight(span.trace_state, span.span_id) };
@@ -756,6 +758,22 @@ mod tests {
         }
         assert_eq!(of_kind(4, vec![text("messaging.destination.name", "orders")]).spans.len(), 1);
         assert_eq!(of_kind(1, vec![text("resilience4j.circuit_breaker.name", "pay")]).spans.len(), 1);
+    }
+
+    #[test]
+    fn a_parent_id_of_zeros_is_none() {
+        for (parent, is_first) in [(vec![], true), (vec![0; 8], true), (vec![7; 8], false)] {
+            let mut span = call(1, START, START + 5, vec![text("server.address", "x")]);
+            span.parent_span_id = parent.clone();
+            assert_eq!(read(span).1.spans[0].alone, is_first, "{parent:?}");
+            for kind in [1, 2] {
+                let mut span = call(1, START, START + 5, vec![]);
+                (span.kind, span.parent_span_id) = (kind, parent.clone());
+                let (_, inspection) = read(span);
+                assert_eq!(inspection.roots.len(), usize::from(is_first || kind == 2), "{kind} {parent:?}");
+                assert!(inspection.roots.iter().all(|root| (root.parent == 0) == is_first), "{kind} {parent:?}");
+            }
+        }
     }
 
     #[test]

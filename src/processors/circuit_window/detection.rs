@@ -22,7 +22,7 @@ use crate::{
 pub(super) struct DetectionConfig {
     /// Whether texts of the libraries that are known are looked for: `fuseboard rules` lists them.
     pub(super) known_libraries: bool,
-    /// More texts; they come before those of the libraries, and the first that fits counts.
+    /// More texts; they come before those of the libraries, and of one error the first that fits counts.
     pub(super) rules: Vec<RuleConfig>,
     /// Whether calls that stop after failures, while their caller's traffic goes on, tell of a breaker.
     pub(super) silence: bool,
@@ -45,7 +45,8 @@ pub(super) struct RuleConfig {
     /// What it means.
     #[serde(default)]
     pub(super) meaning: Meaning,
-    /// Where it stands: `type`, `message` or `stack_trace` of an exception, or the name of an attribute.
+    /// Where it stands: `type` or `message` of an exception or one of its causes, its `stack_trace`, or the name of an
+    /// attribute.
     #[serde(rename = "in", default = "message")]
     pub(super) place: String,
     /// What must be there, all of it, whatever the case; of an attribute's values, which commas part, one of them, and
@@ -70,6 +71,8 @@ pub(super) enum Meaning {
     /// An open breaker refused the call.
     #[default]
     Rejected,
+    /// A breaker that an operator holds open refused the call.
+    ForcedOpen,
     /// This call failed and opened the breaker.
     Opened,
     /// This call was a probe that failed.
@@ -160,6 +163,7 @@ impl RuleConfig {
             library: boxed(&self.library),
             meaning: match self.meaning {
                 Meaning::Rejected => rule::Meaning::Rejected,
+                Meaning::ForcedOpen => rule::Meaning::ForcedOpen,
                 Meaning::Opened => rule::Meaning::Opened,
                 Meaning::ProbeFailed => rule::Meaning::ProbeFailed,
                 Meaning::Full => rule::Meaning::Full,
@@ -180,6 +184,7 @@ impl RuleConfig {
                 (after, "") => NameAt::After(boxed(after)),
                 (after, before) => NameAt::Between(boxed(after), boxed(before)),
             }),
+            own: true,
         }
     }
 }
