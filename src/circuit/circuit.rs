@@ -273,12 +273,12 @@ impl Circuit {
         let count = |histogram: &Option<Box<Histogram>>| histogram.as_ref().map_or(0, |histogram| histogram.count);
         let [successes, failures] = sent.durations;
         sent.at == 0
-            || !self.key.overflow && begins(sent.rejections, totals.rejections)
+            || !self.key.overflow && begins(sent.rejections(), totals.rejections)
             || totals.errors.len() > sent.errors.len()
             || totals.breaker.len() > sent.breaker.len()
             || begins(successes, totals.success_duration.count)
             || begins(failures, count(&totals.failure_duration))
-            || begins(sent.incidents, count(&totals.incident_duration))
+            || begins(sent.incidents(), count(&totals.incident_duration))
             || self.anomaly_counts().into_iter().zip(sent.anomalies()).any(|((count, _), known)| begins(known, count.into()))
     }
 
@@ -298,10 +298,12 @@ impl Circuit {
             sent
         } else {
             // Its histograms have begun anew since.
-            let mut sent = Sent { durations: self.sent.durations, incidents: self.sent.incidents, ..sent };
+            let mut sent = Sent { durations: self.sent.durations, ..sent };
+            let incidents = self.sent.incidents();
             let histograms = self.sent.rarely.as_mut().and_then(|rarely| rarely.histograms.take());
-            if histograms.is_some() || sent.rarely.is_some() {
-                sent.rarely().histograms = histograms;
+            if histograms.is_some() || incidents.is_some() || sent.rarely.is_some() {
+                let rarely = sent.rarely();
+                (rarely.histograms, rarely.incidents) = (histograms, incidents);
             }
             sent
         };
@@ -365,8 +367,8 @@ impl Circuit {
         }
         if histograms {
             (self.totals.success_duration, self.totals.failure_duration, self.totals.incident_duration) = Default::default();
-            (self.sent.durations, self.sent.incidents) = Default::default();
-            self.sent.rarely.iter_mut().for_each(|rarely| rarely.histograms = None);
+            self.sent.durations = Default::default();
+            self.sent.rarely.iter_mut().for_each(|rarely| (rarely.histograms, rarely.incidents) = (None, None));
             self.epoch = self.epoch.wrapping_add(1);
         } else if to_delta {
             // Of histograms that were told whole nobody kept what they held then: what was counted since is not told again

@@ -51,26 +51,28 @@ pub(super) struct Member {
 
 /// How far a state that is not final, and that calls and rejections tell of, is to be trusted.
 ///
-/// One number, since there are many instances: the time of the clock since when the breaker seems not to be closed, while
-/// no final state confirms it.
+/// One small number, since there are many instances: the second of the clock since when the breaker seems not to be closed,
+/// while no final state confirms it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Doubt(u64);
+struct Doubt(u32);
 
 impl Doubt {
     /// No such state is shown, or a final one confirmed it.
     const CLEAR: Self = Self(0);
     /// A state was shown that no final one confirmed in time: until a final state tells of a breaker, no other is shown.
-    const LAPSED: Self = Self(u64::MAX);
+    const LAPSED: Self = Self(u32::MAX);
 
-    const fn since(now: u64) -> Self {
-        Self(if now == 0 || now == u64::MAX { 1 } else { now })
+    fn since(now: u64) -> Self {
+        Self(u32::try_from(now / SECOND).unwrap_or(u32::MAX).clamp(1, u32::MAX - 1))
     }
 
-    /// Since when; `None` if it is neither.
+    /// Since when, in nanoseconds; `None` if it is neither.
     fn begun(self) -> Option<u64> {
-        (self != Self::CLEAR && self != Self::LAPSED).then_some(self.0)
+        (self != Self::CLEAR && self != Self::LAPSED).then(|| u64::from(self.0) * SECOND)
     }
 }
+
+const SECOND: u64 = 1_000_000_000;
 
 /// What is kept of an instance whose breaker did something.
 #[derive(Debug, Default)]
@@ -339,7 +341,7 @@ impl Member {
 mod tests {
     use super::*;
 
-    const ALLOWED: u64 = 15;
+    const ALLOWED: u64 = 15 * SECOND;
 
     fn member() -> Member {
         Member::new(0, "a".into())
@@ -348,35 +350,35 @@ mod tests {
     #[test]
     fn a_state_that_no_final_one_confirms_lapses_and_is_not_shown_again() {
         let mut member = member();
-        assert!(member.seems(1, State::Open, 100) && member.seems(5, State::Open, 105));
-        assert!(!member.lapse(114, ALLOWED));
+        assert!(member.seems(1, State::Open, 100 * SECOND) && member.seems(5, State::Open, 105 * SECOND));
+        assert!(!member.lapse(114 * SECOND, ALLOWED));
         assert_eq!(member.provisional(), Some(State::Open));
-        assert!(member.lapse(115, ALLOWED), "the first one counts, however often it is said again");
+        assert!(member.lapse(115 * SECOND, ALLOWED), "the first one counts, however often it is said again");
         assert_eq!(member.provisional(), None);
-        assert!(!member.seems(20, State::Open, 120));
+        assert!(!member.seems(20, State::Open, 120 * SECOND));
         assert_eq!(member.provisional(), None);
         // A final state tells that there is a breaker.
         member.detect(0, State::Open);
         member.detect(0, State::Closed);
-        assert!(member.seems(30, State::Open, 130));
+        assert!(member.seems(30, State::Open, 130 * SECOND));
         assert_eq!(member.provisional(), Some(State::Open));
     }
 
     #[test]
     fn a_state_that_a_final_one_confirms_holds() {
         let mut member = member();
-        member.seems(1, State::Open, 100);
+        member.seems(1, State::Open, 100 * SECOND);
         member.detect(0, State::Open);
-        assert!(!member.lapse(1_000, ALLOWED));
+        assert!(!member.lapse(1_000 * SECOND, ALLOWED));
         assert_eq!(member.provisional(), Some(State::Open));
     }
 
     #[test]
     fn a_final_state_after_a_lapse_shows() {
         let mut member = member();
-        member.seems(1, State::Open, 100);
-        assert!(member.lapse(200, ALLOWED));
-        member.seems(150, State::Closed, 150);
+        member.seems(1, State::Open, 100 * SECOND);
+        assert!(member.lapse(200 * SECOND, ALLOWED));
+        member.seems(150, State::Closed, 150 * SECOND);
         member.detect(0, State::Open);
         assert_eq!(member.provisional(), Some(State::Open));
     }

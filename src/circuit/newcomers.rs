@@ -1,7 +1,7 @@
 //! Circuits and processes that were heard of once: the collector's part that lets them go for those that are called again
 //! and again.
 
-use std::hash::BuildHasher;
+use std::{collections::VecDeque, hash::BuildHasher};
 
 use foldhash::quality::FixedState;
 
@@ -91,6 +91,13 @@ impl CircuitBreakerMetricsCollector {
             if circuit.is_none() && process.is_none() {
                 break;
             }
+        }
+        // Where all have stayed, nothing is kept of them.
+        if self.newcomers.is_empty() {
+            self.newcomers = VecDeque::new();
+        }
+        if self.new_processes.is_empty() {
+            self.new_processes = VecDeque::new();
         }
     }
 

@@ -12,16 +12,12 @@ pub struct Sent {
     pub whole_at: u64,
     /// Calls that ended well.
     pub successes: u64,
-    /// Calls that were refused.
-    pub rejections: Option<u64>,
     /// Failures, in the order of the totals' error kinds; further ones have not begun.
     pub errors: Vec<u64>,
     /// Trips, recovery attempts, failed ones and recoveries, in the order of the totals' sources.
     pub breaker: Vec<[u64; 4]>,
     /// Latencies counted: successes, failures.
     pub durations: [Option<u64>; 2],
-    /// Incidents whose duration is known.
-    pub incidents: Option<u64>,
     /// What the gauges of the window said, as a hash; 0 if they said nothing.
     pub gauges: u64,
     /// What of most circuits is never handed out.
@@ -31,6 +27,10 @@ pub struct Sent {
 /// What of most circuits is never handed out.
 #[derive(Clone, Debug, Default)]
 pub struct SentRarely {
+    /// Calls that were refused.
+    pub rejections: Option<u64>,
+    /// Incidents whose duration is known.
+    pub incidents: Option<u64>,
     /// The histograms themselves, where deltas are sent: successes, failures, incidents.
     pub histograms: Option<Box<[Histogram; 3]>>,
     /// Instances by state, in the order of [`State::ALL`]; `None` while no state is known.
@@ -52,6 +52,16 @@ impl Sent {
     /// Instances by state, in the order of [`State::ALL`]; `None` while no state is known.
     pub fn instances(&self) -> Option<[u32; State::ALL.len()]> {
         self.rarely.as_ref()?.instances
+    }
+
+    /// Calls that were refused.
+    pub fn rejections(&self) -> Option<u64> {
+        self.rarely.as_ref()?.rejections
+    }
+
+    /// Incidents whose duration is known.
+    pub fn incidents(&self) -> Option<u64> {
+        self.rarely.as_ref()?.incidents
     }
 
     /// Anomalies, in the order of [`Signal::ALL`].

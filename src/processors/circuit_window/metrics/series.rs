@@ -155,8 +155,9 @@ impl<'a, 'b> Series<'a, 'b> {
         let successes = Count { before: (before.at > 0).then_some(before.successes), now: totals.successes, since: circuit.since() };
         self.sent.successes = self.counter("circuit_breaker.requests", &[outcome(Outcome::Success)], successes, None).unwrap_or_default();
         if totals.rejections > 0 {
-            let rejections = Count { before: before.rejections, now: totals.rejections, since: totals.rejections_since };
-            self.sent.rejections = self.counter("circuit_breaker.requests", &[outcome(Outcome::Rejected)], rejections, None);
+            let rejections = Count { before: before.rejections(), now: totals.rejections, since: totals.rejections_since };
+            let told = self.counter("circuit_breaker.requests", &[outcome(Outcome::Rejected)], rejections, None);
+            self.sent.rarely().rejections = told;
         }
         self.sent.errors.clear();
         for (at, error) in totals.errors.iter().enumerate() {
@@ -220,12 +221,15 @@ impl<'a, 'b> Series<'a, 'b> {
             name: "circuit_breaker.incident.duration",
             attributes: self.with(source),
             histogram,
-            told: sent.incidents,
+            told: sent.incidents(),
             previous: previous(2),
             exemplar: None,
         });
         self.sent.durations = [self.latencies(successes), failures.and_then(|failures| self.latencies(failures))];
-        self.sent.incidents = incidents.and_then(|incidents| self.latencies(incidents));
+        if let Some(incidents) = incidents {
+            let told = self.latencies(incidents);
+            self.sent.rarely().incidents = told;
+        }
         self.note_histograms();
     }
 
