@@ -13,6 +13,7 @@ pub(super) struct Counts {
     future: Counter<u64>,
     invalid_time: Counter<u64>,
     not_utf8: Counter<u64>,
+    states_unread: Counter<u64>,
     overflow: Counter<u64>,
     excluded: Counter<u64>,
     repeated: Counter<u64>,
@@ -35,6 +36,7 @@ impl Counts {
             future: counter("fuseboard_spans_future"),
             invalid_time: counter("fuseboard_spans_invalid_time"),
             not_utf8: counter("fuseboard_texts_not_utf8"),
+            states_unread: counter("fuseboard_states_unread"),
             overflow: counter("fuseboard_spans_overflow"),
             excluded: counter("fuseboard_spans_excluded"),
             repeated: counter("fuseboard_requests_repeated"),
@@ -65,6 +67,7 @@ impl Counts {
         self.add(&self.future, inspection.future);
         self.add(&self.invalid_time, inspection.invalid_time);
         self.add(&self.not_utf8, inspection.not_utf8);
+        self.add(&self.states_unread, inspection.unread);
     }
 
     pub(super) fn repeated(&self) {
