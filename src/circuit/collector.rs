@@ -14,7 +14,7 @@ use super::{
     detect::{habit::Habits, lane::Lane},
     detection::memo::Memo,
     finding::Finding,
-    inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, SpanRecord, TargetRecord, Text},
+    inspect::{ErrorText, GRPC_STATUSES, Inspection, ObservationRecord, SpanRecord, TargetRecord, Text, UnreadRecord},
     key::{Caller, CircuitKey, authority},
     meeting::Met,
     member::Evidence,
@@ -126,6 +126,19 @@ pub struct Applied {
     pub processes_beyond: u64,
     /// Services that were heard of for the first time, and say nothing that would tell their processes apart.
     pub nameless: Vec<Arc<Caller>>,
+    /// What can't be read, of services of which nothing else was that told a breaker's state.
+    pub unread: Vec<Unread>,
+}
+
+/// What should tell a breaker's state and can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// Who sends it.
+    pub caller: Arc<Caller>,
+    /// The attribute, or the name of the event.
+    pub key: String,
+    /// What it holds; empty of an event.
+    pub value: String,
 }
 
 impl CircuitBreakerMetricsCollector {
@@ -260,6 +273,15 @@ impl CircuitBreakerMetricsCollector {
             };
             applied.evidence_dropped += u64::from(!kept);
         }
+        for told in inspection.unnamed.iter().filter(|told| mine(told.resource)) {
+            let process = self.process_of(request, inspection, told.resource, &mut current, now);
+            let kept = process.is_some_and(|process| self.observe_unnamed(process, told, request, inspection, now));
+            applied.evidence_dropped += u64::from(!kept);
+        }
+        for unread in inspection.unread_of.iter().filter(|unread| mine(unread.resource)) {
+            let process = self.process_of(request, inspection, unread.resource, &mut current, now);
+            applied.unread.extend(process.and_then(|process| self.first_unread(process, unread, request, inspection)));
+        }
         applied.evidence_dropped += self.note_units(request, inspection, &mine, now);
         if !self.worth_watching.is_empty() {
             applied.evidence_dropped += self.watch_closely(request, inspection, &mine, now);
@@ -336,13 +358,24 @@ impl CircuitBreakerMetricsCollector {
         }
     }
 
+    /// What can't be read, if it is the first of its service.
+    fn first_unread(&mut self, process: u32, unread: &UnreadRecord, request: &[u8], inspection: &Inspection) -> Option<Unread> {
+        let process = self.processes.get(process as usize)?;
+        let habits = self.habits.get_mut(process.habits as usize)?;
+        if std::mem::replace(&mut habits.unread_told, true) {
+            return None;
+        }
+        let [key, value] = [unread.key, unread.value].map(|text| String::from_utf8_lossy(inspection.text(request, text)).into_owned());
+        Some(Unread { caller: Arc::clone(&process.caller), key, value })
+    }
+
     fn observe(&mut self, seat: Seat, record: &ObservationRecord, request: &[u8], now: u64) -> bool {
         let Some(circuit) = self.circuits.get_mut(seat.circuit as usize) else { return false };
         circuit.changed = true;
         circuit.last_seen = now;
         let Some(member) = seat.member.and_then(|member| circuit.members.get_mut(member as usize)) else { return false };
         let observation = Observation { order: record.order, at: record.at, state: record.state, ids: record.ids(request) };
-        member.keep(Evidence { observation, step: record.step }, self.config.bucket_size())
+        member.keep(Evidence { observation, step: record.step, changes: record.changes }, self.config.bucket_size())
     }
 
     /// Halves of calls that were noted since this was asked last.

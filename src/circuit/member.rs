@@ -20,6 +20,8 @@ pub(super) struct Evidence {
     pub(super) observation: Observation,
     /// 0 for a state that some call found; else its place among the transitions that the span's events tell of.
     pub(super) step: u8,
+    /// Whether it is told as a change.
+    pub(super) changes: bool,
 }
 
 impl Evidence {
@@ -177,7 +179,9 @@ impl Member {
     }
 
     pub(super) fn observe(&mut self, evidence: &Evidence) -> Changes {
-        self.breaker.observe(&evidence.observation, self.used_since < evidence.observation.order)
+        // Who tells that it opened tells that it was closed before.
+        let opens = evidence.changes && evidence.observation.state == State::Open;
+        self.breaker.observe(&evidence.observation, opens || self.used_since < evidence.observation.order)
     }
 
     pub(super) fn provisional(&self) -> Option<State> {

@@ -38,6 +38,7 @@ pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod totals;
+mod unnamed;
 pub mod usages;
 mod usual;
 pub mod window;

@@ -32,27 +32,70 @@ impl State {
         }
     }
 
-    /// Reads a state as any library writes it: `HALF_OPEN`, `half-open`, `HalfOpen`.
+    /// Reads a state as any library or language writes it (`HALF_OPEN`, `half-open`, `CircuitState.OPEN`, `StateOpen`,
+    /// `<CircuitState.OPEN: 'open'>`, `pybreaker.CircuitOpenState`), and as names of events tell it (`circuit_breaker.opened`).
+    /// A bare number is none: they mean different states to different people.
     pub fn named(text: &[u8]) -> Option<Self> {
-        let mut letters = [0; 12];
+        Self::worded(text).or_else(|| Self::worded(value_of(text)))
+    }
+
+    /// Reads a state by its letters, whatever stands [around](AROUND) it.
+    fn worded(text: &[u8]) -> Option<Self> {
+        let mut letters = [0; LETTERS_MAX];
         let mut length = 0;
         for byte in text.iter().filter(|byte| byte.is_ascii_alphabetic()) {
             *letters.get_mut(length)? = byte.to_ascii_lowercase();
             length += 1;
         }
-        match letters.get(..length)? {
-            b"closed" => Some(Self::Closed),
-            b"open" | b"opened" => Some(Self::Open),
-            b"halfopen" => Some(Self::HalfOpen),
-            b"forcedopen" | b"isolated" => Some(Self::ForcedOpen),
-            b"disabled" | b"metricsonly" => Some(Self::Disabled),
-            _ => None,
+        let mut word = letters.get(..length)?;
+        loop {
+            match word {
+                b"closed" | b"close" | b"closes" | b"closing" | b"isclosed" | b"reset" => return Some(Self::Closed),
+                b"open" | b"opened" | b"opens" | b"opening" | b"isopen" | b"tripped" | b"trip" | b"trips" => return Some(Self::Open),
+                b"halfopen" | b"halfopened" | b"halfopens" | b"halfopening" | b"ishalfopen" => return Some(Self::HalfOpen),
+                b"forcedopen" | b"forceopen" | b"forceopened" | b"isolated" => return Some(Self::ForcedOpen),
+                b"disabled" | b"metricsonly" | b"forcedclosed" | b"forceclosed" => return Some(Self::Disabled),
+                _ => {}
+            }
+            word = AROUND.iter().find_map(|around| word.strip_prefix(*around).or_else(|| word.strip_suffix(*around)))?;
         }
     }
 
     const fn is_operators(self) -> bool {
         matches!(self, Self::ForcedOpen | Self::Disabled)
     }
+}
+
+/// Letters that are read of a state and what stands around it.
+const LETTERS_MAX: usize = 48;
+
+/// What stands before or behind a state in names of types, constants and events.
+const AROUND: [&[u8]; 13] = [
+    b"circuitbreaker",
+    b"circuit",
+    b"breaker",
+    b"state",
+    b"status",
+    b"event",
+    b"transitioned",
+    b"transition",
+    b"changed",
+    b"entering",
+    b"entered",
+    b"on",
+    b"to",
+];
+
+/// The name of a value without the types and modules that it is of, and without what it holds.
+fn value_of(text: &[u8]) -> &[u8] {
+    const OBJECT: &[u8] = b" object at ";
+    let holds = text.iter().position(|byte| matches!(byte, b'(' | b'{' | b'='));
+    let shows = text.windows(2).position(|window| window == b": ");
+    let stands = text.windows(OBJECT.len()).position(|window| window == OBJECT);
+    let end = [holds, shows, stands].into_iter().flatten().min().unwrap_or(text.len());
+    let name = text.get(..end).unwrap_or_default();
+    let start = name.iter().rposition(|byte| matches!(byte, b'.' | b':' | b'$' | b'/' | b'\\' | b'#')).map_or(0, |at| at + 1);
+    name.get(start..).unwrap_or_default()
 }
 
 /// How a state was found out.
@@ -202,7 +245,34 @@ mod tests {
         {
             assert_eq!(State::named(text.as_bytes()), Some(state), "{text}");
         }
-        assert_eq!(State::named(b"ajar"), None);
+        for (text, state) in [
+            ("CircuitState.OPEN", State::Open),
+            ("State.HALF_OPEN", State::HalfOpen),
+            ("StateOpen", State::Open),
+            ("OpenState", State::Open),
+            ("STATE_HALF_OPEN", State::HalfOpen),
+            ("CircuitBreakerState::Closed", State::Closed),
+            ("<CircuitState.OPEN: 'open'>", State::Open),
+            ("<CircuitBreakerState.HALF_OPEN: 2>", State::HalfOpen),
+            ("<pybreaker.CircuitHalfOpenState object at 0x7f12ab>", State::HalfOpen),
+            ("io.github.resilience4j.circuitbreaker.CircuitBreaker$State.FORCED_OPEN", State::ForcedOpen),
+            ("Open { since: Instant }", State::Open),
+            ("OPEN(1)", State::Open),
+            ("CircuitState.ISOLATED", State::ForcedOpen),
+            ("circuit_breaker.opened", State::Open),
+            ("circuit_breaker.half_opened", State::HalfOpen),
+            ("circuit_half_open", State::HalfOpen),
+            ("circuit-closed", State::Closed),
+            ("CIRCUIT_BREAKER_TRIPPED", State::Open),
+            ("OnCircuitOpened", State::Open),
+            ("circuit breaker entering half-open state", State::HalfOpen),
+            ("resilience.circuit_breaker.isolated", State::ForcedOpen),
+        ] {
+            assert_eq!(State::named(text.as_bytes()), Some(state), "{text}");
+        }
+        for text in ["ajar", "", "1", "0", "State.1", "UNKNOWN", "circuit_breaker.state_change", "circuit_open_rejected", "reopen_later", "circuit"] {
+            assert_eq!(State::named(text.as_bytes()), None, "{text}");
+        }
         assert_eq!(State::named(&[b'a'; 1000]), None);
     }
 

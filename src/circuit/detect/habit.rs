@@ -46,6 +46,10 @@ pub(in crate::circuit) struct Habits {
     without_operation: Vec<Lane>,
     /// What is asked of circuits whose breakers were not closed.
     asked: Vec<Asked>,
+    /// Operations that tell of a breaker without its name, and the circuit it is taken for.
+    unnamed: Vec<(Box<[u8]>, u32)>,
+    /// A state that can't be read was told of.
+    pub(in crate::circuit) unread_told: bool,
     /// Processes of this caller.
     pub(in crate::circuit) users: u32,
     /// The least watermark of those that were heard of lately.
@@ -304,6 +308,23 @@ impl Habits {
         self.breakers.iter().filter(|known| *known.name == *name).max_by_key(|known| known.votes).map(|known| known.lane)
     }
 
+    /// The circuit that a breaker is taken for of which an operation tells without its name.
+    pub(in crate::circuit) fn told_by(&self, operation: &[u8]) -> Option<u32> {
+        self.unnamed.iter().find(|(known, _)| **known == *operation).map(|(_, circuit)| *circuit)
+    }
+
+    /// All such circuits.
+    pub(in crate::circuit) fn told(&self) -> impl Iterator<Item = u32> {
+        self.unnamed.iter().map(|(_, circuit)| *circuit)
+    }
+
+    /// An operation tells of the breaker of this circuit without its name.
+    pub(in crate::circuit) fn tells(&mut self, operation: &[u8], circuit: u32) {
+        if self.unnamed.len() < NAMES_MAX && self.told_by(operation).is_none() {
+            self.unnamed.push((operation.into(), circuit));
+        }
+    }
+
     /// Notes what an operation asked a circuit for.
     pub(in crate::circuit) fn route(&mut self, operation: u32, lane: Lane, route: Route, is_first: bool) {
         let Some(edge) = self.edge(operation, lane).filter(|_| route.is_known()) else { return };
@@ -395,6 +416,7 @@ impl Habits {
             operation.merge_alike();
         }
         self.asked.retain(|asked| asked.lane.circuit != old);
+        self.unnamed.iter_mut().filter(|(_, circuit)| *circuit == old).for_each(|(_, circuit)| *circuit = new);
         self.breakers.iter_mut().filter(|known| known.lane.circuit == old).for_each(|known| known.lane = Lane::of(new));
         self.without_operation.iter_mut().filter(|known| known.circuit == old).for_each(|known| *known = Lane::of(new));
     }
@@ -409,6 +431,7 @@ impl Habits {
     pub(in crate::circuit) fn forget(&mut self, circuit: u32) {
         self.forget_calls(circuit);
         self.breakers.retain(|known| known.lane.circuit != circuit);
+        self.unnamed.retain(|(_, known)| *known != circuit);
         self.without_operation.retain(|known| known.circuit != circuit);
     }
 
@@ -420,6 +443,8 @@ impl Habits {
             + self.by_name.allocation_size()
             + self.without_operation.capacity() * size_of::<Lane>()
             + self.asked.capacity() * size_of::<Asked>()
+            + self.unnamed.capacity() * size_of::<(Box<[u8]>, u32)>()
+            + self.unnamed.iter().map(|(operation, _)| operation.len()).sum::<usize>()
             + self.breakers.capacity() * size_of::<BreakerName>()
             + self.breakers.iter().map(|known| known.name.len()).sum::<usize>()
     }

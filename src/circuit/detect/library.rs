@@ -242,85 +242,77 @@ mod tests {
         Some((library, found.meaning, String::from_utf8_lossy(found.name).into_owned()))
     }
 
+    /// Type, message, and what they are recognised as: library, meaning, name.
+    const WRITTEN: &[(&str, &str, &str, Meaning, &str)] = &[
+        (
+            "io.github.resilience4j.circuitbreaker.CallNotPermittedException",
+            "CircuitBreaker 'payments' is OPEN and does not permit further calls",
+            "resilience4j",
+            Rejected,
+            "payments",
+        ),
+        ("com.netflix.hystrix.exception.HystrixRuntimeException", "Pay short-circuited and no fallback available.", "hystrix", Rejected, "Pay"),
+        ("Polly.CircuitBreaker.BrokenCircuitException`1[[System.Int32]]", "", "polly", Rejected, ""),
+        ("pybreaker.CircuitBreakerError", "Timeout not elapsed yet, circuit breaker still open", "pybreaker", Rejected, ""),
+        ("pybreaker.CircuitBreakerError", "Failures threshold reached, circuit breaker opened", "pybreaker", Opened, ""),
+        ("pybreaker.CircuitBreakerError", "Trial call failed, circuit breaker opened", "pybreaker", ProbeFailed, ""),
+        (
+            "aiobreaker.state.CircuitBreakerError",
+            "('Timeout not elapsed yet, circuit breaker still open', datetime.datetime(2026, 1, 1))",
+            "pybreaker",
+            Rejected,
+            "",
+        ),
+        ("circuitbreaker.CircuitBreakerError", "Circuit \"pay\" OPEN until 2026 (5 failures, 4 sec remaining)", "circuitbreaker", Rejected, "pay"),
+        ("EOPENBREAKER", "Breaker is open", "opossum", Rejected, ""),
+        ("Error", "Execution prevented because the circuit breaker is open", "cockatiel", Rejected, ""),
+        ("*fmt.wrapError", "charge card: circuit breaker is open", "gobreaker", Rejected, ""),
+        ("*errors.errorString", "too many requests", "gobreaker", Maybe, ""),
+        ("*errors.errorString", "circuit breaker open", "failsafe-go", Rejected, ""),
+        ("Net::CircuitOpenError", "[pay] Semian::OpenCircuitError caused by x", "semian", Rejected, "pay"),
+        ("Stoplight::Error::RedLight", "pay-light", "stoplight", Rejected, "pay-light"),
+        ("net.jodah.failsafe.CircuitBreakerOpenException", "", "failsafe", Rejected, ""),
+        ("dev.failsafe.CircuitBreakerOpenException", "", "failsafe", Rejected, ""),
+        ("io.micronaut.retry.exception.CircuitOpenException", "Circuit Open: Connection refused", "micronaut", Rejected, ""),
+        ("io.vertx.circuitbreaker.OpenCircuitException", "open circuit", "vertx", Rejected, ""),
+        ("com.linecorp.armeria.client.circuitbreaker.FailFastException", "", "armeria", Rejected, ""),
+        (
+            "aws_lambda_powertools.utilities.circuit_breaker.exceptions.CircuitBreakerOpenError",
+            "Circuit 'pay' is open.",
+            "aws-lambda-powertools",
+            Rejected,
+            "pay",
+        ),
+        ("Ackintosh\\Ganesha\\Exception\\RejectedException", "\"pay\" is not available", "ganesha", Rejected, "pay"),
+        ("com.acme.CircuitBreakerOpenException", "", "other", Rejected, ""),
+        ("RuntimeError", "Circuit breaker 'pay' is OPEN", "other", Rejected, "pay"),
+        (
+            "io.github.resilience4j.circuitbreaker.CallNotPermittedException",
+            "CircuitBreaker 'pay' is FORCED_OPEN and does not permit further calls",
+            "resilience4j",
+            ForcedOpen,
+            "pay",
+        ),
+        ("Polly.CircuitBreaker.IsolatedCircuitException", "The circuit is manually held open and is not allowing calls.", "polly", ForcedOpen, ""),
+        ("", "blocked by circuit-breaker (\"NetworkErrorRatio() > 0.5\")", "traefik", Rejected, ""),
+        (
+            "org.eclipse.microprofile.faulttolerance.exceptions.CircuitBreakerOpenException",
+            "Shop#pay circuit breaker is open",
+            "smallrye",
+            Rejected,
+            "Shop#pay",
+        ),
+    ];
+
     #[test]
     fn libraries_are_recognised_by_what_they_write() {
-        for (kind, message, library, meaning, name) in [
-            (
-                "io.github.resilience4j.circuitbreaker.CallNotPermittedException",
-                "CircuitBreaker 'payments' is OPEN and does not permit further calls",
-                "resilience4j",
-                Rejected,
-                "payments",
-            ),
-            ("com.netflix.hystrix.exception.HystrixRuntimeException", "Pay short-circuited and no fallback available.", "hystrix", Rejected, "Pay"),
-            ("Polly.CircuitBreaker.BrokenCircuitException`1[[System.Int32]]", "", "polly", Rejected, ""),
-            ("pybreaker.CircuitBreakerError", "Timeout not elapsed yet, circuit breaker still open", "pybreaker", Rejected, ""),
-            ("pybreaker.CircuitBreakerError", "Failures threshold reached, circuit breaker opened", "pybreaker", Opened, ""),
-            ("pybreaker.CircuitBreakerError", "Trial call failed, circuit breaker opened", "pybreaker", ProbeFailed, ""),
-            (
-                "aiobreaker.state.CircuitBreakerError",
-                "('Timeout not elapsed yet, circuit breaker still open', datetime.datetime(2026, 1, 1))",
-                "pybreaker",
-                Rejected,
-                "",
-            ),
-            (
-                "circuitbreaker.CircuitBreakerError",
-                "Circuit \"pay\" OPEN until 2026 (5 failures, 4 sec remaining)",
-                "circuitbreaker",
-                Rejected,
-                "pay",
-            ),
-            ("EOPENBREAKER", "Breaker is open", "opossum", Rejected, ""),
-            ("Error", "Execution prevented because the circuit breaker is open", "cockatiel", Rejected, ""),
-            ("*fmt.wrapError", "charge card: circuit breaker is open", "gobreaker", Rejected, ""),
-            ("*errors.errorString", "too many requests", "gobreaker", Maybe, ""),
-            ("*errors.errorString", "circuit breaker open", "failsafe-go", Rejected, ""),
-            ("Net::CircuitOpenError", "[pay] Semian::OpenCircuitError caused by x", "semian", Rejected, "pay"),
-            ("Stoplight::Error::RedLight", "pay-light", "stoplight", Rejected, "pay-light"),
-            ("net.jodah.failsafe.CircuitBreakerOpenException", "", "failsafe", Rejected, ""),
-            ("dev.failsafe.CircuitBreakerOpenException", "", "failsafe", Rejected, ""),
-            ("io.micronaut.retry.exception.CircuitOpenException", "Circuit Open: Connection refused", "micronaut", Rejected, ""),
-            ("io.vertx.circuitbreaker.OpenCircuitException", "open circuit", "vertx", Rejected, ""),
-            ("com.linecorp.armeria.client.circuitbreaker.FailFastException", "", "armeria", Rejected, ""),
-            (
-                "aws_lambda_powertools.utilities.circuit_breaker.exceptions.CircuitBreakerOpenError",
-                "Circuit 'pay' is open.",
-                "aws-lambda-powertools",
-                Rejected,
-                "pay",
-            ),
-            ("Ackintosh\\Ganesha\\Exception\\RejectedException", "\"pay\" is not available", "ganesha", Rejected, "pay"),
-            ("com.acme.CircuitBreakerOpenException", "", "other", Rejected, ""),
-            ("RuntimeError", "Circuit breaker 'pay' is OPEN", "other", Rejected, "pay"),
-            (
-                "io.github.resilience4j.circuitbreaker.CallNotPermittedException",
-                "CircuitBreaker 'pay' is FORCED_OPEN and does not permit further calls",
-                "resilience4j",
-                ForcedOpen,
-                "pay",
-            ),
-            (
-                "Polly.CircuitBreaker.IsolatedCircuitException",
-                "The circuit is manually held open and is not allowing calls.",
-                "polly",
-                ForcedOpen,
-                "",
-            ),
-            ("", "blocked by circuit-breaker (\"NetworkErrorRatio() > 0.5\")", "traefik", Rejected, ""),
-            (
-                "org.eclipse.microprofile.faulttolerance.exceptions.CircuitBreakerOpenException",
-                "Shop#pay circuit breaker is open",
-                "smallrye",
-                Rejected,
-                "Shop#pay",
-            ),
-        ] {
-            assert_eq!(found(kind, message, ""), Some((library.to_owned(), meaning, name.to_owned())), "{kind}: {message}");
+        for (kind, message, library, meaning, name) in WRITTEN {
+            let expected = || Some(((*library).to_owned(), *meaning, (*name).to_owned()));
+            assert_eq!(found(kind, message, ""), expected(), "{kind}: {message}");
             // The same as a cause, by its line in a stack trace.
             let stack_trace = format!("com.acme.PayFailed: no\n\tat com.acme.Pay.go(Pay.java:9)\nCaused by: {kind}: {message}\n\t... 12 more");
             let behind = found("com.acme.PayFailed", "no", &stack_trace);
-            assert_eq!(behind, Some((library.to_owned(), meaning, name.to_owned())), "{stack_trace}");
+            assert_eq!(behind, expected(), "{stack_trace}");
         }
         let stack = "NoFallbackAvailableException: No fallback available.\nCaused by: \
                      io.github.resilience4j.circuitbreaker.CallNotPermittedException: CircuitBreaker 'pay' is OPEN and does not permit";

@@ -63,9 +63,30 @@ impl Default for RulesText {
                 "failsafe.circuit_breaker.outcome",
                 "circuit_breaker.rejected",
             ]),
-            transition_events: owned(&["*circuit*", "*Circuit*"]),
-            transition_from: owned(&["circuit_breaker.state_from", "from_state", "state_from", "from", "old_state"]),
-            transition_to: owned(&["circuit_breaker.state_to", "to_state", "state_to", "to", "new_state", "circuit_breaker.state"]),
+            transition_events: owned(&["*circuit*", "*Circuit*", "*CIRCUIT*", "*breaker*"]),
+            transition_from: owned(&[
+                "circuit_breaker.state_from",
+                "circuit_breaker.from_state",
+                "circuit_breaker.old_state",
+                "from_state",
+                "state_from",
+                "from",
+                "old_state",
+                "previous_state",
+            ]),
+            transition_to: owned(&[
+                "circuit_breaker.state_to",
+                "circuit_breaker.to_state",
+                "circuit_breaker.new_state",
+                "to_state",
+                "state_to",
+                "to",
+                "new_state",
+                "circuit_breaker.state",
+                "resilience4j.circuit_breaker.state",
+                "failsafe.circuit_breaker.state",
+                "state",
+            ]),
             targets: owned(&[
                 "service.peer.name",
                 "peer.service",
@@ -275,6 +296,11 @@ impl Rules {
     #[inline]
     pub(super) fn slot(&self, key: &[u8]) -> Option<Slot> {
         self.keys.slot(key)
+    }
+
+    /// The attribute of a place.
+    pub(super) fn key(&self, slot: Slot) -> &[u8] {
+        self.keys.key(slot)
     }
 
     /// What a failure is for a callee or breaker of this name.

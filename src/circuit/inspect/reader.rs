@@ -9,8 +9,12 @@ use super::{
     },
     failure::{FailureRule, GRPC_STATUSES},
     keys::{Rules, Shape},
-    record::{BESIDE, ErrorText, Inspection, ObservationRecord, ResourceRecord, RootRecord, Says, SpanRecord, TargetRecord, Text, ToldRecord},
+    record::{
+        BESIDE, ErrorText, Inspection, ObservationRecord, ResourceRecord, RootRecord, Says, SpanRecord, TargetRecord, Text, ToldRecord,
+        UnnamedRecord, UnreadRecord,
+    },
     slots::{SLOTS_MAX, Slot},
+    transition::{Transition, says_something},
 };
 use crate::otlp::{
     Malformed, Value,
@@ -207,6 +211,9 @@ impl<'a> Visitor<'a> for Reader<'a> {
                 }
                 None => {
                     self.inspection.without_circuit += 1;
+                    if self.present & self.rules.states != 0 {
+                        self.note_unnamed(span, resource);
+                    }
                     told.into_iter().for_each(|told| self.note_told(span, resource, told, None));
                     if self.rules.detects && (matches!(span.kind, 2 | 5) || span.parent_span_id.is_empty()) {
                         self.root(span, resource);
@@ -444,11 +451,11 @@ impl<'a> Reader<'a> {
         let weight = if span.trace_state.is_empty() || !self.rules.extrapolate { 1 } else { weight(span.trace_state, span.span_id) };
         let ids = self.ids(span);
         if self.present & self.rules.states != 0
-            && let Some(state) = self.first_of(self.rules.states).and_then(|(_, text)| State::named(text))
+            && let Some(state) = self.told_state(resource)
         {
             // Instrumentations note the state before they ask the breaker.
-            let observation =
-                ObservationRecord { resource, target: target.record, route: self.route(), order: span.end, at: span.start, state, step: 0, ids };
+            let (target, route, order, at) = (target.record, self.route(), span.end, span.start);
+            let observation = ObservationRecord { resource, target, route, order, at, state, step: 0, changes: false, ids };
             self.inspection.observations.push(observation);
         }
         let (target, start, end, route) = (target.record, span.start, span.end, self.route());
@@ -629,47 +636,86 @@ impl<'a> Reader<'a> {
     }
 
     fn transition(&mut self, span: &Span<'a>, resource: u32, event: Event<'a>, step: &mut u8) {
-        let at = event.time;
-        let (mut from, mut to, mut name) = (None, None, None);
-        let rules = self.rules;
-        // Of several attributes the one that stands first in the rules counts.
-        let rank = |keys: &[Box<[u8]>], key: &[u8]| keys.iter().position(|known| **known == *key);
-        let take = |best: &mut Option<(usize, State)>, rank: Option<usize>, value: &[u8]| {
-            if let (Some(rank), Value::Text(text)) = (rank, Value::read(value))
-                && best.is_none_or(|(other, _)| rank < other)
-                && let Some(state) = State::named(text)
-            {
-                *best = Some((rank, state));
+        let Transition { from, to, changes, name, unread } = Transition::read(event, self.rules);
+        let Some(to) = to else {
+            if let Some((key, value)) = unread {
+                let key = self.text(key);
+                self.note_unread(resource, key, value);
             }
+            return;
         };
-        event.attributes(|key, value| {
-            take(&mut from, rank(&rules.transition_from, key), value);
-            take(&mut to, rank(&rules.transition_to, key), value);
-            if rank(&rules.name_keys, key).is_some()
-                && let Value::Text(text) = Value::read(value)
-                && !text.is_empty()
-            {
-                name = Some(text);
-            }
-        });
-        let Some((_, to)) = to else { return };
-        let target = match name {
-            Some(name) => self.found(true, name, None, false),
-            None => match self.target(span) {
-                Some(target) => target,
-                None => return,
-            },
-        };
-        if span.end == 0 || at == 0 {
+        let (order, at) = (span.end, event.time);
+        if order == 0 || at == 0 {
             self.inspection.invalid_time += 1;
             return;
         }
-        let ids = self.ids(span);
-        for state in from.map(|(_, state)| state).into_iter().chain([to]) {
-            *step = step.saturating_add(1);
-            let observation =
-                ObservationRecord { resource, target: target.record, route: self.route(), order: span.end, at, state, step: *step, ids };
+        let target = match name {
+            Some(name) => Some(self.found(true, name, None, false)),
+            None => self.target(span),
+        };
+        // Without the state before, it may be said again and again: as a state that a call found.
+        let (first, changes) = if from.is_some() { (step.saturating_add(1), false) } else { (0, changes) };
+        let (operation, ids) = (self.text(span.name), self.ids(span));
+        let told = UnnamedRecord { resource, operation, order, at, from, to, step: first, changes, ids };
+        if from.is_some() {
+            *step = step.saturating_add(2);
+        }
+        let Some(target) = target else { return self.inspection.unnamed.push(told) };
+        for (state, step) in told.states() {
+            let observation = ObservationRecord { resource, target: target.record, route: self.route(), order, at, state, step, changes, ids };
             self.inspection.observations.push(observation);
+        }
+    }
+
+    /// The state that the span's attributes tell: of several the first that can be read counts.
+    #[inline(never)]
+    fn told_state(&mut self, resource: u32) -> Option<State> {
+        let rules = self.rules;
+        let (mut left, mut unread) = (self.present & rules.states, None);
+        while left != 0 {
+            let slot = Slot::try_from(left.trailing_zeros()).unwrap_or(Slot::MAX);
+            if let Some(state) = self.named(slot).and_then(State::named) {
+                return Some(state);
+            }
+            if says_something(self.raw(slot)) {
+                unread = unread.or(Some(slot));
+            }
+            left &= left - 1;
+        }
+        if let Some(slot) = unread {
+            let key = self.beside(rules.key(slot));
+            self.note_unread(resource, key, Value::read(self.raw(slot)));
+        }
+        None
+    }
+
+    /// Counts a state that can't be read.
+    #[cold]
+    fn note_unread(&mut self, resource: u32, key: Text, value: Value<'a>) {
+        self.inspection.unread += 1;
+        if self.inspection.unread_of.last().is_some_and(|last| last.resource == resource) {
+            return;
+        }
+        let value = match value {
+            Value::Text(text) => self.text(text),
+            Value::Int(number) => self.beside(number.to_string().as_bytes()),
+            Value::Double(number) => self.beside(number.to_string().as_bytes()),
+            Value::Bool(bit) => self.beside(bit.to_string().as_bytes()),
+            Value::Other => Text::default(),
+        };
+        self.inspection.unread_of.push(UnreadRecord { resource, key, value });
+    }
+
+    /// Keeps the state that a span tells which neither names a breaker nor calls anything.
+    #[cold]
+    fn note_unnamed(&mut self, span: &Span<'a>, resource: u32) {
+        if span.end == 0 || span.end < span.start {
+            return;
+        }
+        if let Some(to) = self.told_state(resource) {
+            let (operation, ids) = (self.text(span.name), self.ids(span));
+            let told = UnnamedRecord { resource, operation, order: span.end, at: span.start, from: None, to, step: 0, changes: false, ids };
+            self.inspection.unnamed.push(told);
         }
     }
 }
@@ -709,7 +755,10 @@ fn threshold(trace_state: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::{common::v1::KeyValue, trace::v1::Span};
+    use opentelemetry_proto::tonic::{
+        common::v1::KeyValue,
+        trace::v1::{Span, span::Event},
+    };
 
     use super::*;
     use crate::circuit::testing::{START, call, failed, int, request, text, transition};
@@ -803,6 +852,56 @@ mod tests {
         let seen: Vec<_> = inspection.observations.iter().map(|seen| (seen.at - START, seen.state, seen.step, seen.order - START)).collect();
         use State::{Closed, HalfOpen, Open};
         assert_eq!(seen, [(7, Closed, 1, 50), (7, Open, 2, 50), (9, Open, 3, 50), (9, HalfOpen, 4, 50)]);
+    }
+
+    #[test]
+    fn transitions_are_told_by_names_of_events_and_without_the_breaker_s() {
+        use State::{Closed, HalfOpen, Open};
+        let event = |name: &str, attributes| Event { time_unix_nano: START + 7, name: name.to_owned(), attributes, ..Event::default() };
+        let of = |kind: i32, event: Event| {
+            let mut span = call(1, START, START + 50, vec![]);
+            (span.kind, span.name, span.events) = (kind, "GET /".to_owned(), vec![event]);
+            read(span)
+        };
+        let (request, named) = of(2, event("circuit_breaker.opened", vec![text("circuit_breaker.name", "pay")]));
+        let [seen] = &named.observations[..] else { panic!("{named:?}") };
+        assert_eq!((seen.state, seen.changes, seen.target.named, named.text(&request, seen.target.text)), (Open, true, true, &b"pay"[..]));
+        let (_, found) = of(2, event("circuit_breaker.info", vec![text("circuit_breaker.name", "pay"), text("state", "OPEN")]));
+        assert_eq!(found.observations.iter().map(|seen| (seen.state, seen.changes)).collect::<Vec<_>>(), [(Open, false)]);
+        let (_, named) = of(2, event("circuit.state_change", vec![text("circuit", "pay"), text("from", "StateOpen"), text("to", "StateHalfOpen")]));
+        assert_eq!(named.observations.iter().map(|seen| (seen.state, seen.step)).collect::<Vec<_>>(), [(Open, 1), (HalfOpen, 2)]);
+        let (request, unnamed) = of(2, transition(START + 7, "HALF_OPEN", "CLOSED"));
+        let [seen] = &unnamed.unnamed[..] else { panic!("{unnamed:?}") };
+        assert_eq!((seen.from, seen.to, unnamed.text(&request, seen.operation)), (Some(HalfOpen), Closed, &b"GET /"[..]));
+        assert_eq!((unnamed.unread, unnamed.observations.len()), (0, 0));
+        // What a call became is no transition.
+        for name in ["circuit_breaker.rejected", "circuit_breaker.success", "circuit_breaker.check"] {
+            let (_, inspection) = of(2, event(name, vec![]));
+            assert_eq!((inspection.unread, inspection.unnamed.len()), (0, 0), "{name}");
+        }
+    }
+
+    #[test]
+    fn states_that_can_t_be_read_are_counted() {
+        let unread = |span: Span| {
+            let (request, inspection) = read(span);
+            let shown = |text| String::from_utf8_lossy(inspection.text(&request, text)).into_owned();
+            assert!(inspection.observations.is_empty() && inspection.unnamed.is_empty());
+            (inspection.unread, inspection.unread_of.first().map(|unread| (shown(unread.key), shown(unread.value))))
+        };
+        let with = |state: KeyValue| call(1, START, START + 5, vec![text("circuit_breaker.name", "pay"), state]);
+        let pair = |key: &str, value: &str| Some((key.to_owned(), value.to_owned()));
+        assert_eq!(unread(with(int("circuit_breaker.state", 1))), (1, pair("circuit_breaker.state", "1")));
+        assert_eq!(unread(with(text("circuit_breaker.state", "ajar"))), (1, pair("circuit_breaker.state", "ajar")));
+        assert_eq!(unread(with(text("circuit_breaker.state", ""))), (0, None));
+        let told_by = |name: &str, attributes| {
+            let mut span = call(1, START, START + 5, vec![]);
+            span.kind = 2;
+            span.events = vec![Event { time_unix_nano: START + 1, name: name.to_owned(), attributes, ..Event::default() }];
+            span
+        };
+        assert_eq!(unread(told_by("circuit_breaker.state_change", vec![int("to", 2)])), (1, pair("to", "2")));
+        assert_eq!(unread(told_by("circuit_breaker.state_change", vec![])), (1, pair("circuit_breaker.state_change", "")));
     }
 
     #[test]

@@ -101,9 +101,45 @@ pub struct ObservationRecord {
     pub at: u64,
     /// Which.
     pub state: State,
-    /// 0 for a state that some call found; else its place among the transitions that the span's events tell of.
+    /// 0 for a state that some call found, or that is told without the one before; else its place among the transitions
+    /// that the span's events tell of.
     pub step: u8,
+    /// Whether it is told as a change.
+    pub changes: bool,
     pub(super) ids: (u32, u32),
+}
+
+/// States of a breaker that are told without a name, on a span that calls nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct UnnamedRecord {
+    /// Index of its resource.
+    pub resource: u32,
+    /// The name of the span.
+    pub operation: Text,
+    /// End of the span.
+    pub order: u64,
+    /// When it was told.
+    pub at: u64,
+    /// The state before, if that is told.
+    pub from: Option<State>,
+    /// The state.
+    pub to: State,
+    /// As of [`ObservationRecord::step`], of the first of them.
+    pub step: u8,
+    /// Whether the state is told as a change.
+    pub changes: bool,
+    pub(super) ids: (u32, u32),
+}
+
+/// What should tell a breaker's state and can't be read.
+#[derive(Clone, Copy, Debug)]
+pub struct UnreadRecord {
+    /// Index of its resource.
+    pub resource: u32,
+    /// The attribute, or the name of the event.
+    pub key: Text,
+    /// What it holds; empty of an event.
+    pub value: Text,
 }
 
 /// The span at the top of what a process did in a trace.
@@ -174,6 +210,12 @@ pub struct Inspection {
     pub spans: Vec<SpanRecord>,
     /// States that were reported, in the order of the request.
     pub observations: Vec<ObservationRecord>,
+    /// States that were reported without a name, in the order of the request.
+    pub unnamed: Vec<UnnamedRecord>,
+    /// States that were reported and can't be read.
+    pub unread: u64,
+    /// One of them for each resource, in the order of the request.
+    pub unread_of: Vec<UnreadRecord>,
     /// Tops of what processes did, in the order of the request.
     pub roots: Vec<RootRecord>,
     /// Texts of breakers' libraries, in the order of the request.
@@ -232,6 +274,25 @@ impl ObservationRecord {
     /// Trace and span id, one behind the other.
     pub fn ids(&self, request: &[u8]) -> [u8; 24] {
         ids_at(request, self.ids)
+    }
+}
+
+impl UnnamedRecord {
+    /// Trace and span id, one behind the other.
+    pub fn ids(&self, request: &[u8]) -> [u8; 24] {
+        ids_at(request, self.ids)
+    }
+
+    /// The states, each with its step.
+    pub fn states(&self) -> impl Iterator<Item = (State, u8)> + use<> {
+        let before = self.from.map(|from| (from, self.step));
+        let step = self.step.saturating_add(u8::from(before.is_some()));
+        before.into_iter().chain([(self.to, step)])
+    }
+
+    /// Whether it may be the first that is told of a breaker, and goes on from no other state than closed.
+    pub const fn begins(&self) -> bool {
+        matches!((self.from, self.to), (None | Some(State::Closed), State::Open | State::ForcedOpen))
     }
 }
 

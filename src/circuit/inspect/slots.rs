@@ -115,6 +115,11 @@ impl Keys {
         Self { table, multiplier, shift: shift_of(bits), texts }
     }
 
+    /// The key of a slot.
+    pub(super) fn key(&self, slot: Slot) -> &[u8] {
+        self.texts.get(usize::from(slot)).map(|text| &**text).unwrap_or_default()
+    }
+
     /// The slot of a key, if anybody reads it.
     #[inline]
     pub(super) fn slot(&self, key: &[u8]) -> Option<Slot> {

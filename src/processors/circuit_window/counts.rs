@@ -12,6 +12,7 @@ pub(super) struct Counts {
     late: Counter<u64>,
     future: Counter<u64>,
     invalid_time: Counter<u64>,
+    states_unread: Counter<u64>,
     overflow: Counter<u64>,
     excluded: Counter<u64>,
     repeated: Counter<u64>,
@@ -34,6 +35,7 @@ impl Counts {
             late: counter("fuseboard_spans_late"),
             future: counter("fuseboard_spans_future"),
             invalid_time: counter("fuseboard_spans_invalid_time"),
+            states_unread: counter("fuseboard_states_unread"),
             overflow: counter("fuseboard_spans_overflow"),
             excluded: counter("fuseboard_spans_excluded"),
             repeated: counter("fuseboard_requests_repeated"),
@@ -64,6 +66,7 @@ impl Counts {
         self.add(&self.without_circuit, inspection.without_circuit);
         self.add(&self.future, inspection.future);
         self.add(&self.invalid_time, inspection.invalid_time);
+        self.add(&self.states_unread, inspection.unread);
     }
 
     pub(super) fn repeated(&self) {

@@ -256,6 +256,15 @@ impl Engine {
                     "its processes can't be told apart and count as one instance: set service.instance.id, for instance by OTEL_RESOURCE_ATTRIBUTES"
                 );
             }
+            for unread in &applied.unread {
+                tracing::warn!(
+                    service = %unread.caller.service,
+                    told = %unread.key,
+                    value = %unread.value,
+                    "a breaker's state can't be read and is left out (fuseboard_states_unread counts them): write it as a word, such as open, \
+                     half_open or closed, or leave the attribute or event out under breaker"
+                );
+            }
             self.counts.applied(&applied);
             late += applied.late;
         }
