@@ -6,7 +6,7 @@ mod reader;
 mod record;
 mod slots;
 
-pub use failure::{FailureOverride, FailureRule, GRPC_STATUSES};
+pub use failure::{FailureOverride, FailureRule, GRPC_STATUSES, IGNORED};
 pub use keys::{BadRules, Rules, RulesText};
 pub use reader::inspect;
 pub use record::{ErrorText, Inspection, ObservationRecord, ResourceRecord, RootRecord, SpanRecord, TargetRecord, Text, ToldRecord};
