@@ -298,3 +298,42 @@ fn what_is_told_of_a_resource_is_never_older_than_what_was_told_before() {
         assert!(requests.len() > 20 && series.len() > 20, "{name}");
     }
 }
+
+#[test]
+fn databases_and_topics_are_called_what_they_are_and_are_no_services() {
+    let start = 1_795_000_000 * SECOND;
+    let callees: [(&str, i32, &[(&str, &str)]); 4] = [
+        ("shop", 3, &[("server.address", "pay")]),
+        ("shop", 3, &[("db.system", "sqlite"), ("db.name", "/data/x.db")]),
+        ("till", 3, &[("db.system", "sqlite")]),
+        ("orders", 4, &[("messaging.system", "kafka"), ("messaging.destination", "orders")]),
+    ];
+    let mut text = Vec::new();
+    for second in 0..240 {
+        for (caller, kind, called) in callees {
+            let attributes = called.iter().chain(&[("error.type", "boom")]).map(|(key, value)| attribute(key, value)).collect();
+            let mut span = call(text.len() as u64 + 1, start + second * SECOND, attributes);
+            span.kind = kind;
+            text.push(serde_json::to_string(&request(caller, "a", vec![span])).unwrap());
+        }
+    }
+    let directory = Directory::new();
+    let file = directory.file("callees.jsonl", text.join("\n"));
+    let output = replay(&file, &[]);
+    let circuits = lines(&output, "circuit");
+    let mut names: Vec<String> = circuits
+        .iter()
+        .map(|line| ["caller", "callee", "callee_kind"].map(|key| line["circuit"][key].as_str().unwrap_or("service")).join(" "))
+        .collect();
+    names.sort();
+    assert_eq!(names, ["orders kafka:orders topic", "shop /data/x.db database", "shop pay service", "till sqlite database"]);
+    let mut services: Vec<String> =
+        lines(&output, "finding").iter().filter(|line| line["finding"] == "service_health").map(|line| line["service"].to_string()).collect();
+    services.dedup();
+    assert_eq!(services, ["\"pay\""]);
+    let table = replay(&file, &["--format", "table"]);
+    assert!(table.contains("orders -> kafka:orders") && table.contains("shop -> sqlite:/data/x.db"), "{table}");
+    // What a team says is no error is none.
+    let output = replay(&file, &["--set", "processors.circuit_window.failure.ignore=[\"bo*\"]"]);
+    assert!(lines(&output, "circuit").iter().all(|line| line["requests"]["failure"] == 0), "{output}");
+}

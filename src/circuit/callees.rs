@@ -5,7 +5,7 @@ use std::{hash::BuildHasher, sync::Arc};
 use super::{
     circuit::{Address, Addresses, Circuit},
     collector::{CircuitBreakerMetricsCollector, KeyPlace},
-    key::{Caller, CircuitKey, Target},
+    key::{Caller, CircuitKey, Kind, Target},
     meeting::Introduction,
     member::Member,
     paths::Paths,
@@ -14,13 +14,13 @@ use super::{
 };
 
 /// So often in a row another callee must answer at an address before it is believed to have moved.
-const DOUBTS_MAX: u8 = 3;
+pub(super) const DOUBTS_MAX: u8 = 3;
 
 /// An address that moves so often is shared by several callees, and keeps its own name.
 const MOVES_MAX: u8 = 2;
 
 /// Addresses of one callee that are remembered; what is called at further ones stays a circuit of its own.
-const ADDRESSES_MAX: usize = 64;
+pub(super) const ADDRESSES_MAX: usize = 64;
 
 impl CircuitBreakerMetricsCollector {
     /// Takes in who answered at an address of a circuit: the circuit goes on under the callee's name.
@@ -34,6 +34,8 @@ impl CircuitBreakerMetricsCollector {
         let is = |target: Target<'_>| Hashed::of(hasher.hash_one(target)) == *hash;
         let is_own = is(circuit.key().target());
         let is_known = circuit_is_called(circuit, &callee.service);
+        // A circuit that still has the name of its address has that of who answers for its RPC services as well.
+        let is_bare = circuit.key().kind.is_learned() && circuit.key().address.is_empty() && !shares_its_address(circuit);
         let is_explained = circuit.addresses.as_ref().is_some_and(|known| known.paths.explain(*hash, *route, &callee.service));
         let Some(address) = circuit.addresses.as_mut().and_then(|known| known.all.iter_mut().find(|address| is(address.target()))) else {
             if is_own && !is_known {
@@ -41,6 +43,9 @@ impl CircuitBreakerMetricsCollector {
             }
             return;
         };
+        if is_bare && !is_own && !is_known && address.kind == Kind::Rpc {
+            return self.name(*number, 0, callee, now);
+        }
         let is_shared = address.moves >= MOVES_MAX;
         // Who has paths of its own there says nothing about the rest of the address.
         if is_known || is_shared {
@@ -61,7 +66,7 @@ impl CircuitBreakerMetricsCollector {
     fn name(&mut self, number: u32, moves: u8, callee: &Caller, now: u64) {
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         let key = Arc::clone(circuit.key());
-        let address = Address { text: key.text.clone(), port: key.port, doubts: 0, moves };
+        let address = Address { text: key.text.clone(), port: key.port, kind: key.kind, doubts: 0, moves };
         let target = Target { named: false, text: callee.service.as_bytes(), port: None };
         let hash = self.key_hash(&key.caller, &target);
         if let Some(other) = self.known_circuit(hash, &key.caller, &target).filter(|other| *other != number) {
@@ -83,7 +88,8 @@ impl CircuitBreakerMetricsCollector {
         known.paths.forget_own(&callee.service);
         self.by_key.insert_unique(hash.spread(), KeyPlace { hash, circuit: number }, |place| place.hash.spread());
         let shown = shown(&key);
-        let named = CircuitKey { caller: Arc::clone(&key.caller), text: callee.service.clone(), address: shown, ..CircuitKey::default() };
+        let kind = if key.kind == Kind::Rpc { Kind::Rpc } else { Kind::Address };
+        let named = CircuitKey { caller: Arc::clone(&key.caller), text: callee.service.clone(), address: shown, kind, ..CircuitKey::default() };
         self.rename(number, named, now);
     }
 
@@ -109,13 +115,14 @@ impl CircuitBreakerMetricsCollector {
             self.leave_name(number, &key);
             let addresses = self.circuits.get_mut(number as usize).and_then(|circuit| circuit.addresses.take());
             self.set_addresses(number, vec![moved], addresses.map(|known| known.paths).unwrap_or_default());
-            let bare = CircuitKey { caller: Arc::clone(&key.caller), text: address.text.clone(), port: address.port, ..CircuitKey::default() };
+            let Address { text, port, kind, .. } = address.clone();
+            let bare = CircuitKey { caller: Arc::clone(&key.caller), text, port, kind, ..CircuitKey::default() };
             self.rename(number, bare, now);
             number
         } else {
             // The circuit goes on without it.
             let paths = self.forget_address(number, &address.target(), now);
-            let Some(own) = self.circuit_of(&key.caller, &address.target(), "", now) else { return };
+            let Some(own) = self.circuit_of_kind(&key.caller, &address.target(), (address.kind, 0), "", now) else { return };
             self.set_addresses(own, vec![moved], paths);
             own
         };
@@ -179,7 +186,7 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// Makes one circuit part of another: its instances go on there, what it counted stays its own and ends with it.
-    fn join_into(&mut self, number: u32, other: u32, now: u64) {
+    pub(super) fn join_into(&mut self, number: u32, other: u32, now: u64) {
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         circuit.retired = true;
         circuit.changed = true;
@@ -189,8 +196,9 @@ impl CircuitBreakerMetricsCollector {
         // Its breakers have other numbers there.
         members.iter_mut().for_each(Member::forget_suspects);
         let Addresses { all: mut addresses, paths } = circuit.addresses.take().map(|known| *known).unwrap_or_default();
-        if addresses.is_empty() {
-            addresses.push(Address { text: key.text.clone(), port: key.port, doubts: 0, moves: 0 });
+        // What its name was learned for is among them; what it was called by is not, where only RPC services lead to it.
+        if key.address.is_empty() && !addresses.iter().any(|address| address.target() == key.target()) {
+            addresses.push(Address { text: key.text.clone(), port: key.port, kind: key.kind, doubts: 0, moves: 0 });
         }
         circuit.strangers = 0;
         for place in self.by_key.iter_mut().filter(|place| place.circuit == number) {
@@ -233,6 +241,12 @@ impl CircuitBreakerMetricsCollector {
         let config = Arc::clone(&self.config);
         self.circuits.get_mut(other as usize).into_iter().for_each(|circuit| circuit.learn_anew(&config.analysis, now));
     }
+}
+
+/// Whether several callees answer at the address that a circuit is called by.
+fn shares_its_address(circuit: &Circuit) -> bool {
+    let mut addresses = circuit.addresses.iter().flat_map(|known| &known.all);
+    addresses.any(|address| address.moves >= MOVES_MAX && address.target() == circuit.key().target())
 }
 
 /// Whether a callee of this name is the circuit's own.

@@ -19,7 +19,7 @@ use super::{
     },
     event::{CircuitEvent, IncidentId},
     finding::{Anomaly, Finding, Pattern, Phase, Reason, Status, Trend, What},
-    key::{CircuitKey, Target},
+    key::{self, CircuitKey, Kind, Target},
     member::{Evidence, Member},
     paths::Paths,
     sent::{Sent, SentRarely},
@@ -83,6 +83,7 @@ pub(super) struct Addresses {
 pub(super) struct Address {
     pub(super) text: Box<str>,
     pub(super) port: Option<u16>,
+    pub(super) kind: Kind,
     /// How often in a row another callee answered there.
     pub(super) doubts: u8,
     /// How often its callee was another one before.
@@ -100,10 +101,7 @@ impl Address {
 
     /// As it is shown to people.
     pub(super) fn shown(&self) -> Box<str> {
-        match self.port {
-            Some(port) => format!("{}:{port}", self.text).into(),
-            None => self.text.clone(),
-        }
+        key::shown(&self.text, self.port).into()
     }
 }
 
@@ -575,6 +573,16 @@ impl Circuit {
     /// Whether there is an analyst, and its buckets have to be looked at.
     pub(super) const fn is_analyzed(&self) -> bool {
         self.analyst.is_some()
+    }
+
+    /// Whether the analyst may take it for a sign of illness that nobody called for some time before this bucket.
+    pub(super) fn is_quiet(&self, to: u64, config: &CircuitMetricsConfig) -> bool {
+        self.analyst.as_ref().is_some_and(|analyst| analyst.is_quiet(to, config))
+    }
+
+    /// Notes whether nobody may call because something else goes wrong before.
+    pub(super) fn cut_off(&mut self, is_cut_off: bool) {
+        self.analyst.iter_mut().for_each(|analyst| analyst.is_cut_off = is_cut_off);
     }
 
     /// Other calls are its own from now on.

@@ -234,6 +234,7 @@ impl CircuitBreakerMetricsCollector {
             self.let_newcomers_go(now);
         }
         self.watch(request, inspection, &mine, now);
+        self.learn_rpc_services(request, inspection, &mine, now);
         let mut current: Option<(u32, Option<u32>)> = None;
         let mut before: Option<(u32, TargetRecord, Seat)> = None;
         for (index, span) in inspection.spans.iter().enumerate() {
@@ -450,7 +451,10 @@ fn is_left_out(circuit: &Circuit, selection: &Selection) -> bool {
     let key = circuit.key();
     let takes = |text: &str| selection.takes(key.caller.service.as_bytes(), text.as_bytes());
     match &circuit.addresses {
-        Some(known) if !known.all.is_empty() => !known.all.iter().any(|address| takes(&address.text)),
+        Some(known) if !known.all.is_empty() => {
+            let is_called_so = key.address.is_empty() && takes(&key.text);
+            !is_called_so && !known.all.iter().any(|address| takes(&address.text))
+        }
         // Found by path, and perhaps by its name, too.
         _ if !key.address.is_empty() => {
             let (_, host, _) = authority(key.address.as_bytes());

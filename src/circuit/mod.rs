@@ -28,6 +28,7 @@ pub mod pattern;
 mod process;
 pub mod room;
 pub mod round;
+mod rpc;
 mod seats;
 pub mod selection;
 pub mod sent;

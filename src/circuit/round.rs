@@ -104,22 +104,26 @@ impl CircuitBreakerMetricsCollector {
 
     fn advance_circuit(&mut self, number: usize, sweeping: bool, round: &mut Round, now: u64, events: &mut Vec<CircuitEvent>) {
         let oldest = now.saturating_sub(self.config.allowed_lateness);
-        let Some(circuit) = self.circuits.get_mut(number) else { return };
+        let Some(circuit) = self.circuits.get(number) else { return };
         let heard = |circuit: &Circuit| if circuit.is_analyzed() { heard(circuit, &self.processes, &self.config) } else { 0..0 };
-        if circuit.is_settled() {
+        let due = if circuit.is_settled() {
             // What analyzers wait for comes without a call.
             let to = oldest / self.config.bucket_size();
-            if circuit.is_awake(to, || heard(circuit), &self.config) {
-                circuit.settle(to, &heard(circuit), &self.config, events);
-                self.findings.extend(circuit.take_findings());
-            }
+            circuit.is_awake(to, || heard(circuit), &self.config).then_some(to)
         } else {
             let of_process = |member: &Member| {
                 let process = self.processes.get(member.process as usize);
                 process.map_or(oldest, |process| process.watermark(now, &self.config))
             };
             let watermark = circuit.members.iter().map(|(_, member)| of_process(member)).min().unwrap_or(oldest);
-            circuit.settle(watermark / self.config.bucket_size(), &heard(circuit), &self.config, events);
+            Some(watermark / self.config.bucket_size())
+        };
+        if let Some(to) = due {
+            let heard = heard(circuit);
+            let is_cut_off = circuit.is_quiet(to, &self.config) && self.is_cut_off(u32::try_from(number).unwrap_or(u32::MAX));
+            let Some(circuit) = self.circuits.get_mut(number) else { return };
+            circuit.cut_off(is_cut_off);
+            circuit.settle(to, &heard, &self.config, events);
             self.findings.extend(circuit.take_findings());
         }
         if sweeping {

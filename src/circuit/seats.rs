@@ -13,7 +13,7 @@ use super::{
     collector::{CircuitBreakerMetricsCollector, KeyPlace},
     detect::{lane::Route, strikes::Strikes},
     inspect::{Inspection, ResourceRecord, TargetRecord, Text, route_at},
-    key::{Caller, CircuitKey, Target},
+    key::{Caller, CircuitKey, Kind, Target},
     member::Member,
     process::{Hashed, Process, Seat},
     usages::Usages,
@@ -191,6 +191,7 @@ impl CircuitBreakerMetricsCollector {
     /// The place of a process in the circuit of a target.
     #[inline]
     fn seat(&mut self, index: u32, inspection: &Inspection, request: &[u8], target: TargetRecord, now: u64) -> Found {
+        let what = (target.kind, target.own_at);
         let target = Target { named: target.named, text: inspection.text(request, target.text), port: target.port };
         let Some(process) = self.processes.get_mut(index as usize) else { return Found::NoRoom };
         let circuits = &self.circuits;
@@ -213,7 +214,7 @@ impl CircuitBreakerMetricsCollector {
             self.processes.get_mut(index as usize).into_iter().for_each(|process| process.last = Some(seat));
             return Found::Seat(seat);
         }
-        self.take_seat(index, &target, hash, now)
+        self.take_seat(index, (&target, what), hash, now)
     }
 
     /// The place of a process in the circuit of a target, if it has one.
@@ -229,13 +230,13 @@ impl CircuitBreakerMetricsCollector {
     }
 
     #[cold]
-    fn take_seat(&mut self, index: u32, target: &Target<'_>, hash: Hashed, now: u64) -> Found {
+    fn take_seat(&mut self, index: u32, (target, what): (&Target<'_>, (Kind, u8)), hash: Hashed, now: u64) -> Found {
         let Some(process) = self.processes.get(index as usize) else { return Found::NoRoom };
         let caller = Arc::clone(&process.caller);
         if !self.selection.takes(caller.service.as_bytes(), target.text) {
             return Found::Excluded;
         }
-        let Some(number) = self.circuit_of(&caller, target, "", now) else { return Found::NoRoom };
+        let Some(number) = self.circuit_of_kind(&caller, target, what, "", now) else { return Found::NoRoom };
         let Some(seat) = self.take_seat_in(index, number, hash) else { return Found::NoRoom };
         self.processes.get_mut(index as usize).into_iter().for_each(|process| process.last = Some(seat));
         Found::Seat(seat)
@@ -276,8 +277,20 @@ impl CircuitBreakerMetricsCollector {
         Seat { member: Some(member), ..seat }
     }
 
-    /// The circuit of a target; made if there is room, and shown with this address.
+    /// The circuit of a service or breaker; made if there is room, and shown with this address.
     pub(super) fn circuit_of(&mut self, caller: &Arc<Caller>, target: &Target<'_>, address: &str, now: u64) -> Option<u32> {
+        self.circuit_of_kind(caller, target, (Kind::Service, 0), address, now)
+    }
+
+    /// The circuit of a target of some kind, whose own name begins there; made if there is room, and shown with this address.
+    pub(super) fn circuit_of_kind(
+        &mut self,
+        caller: &Arc<Caller>,
+        target: &Target<'_>,
+        (kind, own_at): (Kind, u8),
+        address: &str,
+        now: u64,
+    ) -> Option<u32> {
         let hash = self.key_hash(caller, target);
         if let Some(known) = self.known_circuit(hash, caller, target) {
             return Some(known);
@@ -287,7 +300,7 @@ impl CircuitBreakerMetricsCollector {
         }
         let text = String::from_utf8_lossy(target.text).into();
         let (caller, address) = (Arc::clone(caller), address.into());
-        let key = CircuitKey { caller, named: target.named, text, port: target.port, address, overflow: false };
+        let key = CircuitKey { caller, named: target.named, text, port: target.port, address, kind, own_at, overflow: false };
         let circuit = Circuit::new(Arc::new(key), self.unseen_since(now), now);
         let circuit = u32::try_from(self.circuits.insert(Box::new(circuit))).unwrap_or(u32::MAX);
         self.enlist(circuit);

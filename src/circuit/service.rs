@@ -61,8 +61,8 @@ impl Tallies {
     pub(super) fn add(&mut self, circuit: &Circuit, status: Status) {
         self.all.add(circuit, status);
         let key = circuit.key();
-        // A bare address is nobody's name.
-        let is_named = !key.address.is_empty() || key.port.is_none() && !is_address(key.text.as_bytes());
+        // A bare address is nobody's name, and a database or a topic is no service.
+        let is_named = key.kind.is_service() && (!key.address.is_empty() || key.port.is_none() && !is_address(key.text.as_bytes()));
         let Some(callee) = key.callee().filter(|_| is_named) else { return };
         let called = Called { environment: &key.caller.environment, name: &callee };
         if let Some(tally) = self.callees.get_mut(&called) {

@@ -25,7 +25,11 @@ pub(super) struct CircuitName {
     /// `deployment.environment.name`, where one is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     environment: Option<String>,
+    /// Of a database or topic its own name, without its system.
     callee: Option<String>,
+    /// `database` or `topic`, where the callee is no service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callee_kind: Option<&'static str>,
     /// The breaker's own name.
     name: Option<String>,
     /// Where the callee's name was learned: the address that spans called first.
@@ -33,6 +37,9 @@ pub(super) struct CircuitName {
     address: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     overflow: bool,
+    /// The callee or breaker as metrics and logs call it.
+    #[serde(skip)]
+    shown: String,
 }
 
 impl CircuitName {
@@ -45,16 +52,18 @@ impl CircuitName {
         Self {
             caller,
             environment: said(&key.caller.environment),
-            callee: key.callee().map(Cow::into_owned),
+            callee: key.own_name().map(Cow::into_owned),
+            callee_kind: (!key.kind.is_service()).then(|| key.kind.name()),
             name: key.named.then(|| key.name()),
             address: said(&key.address),
             overflow: key.overflow,
+            shown: key.name(),
         }
     }
 
     fn text(&self) -> String {
-        let called = self.name.as_deref().or(self.callee.as_deref()).unwrap_or("(all others)");
-        format!("{} -> {called}", self.caller)
+        let called = self.name.as_deref().unwrap_or(&self.shown);
+        format!("{} -> {}", self.caller, if self.overflow { "(all others)" } else { called })
     }
 }
 
@@ -538,8 +547,8 @@ impl CircuitLine {
 pub(super) fn absorb(circuits: &mut Vec<CircuitLine>) {
     let (past, mut now): (Vec<CircuitLine>, Vec<CircuitLine>) = std::mem::take(circuits).into_iter().partition(|line| line.retired);
     for line in past {
-        let address = line.circuit.address.as_ref().or(line.circuit.callee.as_ref());
-        let leads = |heir: &CircuitLine| address.is_some_and(|address| heir.addresses.iter().any(|known| **known == **address));
+        let address = line.circuit.address.as_ref().unwrap_or(&line.circuit.shown);
+        let leads = |heir: &CircuitLine| heir.addresses.iter().any(|known| **known == **address);
         let is_heir = |heir: &&mut CircuitLine| heir.circuit.caller == line.circuit.caller && leads(heir);
         match now.iter_mut().find(is_heir) {
             Some(heir) => heir.add(line),

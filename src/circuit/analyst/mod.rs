@@ -46,6 +46,8 @@ pub(super) struct Analyst {
     called_to: u64,
     /// Buckets that, if they are empty, are so because nobody called.
     pub(super) heard: Range<u64>,
+    /// Whether nobody may call because something else goes wrong before.
+    pub(super) is_cut_off: bool,
     anomalies: Option<Anomalies>,
     trends: Option<Trends>,
     concurrency: Option<Concurrency>,
@@ -83,6 +85,7 @@ impl Analyst {
             seen_to: number,
             called_to: number,
             heard: 0..0,
+            is_cut_off: false,
             anomalies: None,
             trends: None,
             concurrency: None,
@@ -195,6 +198,11 @@ impl Analyst {
         self.patterns.iter_mut().for_each(|patterns| patterns.pass(now, &mut self.found));
     }
 
+    /// Whether health is judged, and nobody called for some time before this bucket.
+    pub(super) fn is_quiet(&self, number: u64, config: &CircuitMetricsConfig) -> bool {
+        self.health.as_ref().is_some_and(|health| health.is_silent(number.saturating_mul(config.bucket_size())))
+    }
+
     /// Something happened that needs no bucket.
     pub(super) const fn wake(&mut self) {
         (self.is_awake, self.quiet_to) = (true, 0);
@@ -213,7 +221,8 @@ impl Analyst {
         self.judged_to = self.judged_to.max(number);
         let now = number.saturating_mul(config.bucket_size());
         let anomalies = self.anomalies.iter().flat_map(Anomalies::going_on);
-        let unusual = anomalies.fold(0, |all, anomaly| all | 1 << anomaly.signal as u8);
+        let unusual: u8 = anomalies.fold(0, |all, anomaly| all | 1 << anomaly.signal as u8);
+        let unusual = if self.is_cut_off { unusual & !(1 << Signal::RateDown as u8) } else { unusual };
         let left = |trend: &Trend| trend.course.to_limit.unwrap_or(f64::MAX);
         let sooner = |one: &Trend, other: &Trend| left(one).total_cmp(&left(other));
         let to_limit = self.trends.iter().flat_map(Trends::open).min_by(sooner);
@@ -392,6 +401,7 @@ impl Analyst {
             seen_to,
             called_to,
             heard: 0..0,
+            is_cut_off: false,
             anomalies,
             trends,
             concurrency,
@@ -563,6 +573,25 @@ mod tests {
         let found =
             anomalies(&(2_500..2_800).flat_map(|second| shop.seconds(second..second + 1, 5, u64::from(second % 10 == 0))).collect::<Vec<_>>());
         assert!(matches!(found[..], [(2_500..2_800, Phase::End, Signal::RateDown)]), "{found:?}");
+    }
+
+    #[test]
+    fn a_callee_is_not_ill_because_what_would_call_it_fails_before() {
+        let mut config = config();
+        config.analysis.health = Some(HealthConfig::default());
+        let is_ill = |fails: bool| {
+            let room = Arc::new(Room::new(9));
+            let mut shop = Shop { shard: CircuitBreakerMetricsCollector::new(Arc::new(config.clone()), Arc::default(), room), id: 0 };
+            shop.seconds(1..700, 10, 10);
+            let fail = |span: &mut Span| {
+                if fails {
+                    span.status = Some(opentelemetry_proto::tonic::trace::v1::Status { code: 2, ..Default::default() });
+                }
+            };
+            let found: Vec<Finding> = (700..760).flat_map(|second| shop.second(second, 10, 0, fail)).collect();
+            found.iter().any(|finding| matches!(&finding.what, What::Health(change) if change.after == Status::Unhealthy))
+        };
+        assert!(is_ill(false) && !is_ill(true));
     }
 
     #[test]

@@ -360,7 +360,7 @@ impl CircuitBreakerMetricsCollector {
             let number = circuit.lanes().map_or(0, |lanes| lanes.of_route(self.memo.route(request, span.route)));
             self.learning.calls.push((trace, index, Lane { circuit: seat.circuit, number }, span.start));
         }
-        if span.target.address && trace.is_multiple_of(MET_OF) && self.met.len() < MET_MAX {
+        if span.target.kind.is_learned() && trace.is_multiple_of(MET_OF) && self.met.len() < MET_MAX {
             self.note_met(index, seat, span, request, trace);
         }
     }

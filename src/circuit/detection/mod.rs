@@ -2,9 +2,11 @@
 //!
 //! `arrival` notes what may matter as it comes in; `unit` looks at it in order of time, one trace of one process at a
 //! time; `blame` says whose rejection it is, and tells the breakers of one edge apart. `memo` is what a request said before.
+//! `front` says whether a callee is not called because something else goes wrong before.
 
 mod arrival;
 mod blame;
+mod front;
 pub(super) mod memo;
 mod unit;
 

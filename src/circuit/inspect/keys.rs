@@ -6,6 +6,7 @@ use super::{
             library,
             rule::{self, Matcher, Place, Rule},
         },
+        key::Kind,
         pattern::Pattern,
     },
     failure::{FailureOverride, FailureRule},
@@ -35,6 +36,29 @@ pub struct RulesText {
     /// Kinds of spans that are calls (`SpanKind` of OTLP); those with a breaker's name are whatever their kind.
     pub span_kinds: Vec<u8>,
 }
+
+/// Attributes that mean the same as another one, unless they are listed themselves: as older semantic conventions, OpenTracing
+/// and single instrumentations call it.
+static OTHER_NAMES: [(&str, &str); 18] = [
+    ("peer.hostname", "net.peer.name"),
+    ("out.host", "net.peer.name"),
+    ("peer.port", "net.peer.port"),
+    ("out.port", "net.peer.port"),
+    ("server.socket.domain", "net.sock.peer.name"),
+    ("server.socket.address", "net.sock.peer.addr"),
+    ("server.socket.port", "net.sock.peer.port"),
+    ("peer.address", "net.peer.ip"),
+    ("peer.ipv4", "net.peer.ip"),
+    ("peer.ipv6", "net.peer.ip"),
+    ("messaging.destination", "messaging.destination.name"),
+    ("messaging.kafka.topic", "messaging.destination.name"),
+    ("message_bus.destination", "messaging.destination.name"),
+    ("db.instance", "db.name"),
+    ("db.type", "db.system"),
+    ("grpc.code", "grpc.status_code"),
+    ("grpc.status", "grpc.status_code"),
+    ("rpc.connect_rpc.error_code", "rpc.response.status_code"),
+];
 
 fn owned(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
@@ -96,13 +120,17 @@ impl Default for RulesText {
                 "http.url",
                 "http.host",
                 "rpc.service",
+                "rpc.method",
                 "messaging.destination.name",
+                // Of two servers of one database system each is a callee.
+                "net.sock.peer.name",
+                "network.peer.address",
+                "net.sock.peer.addr",
+                "net.peer.ip",
                 "db.namespace",
                 "db.name",
                 "db.system.name",
                 "db.system",
-                "network.peer.address",
-                "net.peer.ip",
             ]),
             rules: library::rules(),
             span_kinds: vec![3, 4],
@@ -130,6 +158,12 @@ pub(super) enum Shape {
     Host(Slot),
     /// In a URL, or behind a colon after the host.
     Url,
+    /// The name of an RPC service.
+    RpcService,
+    /// In the full name of a method.
+    RpcMethod,
+    /// A name within a system that another attribute tells.
+    Within(Kind),
 }
 
 /// Attributes that are always read.
@@ -137,8 +171,9 @@ pub(super) enum Shape {
 pub(super) struct Fixed {
     pub(super) http_status: Slot,
     pub(super) old_http_status: Slot,
-    pub(super) grpc_status: Slot,
-    pub(super) rpc_status: Slot,
+    pub(super) messaging_system: Slot,
+    pub(super) db_system: Slot,
+    pub(super) old_db_system: Slot,
     pub(super) error_type: Slot,
     pub(super) scheme: Slot,
     pub(super) old_scheme: Slot,
@@ -163,6 +198,10 @@ pub struct Rules {
     pub(super) breakers: u64,
     /// Statuses of remote procedure calls.
     pub(super) rpc: u64,
+    /// What tells the service of such a call.
+    pub(super) rpc_services: u64,
+    /// What tells that a database or a queue is called, and which system it is.
+    pub(super) systems: u64,
     pub(super) fixed: Fixed,
     pub(super) transition_events: Vec<Pattern>,
     pub(super) transition_from: Vec<Box<[u8]>>,
@@ -205,7 +244,19 @@ impl Rules {
             outcomes: 0,
             breakers: 0,
             rpc: 0,
-            fixed: Fixed { http_status: 0, old_http_status: 0, grpc_status: 0, rpc_status: 0, error_type: 0, scheme: 0, old_scheme: 0, own: 0 },
+            rpc_services: 0,
+            systems: 0,
+            fixed: Fixed {
+                http_status: 0,
+                old_http_status: 0,
+                messaging_system: 0,
+                db_system: 0,
+                old_db_system: 0,
+                error_type: 0,
+                scheme: 0,
+                old_scheme: 0,
+                own: 0,
+            },
             transition_events: Vec::new(),
             transition_from: Vec::new(),
             transition_to: Vec::new(),
@@ -234,25 +285,24 @@ impl Rules {
         let fixed = Fixed {
             http_status: slots.of("http.response.status_code")?,
             old_http_status: slots.of("http.status_code")?,
-            grpc_status: slots.of("rpc.grpc.status_code")?,
-            rpc_status: slots.of("rpc.response.status_code")?,
+            messaging_system: slots.of("messaging.system")?,
+            db_system: slots.of("db.system.name")?,
+            old_db_system: slots.of("db.system")?,
             error_type: slots.of("error.type")?,
             scheme: slots.of("url.scheme")?,
             old_scheme: slots.of("http.scheme")?,
             own: slots.of("circuit_breaker.source")?,
         };
+        let rpc = slots.all(&["rpc.grpc.status_code", "rpc.response.status_code", "grpc.status_code"].map(str::to_owned))?;
         let routes = slots.all(&["url.full", "http.url", "rpc.method"].map(str::to_owned))?;
         let mut shapes = [Shape::Name; SLOTS_MAX];
+        let mut rpc_services = 0;
         for target in &text.targets {
-            let shape = match target.as_str() {
-                "server.address" => Shape::Host(slots.of("server.port")?),
-                "net.peer.name" | "net.peer.ip" => Shape::Host(slots.of("net.peer.port")?),
-                "network.peer.address" => Shape::Host(slots.of("network.peer.port")?),
-                "net.sock.peer.name" | "net.sock.peer.addr" => Shape::Host(slots.of("net.sock.peer.port")?),
-                "url.full" | "http.url" | "http.host" => Shape::Url,
-                _ => Shape::Name,
-            };
-            if let Some(place) = shapes.get_mut(usize::from(slots.of(target)?)) {
+            let (shape, slot) = (slots.shape_of(target)?, slots.of(target)?);
+            if matches!(shape, Shape::RpcService | Shape::RpcMethod) {
+                rpc_services |= 1 << slot;
+            }
+            if let Some(place) = shapes.get_mut(usize::from(slot)) {
                 *place = shape;
             }
         }
@@ -267,7 +317,7 @@ impl Rules {
         let matcher = if text.rules.is_empty() { None } else { Some(Arc::new(Matcher::new(text.rules.clone())?)) };
         let keys = |texts: &[String]| texts.iter().map(|text| text.as_bytes().into()).collect();
         Ok(Self {
-            keys: Keys::new(&slots.0),
+            keys: Keys::new(slots.keys()),
             shapes,
             names,
             targets,
@@ -275,7 +325,9 @@ impl Rules {
             routes,
             outcomes,
             breakers: names | states | outcomes | 1 << fixed.own,
-            rpc: 1 << fixed.grpc_status | 1 << fixed.rpc_status,
+            rpc,
+            rpc_services,
+            systems: 1 << fixed.messaging_system | 1 << fixed.db_system | 1 << fixed.old_db_system,
             fixed,
             transition_events: text.transition_events.iter().map(|name| Pattern::new(name)).collect(),
             transition_from: keys(&text.transition_from),
@@ -331,6 +383,32 @@ impl Slots {
         Ok(slot)
     }
 
+    /// How a callee stands in this attribute.
+    fn shape_of(&mut self, target: &str) -> Result<Shape, BadRules> {
+        let meant = OTHER_NAMES.iter().find(|(other, _)| *other == target).map_or(target, |(_, name)| *name);
+        Ok(match meant {
+            "server.address" => Shape::Host(self.of("server.port")?),
+            "net.peer.name" | "net.peer.ip" => Shape::Host(self.of("net.peer.port")?),
+            "network.peer.address" => Shape::Host(self.of("network.peer.port")?),
+            "net.sock.peer.name" | "net.sock.peer.addr" => Shape::Host(self.of("net.sock.peer.port")?),
+            "url.full" | "http.url" | "http.host" => Shape::Url,
+            "rpc.service" => Shape::RpcService,
+            "rpc.method" => Shape::RpcMethod,
+            "messaging.destination.name" => Shape::Within(Kind::Topic),
+            "db.namespace" | "db.name" => Shape::Within(Kind::Database),
+            _ => Shape::Name,
+        })
+    }
+
+    /// All keys that are read, with their slots.
+    fn keys(&self) -> impl Iterator<Item = (&str, Slot)> {
+        let keys = &self.0;
+        let listed = move || keys.iter().map(String::as_str).zip(0_u8..);
+        let slot_of = move |key: &str| listed().find(|(known, _)| *known == key).map(|(_, slot)| slot);
+        let others = OTHER_NAMES.iter().filter(move |(other, _)| slot_of(other).is_none());
+        listed().chain(others.filter_map(move |(other, name)| Some((*other, slot_of(name)?))))
+    }
+
     /// Slots of several attributes, one bit each.
     fn all(&mut self, keys: &[String]) -> Result<u64, BadRules> {
         keys.iter().try_fold(0, |bits, key| Ok(bits | 1 << self.of(key)?))
@@ -352,6 +430,28 @@ mod tests {
         for key in ["", "http.methodd", "server.porT", &"x".repeat(96), &"x".repeat(97), &"x".repeat(10_000)] {
             assert_eq!(rules.slot(key.as_bytes()), None, "{key}");
         }
+    }
+
+    #[test]
+    fn older_names_are_read_as_the_newer_ones_unless_they_are_listed() {
+        let rules = Rules::default();
+        for (other, name) in &OTHER_NAMES {
+            assert!(rules.slot(other.as_bytes()).is_some(), "{other}");
+            assert_eq!(rules.slot(other.as_bytes()), rules.slot(name.as_bytes()), "{other}");
+        }
+        let targets = ["db.instance", "peer.address", "db.name"].map(str::to_owned).to_vec();
+        let rules = Rules::new(&RulesText { targets, ..RulesText::default() }).unwrap();
+        let slots = ["db.instance", "peer.address", "db.name", "messaging.destination"].map(|key| rules.slot(key.as_bytes()));
+        assert!(slots[0] < slots[1] && slots[1] < slots[2] && slots[3].is_none(), "{slots:?}");
+        let shape = |slot: Option<Slot>| rules.shapes[usize::from(slot.unwrap())];
+        assert!(matches!((shape(slots[0]), shape(slots[1])), (Shape::Within(Kind::Database), Shape::Host(_))));
+    }
+
+    #[test]
+    fn users_find_room_for_attributes_of_their_own() {
+        let mut text = RulesText::default();
+        text.targets.extend((0..10).map(|number| format!("app.upstream.{number}")));
+        assert!(Rules::new(&text).is_ok());
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod record;
 mod slots;
 mod transition;
 
-pub use failure::{FailureOverride, FailureRule, GRPC_STATUSES};
+pub use failure::{FailureOverride, FailureRule, GRPC_STATUSES, IGNORED};
 pub use keys::{BadRules, Rules, RulesText};
 pub use reader::inspect;
 pub use record::{

@@ -4,13 +4,13 @@ use super::{
     super::{
         bucket::Outcome,
         detect::rule::{Match, Said},
-        key::{TEXT_BYTES_MAX, authority, callee, is_end_of_authority, kept},
+        key::{Kind, TEXT_BYTES_MAX, authority, callee, host_in, is_address, is_end_of_authority, kept, rpc_service, spelled},
         state::State,
     },
-    failure::{FailureRule, GRPC_STATUSES},
+    failure::{FailureRule, GRPC_STATUSES, grpc_status},
     keys::{Rules, Shape},
     record::{
-        BESIDE, ErrorText, Inspection, ObservationRecord, ResourceRecord, RootRecord, Says, SpanRecord, TargetRecord, Text, ToldRecord,
+        BESIDE, ErrorText, Inspection, ObservationRecord, ResourceRecord, RootRecord, RpcRecord, Says, SpanRecord, TargetRecord, Text, ToldRecord,
         UnnamedRecord, UnreadRecord,
     },
     slots::{SLOTS_MAX, Slot},
@@ -29,7 +29,7 @@ use crate::otlp::{
 pub fn inspect(request: &[u8], spans: usize, rules: &Rules, horizon: u64) -> Result<Inspection, Malformed> {
     let inspection = Inspection { spans: Vec::with_capacity(spans), ..Inspection::default() };
     let mut reader = Reader {
-        base: request.as_ptr() as usize,
+        request,
         rules,
         horizon,
         inspection,
@@ -42,6 +42,8 @@ pub fn inspect(request: &[u8], spans: usize, rules: &Rules, horizon: u64) -> Res
         last_told: Vec::new(),
         last_url: None,
         last_name: None,
+        last_rpc: SmallVec::new(),
+        last_error: None,
     };
     walk(request, &mut reader)?;
     Ok(reader.inspection)
@@ -87,8 +89,7 @@ const EXCEPTIONS_MAX: usize = 16;
 const EVENTS_MAX: usize = 64;
 
 struct Reader<'a> {
-    /// Address of the request, to tell where in it a text is.
-    base: usize,
+    request: &'a [u8],
     rules: &'a Rules,
     horizon: u64,
     inspection: Inspection,
@@ -108,6 +109,28 @@ struct Reader<'a> {
     last_url: Option<(&'a [u8], Found<'a>)>,
     /// The name or host that was read last, for the same reason.
     last_name: Option<LastName<'a>>,
+    /// Hosts and the RPC services that were called there last: resource, host, port, service as it was serialised.
+    last_rpc: SmallVec<[(u32, &'a [u8], Option<u16>, &'a [u8]); RPC_MAX]>,
+    /// What went wrong last, and whether that is ignored.
+    last_error: Option<LastError<'a>>,
+}
+
+/// RPC services that are remembered within a request.
+const RPC_MAX: usize = 8;
+
+/// What went wrong, as it was serialised.
+struct LastError<'a> {
+    rule: &'a FailureRule,
+    kind: &'a [u8],
+    message: &'a [u8],
+    exception: &'a [u8],
+    is_ignored: bool,
+}
+
+/// Whether a span's times can be: one whose start was never set would have lasted for half a century.
+#[inline]
+const fn is_timed(span: &Span<'_>) -> bool {
+    span.start != 0 && span.start <= span.end
 }
 
 /// A name or host as it was read, serialised, and what it calls.
@@ -116,6 +139,8 @@ struct LastName<'a> {
     value: &'a [u8],
     /// Of a host: its port; empty if there is none.
     port: &'a [u8],
+    /// The database or queue that it is within; empty if there is none.
+    system: &'a [u8],
     found: Found<'a>,
 }
 
@@ -229,11 +254,14 @@ impl<'a> Visitor<'a> for Reader<'a> {
     }
 }
 
-/// The target of a span, still as text.
+/// The target of a span.
 #[derive(Clone, Copy)]
 struct Found<'a> {
+    /// As the span tells it.
     text: &'a [u8],
     record: TargetRecord,
+    /// Whether the port depends on a scheme that stands elsewhere.
+    by_scheme: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -287,7 +315,7 @@ impl<'a> Reader<'a> {
         if self.present & self.rules.names != 0
             && let Some((_, text)) = self.first_of(self.rules.names)
         {
-            return Some(self.found(true, text, None, false));
+            return Some(self.breaker(text));
         }
         let is_call = u32::try_from(span.kind).ok().and_then(|kind| self.rules.span_kinds.checked_shr(kind)).is_some_and(|kinds| kinds & 1 == 1);
         if !is_call {
@@ -307,6 +335,7 @@ impl<'a> Reader<'a> {
         let first = (self.present & self.rules.targets).trailing_zeros();
         u32::from(last.slot) == first
             && self.raw(last.slot) == last.value
+            && self.raw_system() == last.system
             && match self.rules.shapes.get(usize::from(last.slot)) {
                 Some(Shape::Host(port)) => self.raw(*port) == last.port,
                 _ => true,
@@ -315,6 +344,7 @@ impl<'a> Reader<'a> {
 
     /// A callee that may be another than the last span's.
     fn new_target(&mut self) -> Option<Found<'a>> {
+        let system = self.system();
         let mut left = self.rules.targets;
         loop {
             let (slot, text) = self.first_of(left)?;
@@ -322,11 +352,10 @@ impl<'a> Reader<'a> {
             if shape == Shape::Url
                 && let Some((_, found)) = self.last_url.filter(|(start, _)| continues(text, start))
             {
-                return Some(found);
+                let record = TargetRecord { kind: kind_of(system, Kind::Address), ..found.record };
+                return Some(Found { record, ..found });
             }
-            let (host, port) = self.host(shape, text);
-            if !host.is_empty() {
-                let found = self.found(false, host, port, shape != Shape::Name);
+            if let Some(found) = self.read(shape, text, system) {
                 match shape {
                     Shape::Url => self.last_url = origin(text).map(|start| (start, found)).or(self.last_url),
                     _ => self.remember(slot, shape, found),
@@ -338,36 +367,95 @@ impl<'a> Reader<'a> {
     }
 
     fn remember(&mut self, slot: Slot, shape: Shape, found: Found<'a>) {
-        let port = match shape {
-            // What such a port means depends on the scheme, which may be another the next time.
-            Shape::Host(port) if self.value(port).and_then(Value::number).is_some_and(|port| matches!(port, 80 | 443)) => return,
-            Shape::Host(port) => self.raw(port),
-            _ => &[],
-        };
-        self.last_name = Some(LastName { slot, value: self.raw(slot), port, found });
+        // What the port is depends on the scheme, which may be another the next time.
+        if found.by_scheme {
+            return;
+        }
+        let port = if let Shape::Host(port) = shape { self.raw(port) } else { &[] };
+        self.last_name = Some(LastName { slot, value: self.raw(slot), port, system: self.raw_system(), found });
     }
 
+    /// The database or queue that is called, if it is one: its kind, and which system it is.
     #[inline]
-    fn host(&self, shape: Shape, text: &'a [u8]) -> (&'a [u8], Option<u16>) {
-        let (scheme, host, port) = match shape {
-            Shape::Host(port) => {
-                let port = self.value(port).and_then(Value::number).and_then(|port| u16::try_from(port).ok());
-                (None, text, port)
-            }
-            Shape::Url => authority(text),
-            Shape::Name => return (text, None),
+    fn system(&self) -> Option<(Kind, &'a [u8])> {
+        if self.present & self.rules.systems == 0 {
+            return None;
+        }
+        let fixed = &self.rules.fixed;
+        let topic = self.named(fixed.messaging_system).map(|system| (Kind::Topic, system));
+        topic.or_else(|| self.named(fixed.db_system).or_else(|| self.named(fixed.old_db_system)).map(|system| (Kind::Database, system)))
+    }
+
+    /// What tells that, serialised; empty if nothing does.
+    #[inline]
+    fn raw_system(&self) -> &'a [u8] {
+        let found = self.present & self.rules.systems;
+        if found == 0 { &[] } else { self.values.get(found.trailing_zeros() as usize).copied().unwrap_or_default() }
+    }
+
+    /// The callee in an attribute; `None` if there is none in it.
+    fn read(&mut self, shape: Shape, text: &'a [u8], system: Option<(Kind, &'a [u8])>) -> Option<Found<'a>> {
+        let (name, own) = match shape {
+            Shape::Host(_) | Shape::Url => return self.read_host(shape, text, system),
+            Shape::Within(kind) => return Some(self.within_system(kind, text, system)),
+            Shape::RpcMethod => (rpc_service(text)?, Kind::Rpc),
+            Shape::RpcService => (text, Kind::Rpc),
+            Shape::Name => (text, Kind::Service),
         };
-        if !matches!(port, Some(80 | 443)) {
-            return (host, port);
+        let record = TargetRecord { named: false, text: self.text(name), port: None, kind: kind_of(system, own), own_at: 0 };
+        Some(Found { text: name, record, by_scheme: false })
+    }
+
+    fn read_host(&mut self, shape: Shape, text: &'a [u8], system: Option<(Kind, &'a [u8])>) -> Option<Found<'a>> {
+        let (scheme, host, port) = match shape {
+            Shape::Host(slot) => {
+                let (scheme, host, port) = host_in(text);
+                let said = self.value(slot).and_then(Value::number).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+                (scheme, host, said.or(port))
+            }
+            _ => authority(text),
+        };
+        if host.is_empty() {
+            return None;
+        }
+        let respelled = spelled(host);
+        let one = respelled.as_deref().unwrap_or(host);
+        let (port, by_scheme) = self.port(one, port, scheme);
+        let text = match &respelled {
+            Some(spelled) => self.mended_beside(spelled),
+            None => self.text(host),
+        };
+        let record = TargetRecord { named: false, text, port, kind: kind_of(system, Kind::Address), own_at: 0 };
+        Some(Found { text: host, record, by_scheme })
+    }
+
+    /// The part of a host's port that belongs to its name, and whether that depends on the scheme.
+    fn port(&self, host: &[u8], port: Option<u16>, scheme: Option<&[u8]>) -> (Option<u16>, bool) {
+        let by_scheme = match port {
+            Some(port) => matches!(port, 80 | 443),
+            None => is_address(host),
+        };
+        if !by_scheme {
+            return (port, false);
         }
         let fixed = &self.rules.fixed;
         let scheme = scheme.or_else(|| self.named(fixed.scheme)).or_else(|| self.named(fixed.old_scheme));
-        let target = callee(host, port, scheme);
-        (target.text, target.port)
+        (callee(host, port, scheme).port, true)
     }
 
-    fn found(&mut self, named: bool, text: &'a [u8], port: Option<u16>, address: bool) -> Found<'a> {
-        Found { text, record: TargetRecord { named, text: self.text(text), port, address } }
+    /// A database or topic by its own name, behind that of its system: `kafka:orders`.
+    fn within_system(&mut self, own: Kind, text: &'a [u8], system: Option<(Kind, &'a [u8])>) -> Found<'a> {
+        let (kind, system) = system.unwrap_or((own, own.name().as_bytes()));
+        let mut whole: SmallVec<[u8; 128]> = SmallVec::from_slice(system);
+        whole.push(b':');
+        let own_at = u8::try_from(whole.len()).unwrap_or_default();
+        whole.extend_from_slice(text);
+        let record = TargetRecord { named: false, text: self.mended_beside(&whole), port: None, kind, own_at };
+        Found { text, record, by_scheme: false }
+    }
+
+    fn breaker(&mut self, name: &'a [u8]) -> Found<'a> {
+        Found { text: name, record: TargetRecord { named: true, text: self.text(name), ..TargetRecord::default() }, by_scheme: false }
     }
 
     /// Notes where a text is. One that is too long is cut, one that is no UTF-8 mended beside the request.
@@ -381,7 +469,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn within(&self, text: &[u8]) -> Text {
-        let at = u32::try_from((text.as_ptr() as usize).wrapping_sub(self.base));
+        let at = u32::try_from((text.as_ptr() as usize).wrapping_sub(self.request.as_ptr() as usize));
         at.ok().filter(|at| at & BESIDE == 0).map_or_else(Text::default, |at| Text { at, len: u16::try_from(text.len()).unwrap_or_default() })
     }
 
@@ -392,12 +480,14 @@ impl<'a> Reader<'a> {
             Ok(_) => self.within(cut),
             // Cut within a character.
             Err(error) if error.error_len().is_none() && cut.len() < text.len() => self.within(cut.get(..error.valid_up_to()).unwrap_or_default()),
-            Err(_) => {
-                // The door lets no such text in; it is mended all the same where a request did not come through it.
-                let mended = kept(cut);
-                self.beside(mended.as_bytes().get(..TEXT_BYTES_MAX.min(mended.len())).unwrap_or_default())
-            }
+            Err(_) => self.mended_beside(cut),
         }
+    }
+
+    /// Keeps a text that does not stand in the request as it is.
+    fn mended_beside(&mut self, text: &[u8]) -> Text {
+        let mended = kept(text);
+        self.beside(mended.as_bytes().get(..TEXT_BYTES_MAX.min(mended.len())).unwrap_or_default())
     }
 
     fn beside(&mut self, text: &[u8]) -> Text {
@@ -439,14 +529,17 @@ impl<'a> Reader<'a> {
     /// Keeps what a call tells.
     #[inline]
     fn call(&mut self, span: &Span<'a>, resource: u32, target: Found<'a>, told: Option<Match<'a>>) {
-        if span.end == 0 || span.end < span.start {
+        if !is_timed(span) {
             self.inspection.invalid_time += 1;
             return;
+        }
+        if self.present & self.rules.rpc_services != 0 && target.record.kind == Kind::Address {
+            self.note_rpc(resource, target);
         }
         let (outcome, error) = match told {
             // Turned away on this side: nothing was sent.
             Some(Match { meaning, .. }) if meaning.turns_away() => (Outcome::Rejected, ErrorText::Unknown),
-            _ => self.outcome(span, target.text),
+            _ => self.outcome(span, target.record.text),
         };
         let weight = if span.trace_state.is_empty() || !self.rules.extrapolate { 1 } else { weight(span.trace_state, span.span_id) };
         let ids = self.ids(span);
@@ -461,6 +554,33 @@ impl<'a> Reader<'a> {
         let (target, start, end, route) = (target.record, span.start, span.end, self.route());
         let (alone, says) = (span.parent_span_id.is_empty(), self.says);
         self.inspection.spans.push(SpanRecord { resource, target, start, end, outcome, error, route, alone, says, weight, ids });
+    }
+
+    /// Notes which RPC service is called at an address, once in a request as a rule: spans of calls for which there was no
+    /// connection tell nothing else.
+    #[inline]
+    fn note_rpc(&mut self, resource: u32, target: Found<'a>) {
+        let slot = (self.present & self.rules.rpc_services).trailing_zeros();
+        let value = self.values.get(slot as usize).copied().unwrap_or_default();
+        let this = (resource, target.text, target.record.port, value);
+        if !self.last_rpc.contains(&this) {
+            self.new_rpc(this, target.record);
+        }
+    }
+
+    #[cold]
+    fn new_rpc(&mut self, this: (u32, &'a [u8], Option<u16>, &'a [u8]), target: TargetRecord) {
+        if self.last_rpc.len() >= RPC_MAX {
+            self.last_rpc.remove(0);
+        }
+        self.last_rpc.push(this);
+        let Some((slot, text)) = self.first_of(self.rules.rpc_services) else { return };
+        let is_method = self.rules.shapes.get(usize::from(slot)) == Some(&Shape::RpcMethod);
+        let service = if is_method { rpc_service(text) } else { Some(text) };
+        if let Some(service) = service {
+            let record = RpcRecord { resource: this.0, target, route: self.route(), service: self.text(service) };
+            self.inspection.rpc_services.push(record);
+        }
     }
 
     /// Where what the span asks for is, as it was serialised.
@@ -520,7 +640,7 @@ impl<'a> Reader<'a> {
     }
 
     fn note_told(&mut self, span: &Span<'a>, resource: u32, told: Match<'a>, target: Option<TargetRecord>) {
-        if span.end == 0 || span.end < span.start {
+        if !is_timed(span) {
             return;
         }
         let (name, ids) = (self.text(told.name), self.ids(span));
@@ -532,10 +652,10 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn root(&mut self, span: &Span<'a>, resource: u32) {
-        if span.end == 0 || span.end < span.start {
+        if !is_timed(span) {
             return;
         }
-        let aborted = span.status == 2 || self.http().is_some_and(|status| status >= 400);
+        let aborted = span.status == 2 || self.http().is_some_and(|status| status >= 400) || self.grpc().is_some_and(|status| status > 0);
         let (operation, ids) = (self.text(span.name), self.ids(span));
         if self.inspection.roots.capacity() == 0 {
             // About one span in so many is one.
@@ -546,22 +666,46 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn outcome(&mut self, span: &Span<'_>, target: &[u8]) -> (Outcome, ErrorText) {
-        let fixed = self.rules.fixed;
-        let rule = self.rules.failure_of(target);
+    fn outcome(&mut self, span: &Span<'a>, target: Text) -> (Outcome, ErrorText) {
+        let rules = self.rules;
+        let rule = if rules.overrides.is_empty() { &rules.failure } else { rules.failure_of(self.inspection.text(self.request, target)) };
         let outcome = match self.told_outcome() {
             Some(told) => told,
-            None if self.failed(span, rule) => Outcome::Failure,
+            None if self.failed(span, rule) && !self.is_ignored(span, rule) => Outcome::Failure,
             None => Outcome::Success,
         };
         if outcome != Outcome::Failure {
             return (outcome, ErrorText::Unknown);
         }
-        let error = match self.named(fixed.error_type) {
-            Some(text) => ErrorText::Type(self.text(text)),
-            None => self.grpc().map(ErrorText::Grpc).or_else(|| self.http().map(ErrorText::Http)).unwrap_or(ErrorText::Unknown),
+        if let Some(text) = self.named(rules.fixed.error_type) {
+            return (outcome, ErrorText::Type(self.text(text)));
+        }
+        let status = self.grpc().map(ErrorText::Grpc).or_else(|| self.http().map(ErrorText::Http));
+        let error = match (status, self.exceptions.last().map(said_by)) {
+            (Some(status), _) => status,
+            (None, Some(Said { kind: kind @ [_, ..], .. })) => ErrorText::Type(self.text(kind)),
+            (None, _) => ErrorText::Unknown,
         };
         (outcome, error)
+    }
+
+    /// Whether what went wrong is none of the callee's failures. The same goes wrong again and again: it is looked at once.
+    fn is_ignored(&mut self, span: &Span<'a>, rule: &'a FailureRule) -> bool {
+        let kind = self.named(self.rules.fixed.error_type).filter(|kind| !is_number(kind)).unwrap_or_default();
+        let (message, exception) = (span.status_message, self.exceptions.last().map(Event::without_time).unwrap_or_default());
+        if rule.ignore.is_empty() || kind.is_empty() && message.is_empty() && exception.is_empty() {
+            return false;
+        }
+        if let Some(last) = &self.last_error
+            && std::ptr::eq(last.rule, rule)
+            && (last.kind, last.message, last.exception) == (kind, message, exception)
+        {
+            return last.is_ignored;
+        }
+        let said = self.exceptions.last().map(said_by).unwrap_or_default();
+        let is_ignored = rule.ignores(kind, message) || rule.ignores(said.kind, said.message);
+        self.last_error = Some(LastError { rule, kind, message, exception, is_ignored });
+        is_ignored
     }
 
     /// What the breaker's instrumentation says itself.
@@ -613,17 +757,15 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn grpc(&self) -> Option<u8> {
-        if self.present & self.rules.rpc == 0 {
-            return None;
+        let mut left = self.present & self.rules.rpc;
+        while left != 0 {
+            let slot = Slot::try_from(left.trailing_zeros()).unwrap_or(Slot::MAX);
+            if let Some(status) = self.value(slot).and_then(grpc_of) {
+                return Some(status);
+            }
+            left &= left - 1;
         }
-        let fixed = &self.rules.fixed;
-        let status = self.value(fixed.grpc_status).or_else(|| self.value(fixed.rpc_status))?;
-        if let Value::Text(name) = status
-            && let Some(at) = GRPC_STATUSES.iter().position(|known| known.as_bytes() == name)
-        {
-            return u8::try_from(at).ok();
-        }
-        status.number().and_then(|status| u8::try_from(status).ok()).filter(|status| usize::from(*status) < GRPC_STATUSES.len())
+        None
     }
 
     /// Keeps the transitions that events of a span tell of.
@@ -650,7 +792,7 @@ impl<'a> Reader<'a> {
             return;
         }
         let target = match name {
-            Some(name) => Some(self.found(true, name, None, false)),
+            Some(name) => Some(self.breaker(name)),
             None => self.target(span),
         };
         // Without the state before, it may be said again and again: as a state that a call found.
@@ -718,6 +860,19 @@ impl<'a> Reader<'a> {
             self.inspection.unnamed.push(told);
         }
     }
+}
+
+/// A status of gRPC by name or number; both may be text.
+fn grpc_of(value: Value<'_>) -> Option<u8> {
+    let named = if let Value::Text(name) = value { grpc_status(name) } else { None };
+    let number = || value.number().and_then(|status| u8::try_from(status).ok()).filter(|status| usize::from(*status) < GRPC_STATUSES.len());
+    named.or_else(number)
+}
+
+/// What is called, given the database or queue that it is, and what else it would be.
+#[inline]
+fn kind_of(system: Option<(Kind, &[u8])>, own: Kind) -> Kind {
+    system.map_or(own, |(kind, _)| kind)
 }
 
 /// The most spans one may stand for: who samples fewer than one in a million sees nothing anyway.
@@ -795,6 +950,103 @@ mod tests {
     }
 
     #[test]
+    fn older_attributes_name_callees_as_newer_ones_do() {
+        let callee = |name: &str, port| Some((false, name.to_owned(), port));
+        for (attributes, expected) in [
+            (vec![text("peer.hostname", "pay"), text("peer.port", "8080")], callee("pay", Some(8080))),
+            (vec![text("peer.address", "10.0.0.7:8080")], callee("10.0.0.7", Some(8080))),
+            (vec![text("peer.ipv4", "10.0.0.7"), int("peer.port", 8080)], callee("10.0.0.7", Some(8080))),
+            (vec![text("out.host", "pay"), int("out.port", 8080)], callee("pay", Some(8080))),
+            (vec![text("net.sock.peer.addr", "10.0.0.7"), int("net.sock.peer.port", 50051)], callee("10.0.0.7", Some(50051))),
+            (vec![text("http.host", "Pay:8080")], callee("pay", Some(8080))),
+            (vec![text("rpc.service", "shop.Pay"), text("rpc.method", "Charge")], callee("shop.Pay", None)),
+            (vec![text("rpc.method", "/shop.Pay/Charge")], callee("shop.Pay", None)),
+            (vec![text("rpc.method", "Charge")], None),
+        ] {
+            assert_eq!(target(attributes.clone()), expected, "{attributes:?}");
+        }
+    }
+
+    #[test]
+    fn databases_and_topics_are_called_what_they_are() {
+        let read = |attributes: Vec<KeyValue>| {
+            let (request, inspection) = read(call(1, START, START + 5, attributes));
+            let target = inspection.spans.first().unwrap().target;
+            let name = String::from_utf8(inspection.text(&request, target.text).to_vec()).unwrap();
+            (target.kind, name.get(usize::from(target.own_at)..).unwrap().to_owned(), name, target.port)
+        };
+        let names = |kind: Kind, own: &str, name: &str, port: Option<u16>| (kind, own.to_owned(), name.to_owned(), port);
+        use Kind::{Address, Database, Service, Topic};
+        for (attributes, expected) in [
+            (vec![text("messaging.system", "kafka"), text("messaging.destination", "orders")], names(Topic, "orders", "kafka:orders", None)),
+            (vec![text("messaging.system", "kafka"), text("messaging.destination.name", "orders")], names(Topic, "orders", "kafka:orders", None)),
+            (vec![text("message_bus.destination", "orders")], names(Topic, "orders", "topic:orders", None)),
+            (vec![text("db.system", "postgresql"), text("db.name", "shop")], names(Database, "shop", "postgresql:shop", None)),
+            (vec![text("db.type", "sql"), text("db.instance", "shop")], names(Database, "shop", "sql:shop", None)),
+            (vec![text("db.system.name", "sqlite"), text("db.namespace", "/data/x.db")], names(Database, "/data/x.db", "sqlite:/data/x.db", None)),
+            (vec![text("db.system", "sqlite")], names(Database, "sqlite", "sqlite", None)),
+            // Two servers of one system are two.
+            (
+                vec![text("db.system", "redis"), text("db.namespace", "0"), text("network.peer.address", "10.0.0.7"), int("network.peer.port", 6379)],
+                names(Database, "10.0.0.7", "10.0.0.7", Some(6379)),
+            ),
+            (vec![text("db.system", "redis"), text("server.address", "cache")], names(Database, "cache", "cache", None)),
+            (vec![text("peer.service", "billing"), text("db.name", "shop")], names(Service, "billing", "billing", None)),
+            (vec![text("server.address", "pay")], names(Address, "pay", "pay", None)),
+        ] {
+            assert_eq!(read(attributes.clone()), expected, "{attributes:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_beside_a_host_is_no_other_span_s() {
+        let spans = [vec![text("db.system", "redis")], vec![], vec![text("db.system", "redis")]];
+        let spans = (1..).zip(spans).map(|(id, more)| call(id, START, START + 5, [vec![text("server.address", "x")], more].concat()));
+        let inspection = inspect(&request("shop", "a", spans.collect()), 3, &Rules::default(), u64::MAX).unwrap();
+        let kinds: Vec<Kind> = inspection.spans.iter().map(|span| span.target.kind).collect();
+        assert_eq!(kinds, [Kind::Database, Kind::Address, Kind::Database]);
+    }
+
+    #[test]
+    fn a_host_is_one_callee_however_it_is_written() {
+        let callee = |name: &str, port| Some((false, name.to_owned(), port));
+        for (address, port) in [("2001:db8::1", 8080), ("[2001:DB8::1]", 8080), ("[2001:db8:0::1]:8080", 8080)] {
+            assert_eq!(target(vec![text("server.address", address), int("server.port", port)]), callee("2001:db8::1", Some(8080)), "{address}");
+        }
+        for (address, port) in [("API.example.com.", "8443"), ("api.example.com:8443", "8443"), ("https://api.example.com:8443", "0")] {
+            assert_eq!(target(vec![text("server.address", address), text("server.port", port)]), callee("api.example.com", Some(8443)), "{address}");
+        }
+        assert_eq!(target(vec![text("url.full", "https://API.Example.com:8443/x")]), callee("api.example.com", Some(8443)));
+        assert_eq!(target(vec![text("server.address", "::ffff:10.0.0.7"), int("server.port", 80)]), callee("10.0.0.7", Some(80)));
+        for url in ["http://10.0.0.7/", "http://10.0.0.7:80/"] {
+            assert_eq!(target(vec![text("url.full", url)]), callee("10.0.0.7", Some(80)), "{url}");
+        }
+        assert_eq!(target(vec![text("server.address", "10.0.0.7"), text("url.scheme", "https")]), callee("10.0.0.7", Some(443)));
+        assert_eq!(target(vec![text("server.address", "/var/run/pay.sock")]), callee("/var/run/pay.sock", None));
+    }
+
+    #[test]
+    fn a_service_called_at_an_address_is_noted_once() {
+        let with = |id: u64, attributes: Vec<KeyValue>| call(id, START, START + 5, attributes);
+        let at = |host: &str| vec![text("server.address", host), int("server.port", 50051)];
+        let spans = vec![
+            with(1, [at("pay"), vec![text("rpc.method", "shop.Pay/Charge")]].concat()),
+            with(2, [at("pay"), vec![text("rpc.method", "shop.Pay/Charge")]].concat()),
+            with(3, [at("stock"), vec![text("rpc.service", "shop.Stock"), text("rpc.method", "Get")]].concat()),
+            with(4, [at("pay"), vec![text("rpc.method", "shop.Pay/Charge")]].concat()),
+            with(5, vec![text("rpc.method", "shop.Pay/Charge")]),
+            with(6, at("pay")),
+        ];
+        let request = request("shop", "a", spans);
+        let inspection = inspect(&request, 6, &Rules::default(), u64::MAX).unwrap();
+        let text_of = |text| String::from_utf8_lossy(inspection.text(&request, text)).into_owned();
+        let noted: Vec<(String, String)> =
+            inspection.rpc_services.iter().map(|record| (text_of(record.target.text), text_of(record.service))).collect();
+        let expected = [("pay", "shop.Pay"), ("stock", "shop.Stock")].map(|(host, service)| (host.to_owned(), service.to_owned()));
+        assert_eq!(noted, expected);
+    }
+
+    #[test]
     fn only_calls_belong_to_an_edge() {
         let of_kind = |kind: i32, attributes| {
             let mut span = call(1, START, START + 5, attributes);
@@ -840,8 +1092,58 @@ mod tests {
         assert_eq!(outcome(false, vec![text("error.type", "timeout")]), Failure);
         assert_eq!(outcome(true, vec![int("rpc.grpc.status_code", 5)]), Success);
         assert_eq!(outcome(false, vec![text("rpc.response.status_code", "UNAVAILABLE")]), Failure);
+        assert_eq!(outcome(true, vec![text("http.status_code", "200"), text("grpc.status_code", "14")]), Failure, "Envoy");
+        assert_eq!(outcome(true, vec![text("http.status_code", "200"), text("grpc.status_code", "5")]), Success);
+        assert_eq!(outcome(false, vec![text("rpc.response.status_code", "Unavailable")]), Failure);
+        assert_eq!(outcome(false, vec![text("rpc.connect_rpc.error_code", "deadline_exceeded")]), Failure);
         assert_eq!(outcome(true, vec![text("circuit_breaker.outcome", "rejected")]), Rejected);
         assert_eq!(outcome(false, vec![text("circuit_breaker.outcome", "FAILURE")]), Failure);
+    }
+
+    /// A call that ended with an exception.
+    fn thrown(id: u64, kind: &str, message: &str, attributes: Vec<KeyValue>) -> Span {
+        let mut span = failed(call(id, START, START + 5, [vec![text("server.address", "x")], attributes].concat()));
+        let attributes = vec![text("exception.type", kind), text("exception.message", message)];
+        let exception = Event { name: "exception".to_owned(), attributes, ..Default::default() };
+        span.events.push(exception);
+        span
+    }
+
+    #[test]
+    fn a_failure_is_of_its_exception_s_type_where_nothing_else_says_why() {
+        let error = |span: Span| {
+            let (request, inspection) = read(span);
+            match inspection.spans[0].error {
+                ErrorText::Type(kind) => String::from_utf8(inspection.text(&request, kind).to_vec()).unwrap(),
+                other => format!("{other:?}"),
+            }
+        };
+        assert_eq!(error(thrown(1, "requests.exceptions.ReadTimeout", "read timed out", vec![])), "requests.exceptions.ReadTimeout");
+        assert_eq!(error(thrown(1, "HTTPError", "503", vec![int("http.status_code", 503)])), "Http(503)");
+        assert_eq!(error(thrown(1, "TimeoutError", "", vec![text("error.type", "timeout")])), "timeout");
+        assert_eq!(error(thrown(1, "", "no", vec![])), "Unknown");
+    }
+
+    #[test]
+    fn errors_that_are_said_to_be_none_are_none() {
+        let outcomes = |rules: &Rules| {
+            let mut missed = failed(call(4, START, START + 5, vec![text("server.address", "cache")]));
+            missed.status.as_mut().unwrap().message = "redis: nil".to_owned();
+            let spans = vec![
+                thrown(1, "redis.RedisError", "redis: nil", vec![]),
+                thrown(2, "redis.RedisError", "redis: connection refused", vec![]),
+                thrown(3, "com.shop.NoSuchCartException", "no cart", vec![int("http.status_code", 500)]),
+                missed,
+                failed(call(5, START, START + 5, vec![text("server.address", "x")])),
+            ];
+            let inspection = inspect(&request("shop", "a", spans), 5, rules, u64::MAX).unwrap();
+            inspection.spans.iter().map(|span| span.outcome).collect::<Vec<_>>()
+        };
+        use Outcome::{Failure, Success};
+        assert_eq!(outcomes(&Rules::default()), [Success, Failure, Failure, Success, Failure]);
+        let mut rules = Rules::default();
+        rules.failure.ignore = vec![crate::circuit::pattern::Pattern::new("NoSuchCartException")];
+        assert_eq!(outcomes(&rules), [Failure, Failure, Success, Failure, Failure], "a list of one's own replaces the default one");
     }
 
     #[test]
@@ -938,6 +1240,7 @@ mod tests {
         assert_eq!(read(START - 1, START), (1, 0, 0, START));
         assert_eq!(read(START, START - 1), (0, 1, 0, START - 1));
         assert_eq!(read(0, 0), (0, 1, 0, 0));
+        assert_eq!(read(0, START), (0, 1, 0, START), "a start that was never set");
         assert_eq!(read(START, START * 5), (0, 0, 1, 0), "the future moves no watermark");
     }
 

@@ -1,4 +1,4 @@
-use super::super::{bucket::Outcome, detect::rule::Meaning, state::State};
+use super::super::{bucket::Outcome, detect::rule::Meaning, key::Kind, state::State};
 use crate::otlp::Value;
 
 /// A text of a request, as a place in it, so that it can be read again when the request is counted.
@@ -33,8 +33,22 @@ pub struct TargetRecord {
     pub text: Text,
     /// The callee's port, where it belongs to the name.
     pub port: Option<u16>,
-    /// Whether it is an address, whose callee may have a name of its own.
-    pub address: bool,
+    /// What kind of thing it is.
+    pub kind: Kind,
+    /// Where in the text the own name of a database or topic begins; 0 if it stands alone.
+    pub own_at: u8,
+}
+
+/// A call to an address that tells its RPC service, too.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::circuit) struct RpcRecord {
+    /// Index of its resource.
+    pub(in crate::circuit) resource: u32,
+    /// What it calls.
+    pub(in crate::circuit) target: TargetRecord,
+    pub(in crate::circuit) route: Text,
+    /// The service, as a span without an address would call it.
+    pub(in crate::circuit) service: Text,
 }
 
 /// Why a call failed.
@@ -220,13 +234,15 @@ pub struct Inspection {
     pub roots: Vec<RootRecord>,
     /// Texts of breakers' libraries, in the order of the request.
     pub told: Vec<ToldRecord>,
+    /// RPC services that are called at addresses, in the order of the request; few of those that stand there again.
+    pub(in crate::circuit) rpc_services: Vec<RpcRecord>,
     /// Resources, in the order of the request.
     pub resources: Vec<ResourceRecord>,
     /// Spans that belong to no circuit.
     pub without_circuit: u64,
     /// Spans from the future.
     pub future: u64,
-    /// Spans of a circuit that end before they start, or at 0: they are in no window.
+    /// Spans of a circuit that start or end at 0, or end before they start: they are in no window.
     pub invalid_time: u64,
     pub(super) beside: Vec<u8>,
 }

@@ -5,19 +5,23 @@ pub(super) type Slot = u8;
 
 pub(super) const SLOTS_MAX: usize = 64;
 
+/// Keys that are found at most: several may have one slot.
+const KEYS_MAX: usize = 128;
+
 /// The table has at most 2 to this power places.
 const BITS_MAX: u32 = 14;
 
 /// Multipliers that are tried for each size of the table.
 const TRIES: u64 = 64;
 
-/// Keys of attributes, by a hash that no two of them share. At most [`SLOTS_MAX`].
+/// Keys of attributes, by a hash that no two of them share. At most [`KEYS_MAX`].
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     table: Vec<Place>,
     multiplier: u64,
     shift: u32,
-    texts: Vec<Box<[u8]>>,
+    /// Each with its slot.
+    texts: Vec<(Box<[u8]>, Slot)>,
 }
 
 /// A place of the table.
@@ -27,10 +31,12 @@ struct Place {
     /// Behind the first eight bytes, and before the last eight, where it has more than sixteen.
     middle: (u64, u64),
     slot: Slot,
+    /// Which of the keys it is.
+    number: u8,
 }
 
 /// Where no key is.
-const NOWHERE: Place = Place { ends: Ends { length: usize::MAX, first: 0, last: 0 }, middle: (0, 0), slot: 0 };
+const NOWHERE: Place = Place { ends: Ends { length: usize::MAX, first: 0, last: 0 }, middle: (0, 0), slot: 0, number: 0 };
 
 /// What tells most keys apart: length, first and last eight bytes. Of a shorter key both are all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,15 +74,15 @@ fn middle(key: &[u8]) -> (u64, u64) {
 }
 
 /// Puts each key at a place of its own; `false` if that can't be so.
-fn fits(table: &mut Vec<Place>, keys: &[Box<[u8]>], bits: u32, multiplier: u64) -> bool {
+fn fits(table: &mut Vec<Place>, keys: &[(Box<[u8]>, Slot)], bits: u32, multiplier: u64) -> bool {
     table.clear();
     table.resize(1 << bits, NOWHERE);
-    for (slot, key) in (0..).zip(keys) {
+    for (number, (key, slot)) in (0..).zip(keys) {
         let ends = Ends::of(key);
         let Some(place) = table.get_mut(ends.hash(multiplier, shift_of(bits))) else { return false };
         // Keys whose ends are alike have one place: the others are searched for.
         if place.ends == NOWHERE.ends {
-            *place = Place { ends, middle: middle(key), slot };
+            *place = Place { ends, middle: middle(key), slot: *slot, number };
         } else if place.ends != ends {
             return false;
         }
@@ -95,9 +101,9 @@ impl Keys {
         Self { table: Vec::new(), multiplier: 0, shift: shift_of(0), texts: Vec::new() }
     }
 
-    /// The slot of a key is its place in this list.
-    pub(super) fn new(keys: &[String]) -> Self {
-        let texts: Vec<Box<[u8]>> = keys.iter().take(SLOTS_MAX).map(|key| key.as_bytes().into()).collect();
+    /// Keys with their slots; each once.
+    pub(super) fn new<'k>(keys: impl IntoIterator<Item = (&'k str, Slot)>) -> Self {
+        let texts: Vec<(Box<[u8]>, Slot)> = keys.into_iter().take(KEYS_MAX).map(|(key, slot)| (key.as_bytes().into(), slot)).collect();
         // Odd numbers that have nothing to do with each other: the fractional part of the golden ratio, multiplied.
         let multipliers = || (1..=TRIES).map(|number| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * number + 1));
         let sizes = texts.len().next_power_of_two().trailing_zeros() + 1..=BITS_MAX;
@@ -115,9 +121,9 @@ impl Keys {
         Self { table, multiplier, shift: shift_of(bits), texts }
     }
 
-    /// The key of a slot.
+    /// The key of a slot; of several that share it the first.
     pub(super) fn key(&self, slot: Slot) -> &[u8] {
-        self.texts.get(usize::from(slot)).map(|text| &**text).unwrap_or_default()
+        self.texts.iter().find(|(_, of)| *of == slot).map(|(text, _)| &**text).unwrap_or_default()
     }
 
     /// The slot of a key, if anybody reads it.
@@ -132,15 +138,15 @@ impl Keys {
         if ends.length <= 16 || ends.length <= 32 && middle(key) == place.middle {
             return Some(place.slot);
         }
-        match self.texts.get(usize::from(place.slot)) {
-            Some(text) if **text == *key => Some(place.slot),
+        match self.texts.get(usize::from(place.number)) {
+            Some((text, slot)) if **text == *key => Some(*slot),
             _ => self.search(key),
         }
     }
 
     #[cold]
     fn search(&self, key: &[u8]) -> Option<Slot> {
-        self.texts.iter().position(|text| **text == *key).and_then(|at| Slot::try_from(at).ok())
+        self.texts.iter().find(|(text, _)| **text == *key).map(|(_, slot)| *slot)
     }
 }
 
@@ -150,6 +156,18 @@ mod tests {
 
     use super::*;
 
+    /// The slot of a key is its place in this list.
+    fn in_order(keys: &[String]) -> Keys {
+        Keys::new(keys.iter().map(String::as_str).zip(0..))
+    }
+
+    #[test]
+    fn several_keys_may_have_one_slot() {
+        let table = Keys::new([("db.name", 3), ("db.instance", 3), ("messaging.destination.name.of.some.kind", 1), ("db.user", 0)]);
+        let slots = ["db.name", "db.instance", "messaging.destination.name.of.some.kind", "db.user", "db"].map(|key| table.slot(key.as_bytes()));
+        assert_eq!(slots, [Some(3), Some(3), Some(1), Some(0), None]);
+    }
+
     proptest! {
         #[test]
         fn every_key_is_found_and_no_other(keys in vec("[ab]{0,3}[a-c.]{0,40}[xy]{0,3}", 0..=SLOTS_MAX), others in vec("[ab]{0,3}[a-c.]{0,40}[xy]{0,3}", 0..64)) {
@@ -157,7 +175,7 @@ mod tests {
             keys.retain(|key| !key.is_empty());
             keys.sort();
             keys.dedup();
-            let table = Keys::new(&keys);
+            let table = in_order(&keys);
             for key in keys.iter().chain(&others) {
                 let expected = keys.iter().position(|known| known == key);
                 prop_assert_eq!(table.slot(key.as_bytes()).map(usize::from), expected, "{}", key);
@@ -175,7 +193,7 @@ mod tests {
             let [one, other] = [[first.as_bytes(), last.as_bytes()].concat(), [other_first, other_last].concat()].map(|key| String::from_utf8(key).unwrap());
             prop_assert!(one != other);
             let keys = [one, other, "http.route".to_owned()];
-            let table = Keys::new(&keys);
+            let table = in_order(&keys);
             prop_assert!(table.table.is_empty());
             for (slot, key) in keys.iter().enumerate() {
                 prop_assert_eq!(table.slot(key.as_bytes()).map(usize::from), Some(slot));
@@ -186,7 +204,7 @@ mod tests {
         #[test]
         fn keys_that_differ_only_within_are_told_apart(length in 0..40_usize, lots in 1..=SLOTS_MAX) {
             let keys: Vec<String> = (0..lots).map(|number| format!("the.same{}{number:02}the.same", "-".repeat(length))).collect();
-            let table = Keys::new(&keys);
+            let table = in_order(&keys);
             for (slot, key) in keys.iter().enumerate() {
                 prop_assert_eq!(table.slot(key.as_bytes()).map(usize::from), Some(slot));
             }

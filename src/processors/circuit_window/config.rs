@@ -5,7 +5,7 @@ use super::detection::DetectionConfig;
 use crate::{
     circuit::{
         config::{CircuitMetricsConfig, ConfigError},
-        inspect::{FailureOverride, FailureRule, GRPC_STATUSES, Rules, RulesText},
+        inspect::{FailureOverride, FailureRule, GRPC_STATUSES, IGNORED, Rules, RulesText},
         pattern::Pattern,
         selection::{self, Selection},
     },
@@ -232,6 +232,8 @@ pub(super) struct Failure {
     pub(super) grpc_status_codes: Vec<String>,
     /// Whether a span of status ERROR failed where there is no protocol status.
     pub(super) span_status: bool,
+    /// Errors that are none: types of exceptions, with or without their package, and texts; `*` stands for anything.
+    pub(super) ignore: Vec<String>,
     /// Rules of their own for some callees or breakers; the first that matches counts.
     pub(super) overrides: Vec<Override>,
 }
@@ -243,6 +245,7 @@ impl Default for Failure {
             http_status_codes: ["5xx", "429"].map(str::to_owned).to_vec(),
             grpc_status_codes: grpc.map(str::to_owned).to_vec(),
             span_status: true,
+            ignore: IGNORED.map(str::to_owned).to_vec(),
             overrides: Vec::new(),
         }
     }
@@ -263,6 +266,9 @@ pub(super) struct Override {
     /// As above; as above if not written.
     #[serde(default)]
     pub(super) span_status: Option<bool>,
+    /// As above; as above if not written.
+    #[serde(default)]
+    pub(super) ignore: Option<Vec<String>>,
 }
 
 /// A group of circuits.
@@ -378,12 +384,14 @@ impl Config {
         };
         let rules = faults.note("target.attributes", Rules::new(&text).map_err(|error| error.to_string()));
         let general = &self.failure;
-        let failure = rule("failure", &general.http_status_codes, &general.grpc_status_codes, general.span_status, faults);
+        let mut failure = rule("failure", &general.http_status_codes, &general.grpc_status_codes, general.span_status, faults);
+        failure.ignore = ignored("failure", &general.ignore, faults);
         let mut overrides = Vec::new();
         for one in &general.overrides {
             let http = one.http_status_codes.as_ref().unwrap_or(&general.http_status_codes);
             let grpc = one.grpc_status_codes.as_ref().unwrap_or(&general.grpc_status_codes);
-            let rule = rule("failure.overrides", http, grpc, one.span_status.unwrap_or(general.span_status), faults);
+            let mut rule = rule("failure.overrides", http, grpc, one.span_status.unwrap_or(general.span_status), faults);
+            rule.ignore = one.ignore.as_ref().map_or_else(|| failure.ignore.clone(), |own| ignored("failure.overrides", own, faults));
             overrides.push(FailureOverride { target: Pattern::new(&one.target), rule });
         }
         let mut rules = rules?;
@@ -416,6 +424,14 @@ fn rule(key: &str, http: &[String], grpc: &[String], span_status: bool, faults: 
         faults.note(&format!("{key}.grpc_status_codes"), known).into_iter().for_each(|status| rule.add_grpc(status));
     }
     rule
+}
+
+/// Errors that are none, as written under this key; a text that would match nothing is left out and noted.
+fn ignored(key: &str, texts: &[String], faults: &mut Faults) -> Vec<Pattern> {
+    let check = |text: &String| {
+        if text.is_empty() { Err("must not be empty: write the type of an error, or its text".to_owned()) } else { Ok(Pattern::new(text)) }
+    };
+    texts.iter().filter_map(|text| faults.note(&format!("{key}.ignore"), check(text))).collect()
 }
 
 /// In nanoseconds.

@@ -18,7 +18,7 @@ use crate::circuit::{
     cascade::Together,
     event::CircuitEvent,
     finding::Finding,
-    key::{Caller, CircuitKey, authority},
+    key::{Caller, CircuitKey, Kind, authority},
     service::ServiceChange,
     state::Change,
 };
@@ -121,7 +121,9 @@ fn attributes(event: &CircuitEvent) -> Vec<KeyValue> {
 /// Who is called, as far as is known.
 pub(super) fn callee(circuit: &CircuitKey) -> Vec<KeyValue> {
     let mut attributes = Vec::new();
-    if !circuit.address.is_empty() {
+    if !circuit.address.is_empty() && circuit.kind == Kind::Rpc {
+        attributes.push(text("rpc.service", &*circuit.address));
+    } else if !circuit.address.is_empty() {
         let (_, host, port) = authority(circuit.address.as_bytes());
         attributes.push(text("server.address", String::from_utf8_lossy(host)));
         attributes.extend(port.map(|port| number("server.port", port.into())));
