@@ -17,7 +17,7 @@ use super::{
 pub(super) const DOUBTS_MAX: u8 = 3;
 
 /// An address that moves so often is shared by several callees, and keeps its own name.
-const MOVES_MAX: u8 = 2;
+pub(super) const MOVES_MAX: u8 = 2;
 
 /// Addresses of one callee that are remembered; what is called at further ones stays a circuit of its own.
 pub(super) const ADDRESSES_MAX: usize = 64;
@@ -167,7 +167,7 @@ impl CircuitBreakerMetricsCollector {
     }
 
     /// No process finds a circuit by this target any more; those that find it by no other are no longer its instances.
-    fn leave_seats(&mut self, number: u32, target: &Target<'_>) {
+    pub(super) fn leave_seats(&mut self, number: u32, target: &Target<'_>) {
         let hash = Hashed::of(self.hasher.hash_one(target));
         for (_, process) in &mut self.processes {
             process.last = None;

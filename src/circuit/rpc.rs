@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{
-    callees::{ADDRESSES_MAX, DOUBTS_MAX},
+    callees::{ADDRESSES_MAX, DOUBTS_MAX, MOVES_MAX},
     circuit::Address,
     collector::{CircuitBreakerMetricsCollector, KeyPlace},
     inspect::Inspection,
@@ -33,11 +33,11 @@ impl CircuitBreakerMetricsCollector {
         let caller = Arc::clone(&circuit.key().caller);
         let target = Target { named: false, text: service, port: None };
         match self.known_circuit(self.key_hash(&caller, &target), &caller, &target) {
-            None if self.selection.takes(caller.service.as_bytes(), service) => self.add_service(number, &target),
+            None if self.selection.takes(caller.service.as_bytes(), service) => self.add_service(number, &target, 0),
             Some(other) if other != number && self.is_service_of_its_own(other, &target) => self.take_in_service(number, other, now),
             Some(known) if self.is_doubted(known, number, &target) => {
-                self.forget_address(known, &target, now);
-                self.add_service(number, &target);
+                let moves = self.remove_service(known, &target);
+                self.add_service(number, &target, moves + 1);
             }
             _ => {}
         }
@@ -48,17 +48,18 @@ impl CircuitBreakerMetricsCollector {
         self.circuits.get(number as usize).is_some_and(|circuit| circuit.key().kind == Kind::Rpc && circuit.key().is(target))
     }
 
-    /// Notes where a call for a service that leads to the `known` circuit went; whether it went elsewhere for the last times.
+    /// Notes where a call for a service that leads to the `known` circuit went; whether it went elsewhere for the last times. One
+    /// that is called now here, now there stays where it is.
     fn is_doubted(&mut self, known: u32, went_to: u32, target: &Target<'_>) -> bool {
         let addresses = self.circuits.get_mut(known as usize).and_then(|circuit| circuit.addresses.as_mut());
         let mut all = addresses.into_iter().flat_map(|known| &mut known.all);
         let Some(service) = all.find(|address| address.kind == Kind::Rpc && address.target() == *target) else { return false };
         service.doubts = if known == went_to { 0 } else { service.doubts.saturating_add(1) };
-        service.doubts >= DOUBTS_MAX
+        service.doubts >= DOUBTS_MAX && service.moves < MOVES_MAX
     }
 
     /// A service leads to a circuit from now on.
-    fn add_service(&mut self, number: u32, target: &Target<'_>) {
+    fn add_service(&mut self, number: u32, target: &Target<'_>, moves: u8) {
         let Some(circuit) = self.circuits.get_mut(number as usize) else { return };
         let caller = Arc::clone(&circuit.key().caller);
         let addresses = &mut circuit.addresses.get_or_insert_default().all;
@@ -66,9 +67,25 @@ impl CircuitBreakerMetricsCollector {
             return;
         }
         let text = String::from_utf8_lossy(target.text).into();
-        addresses.push(Address { text, port: target.port, kind: Kind::Rpc, doubts: 0, moves: 0 });
+        addresses.push(Address { text, port: target.port, kind: Kind::Rpc, doubts: 0, moves });
         let hash = self.key_hash(&caller, target);
         self.by_key.insert_unique(hash.spread(), KeyPlace { hash, circuit: number }, |place| place.hash.spread());
+    }
+
+    /// A service does not lead to a circuit any more; gives how often it moved before.
+    fn remove_service(&mut self, number: u32, target: &Target<'_>) -> u8 {
+        let Some(circuit) = self.circuits.get_mut(number as usize) else { return 0 };
+        let caller = Arc::clone(&circuit.key().caller);
+        let removed = circuit.addresses.as_mut().and_then(|known| {
+            let at = known.all.iter().position(|address| address.target() == *target)?;
+            Some(known.all.swap_remove(at))
+        });
+        let hash = self.key_hash(&caller, target);
+        if let Ok(entry) = self.by_key.find_entry(hash.spread(), |place| place.hash == hash && place.circuit == number) {
+            entry.remove();
+        }
+        self.leave_seats(number, target);
+        removed.map_or(0, |address| address.moves)
     }
 
     /// The circuit of a service, of which no address was known until now, becomes part of the one that it is called at.
@@ -176,6 +193,17 @@ mod tests {
         }
         apply(&mut shard, 5, vec![unconnected(5, PAY)]);
         assert_eq!(counted(&shard), [("10.0.0.7:50051".to_owned(), 1, 0), ("10.0.0.8:50051".to_owned(), 3, 1)]);
+        // It is called at several: it does not go to and fro.
+        let places = (6..60).map(|number| {
+            let host = if number / 4 % 2 == 0 { "10.0.0.7" } else { "10.0.0.8" };
+            apply(&mut shard, number, vec![good(number, host, PAY)]);
+            let target = Target { named: false, text: b"shop.Pay", port: None };
+            let caller = Arc::clone(&shard.callers[0]);
+            shard.known_circuit(shard.key_hash(&caller, &target), &caller, &target)
+        });
+        let mut places: Vec<Option<u32>> = places.collect();
+        places.dedup();
+        assert!(places.len() <= 2 && places.iter().all(Option::is_some), "{places:?}");
     }
 
     #[test]

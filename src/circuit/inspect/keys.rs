@@ -37,8 +37,8 @@ pub struct RulesText {
     pub span_kinds: Vec<u8>,
 }
 
-/// Attributes that mean the same as another one, unless they are listed themselves: as older semantic conventions, OpenTracing
-/// and single instrumentations call it.
+/// Attributes that mean the same as another one, unless they are listed themselves: as older conventions and single
+/// instrumentations call it.
 static OTHER_NAMES: [(&str, &str); 18] = [
     ("peer.hostname", "net.peer.name"),
     ("out.host", "net.peer.name"),

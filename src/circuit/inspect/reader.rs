@@ -653,6 +653,7 @@ impl<'a> Reader<'a> {
     #[inline]
     fn root(&mut self, span: &Span<'a>, resource: u32) {
         if !is_timed(span) {
+            self.inspection.invalid_time += 1;
             return;
         }
         let aborted = span.status == 2 || self.http().is_some_and(|status| status >= 400) || self.grpc().is_some_and(|status| status > 0);

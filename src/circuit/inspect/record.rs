@@ -242,7 +242,7 @@ pub struct Inspection {
     pub without_circuit: u64,
     /// Spans from the future.
     pub future: u64,
-    /// Spans of a circuit that start or end at 0, or end before they start: they are in no window.
+    /// Spans of a circuit, and tops of what processes did, that start or end at 0, or end before they start: they are in no window.
     pub invalid_time: u64,
     pub(super) beside: Vec<u8>,
 }
