@@ -90,14 +90,15 @@ impl CircuitBreakerMetricsCollector {
         let circuit = self.named_circuit(index, name).or_else(|| self.refused_by(index, &[])).and_then(|number| self.circuits.get(number as usize));
         let name = if name.is_empty() { circuit.map(|circuit| circuit.key().name()) } else { Some(String::from_utf8_lossy(name).into_owned()) };
         let state = match told.meaning {
-            Meaning::Full => State::HalfOpen,
-            Meaning::ForcedOpen => State::ForcedOpen,
-            _ => State::Open,
+            Meaning::Full => Some(State::HalfOpen),
+            Meaning::ForcedOpen => Some(State::ForcedOpen),
+            Meaning::Limit => None,
+            _ => Some(State::Open),
         };
         Some(Enrichment {
             span_id_at: told.ids.1,
             name: name.filter(|_| !told.says.name),
-            state: (!told.says.state).then_some(state),
+            state: state.filter(|_| !told.says.state),
             source: (told.says == Says::default()).then_some(Source::Rejected),
             outcome: (!told.says.outcome).then_some(Outcome::Rejected),
             incident: circuit.and_then(|circuit| circuit.sure_incident(index)),

@@ -27,6 +27,7 @@ fn row(rule: &Rule) -> Vec<String> {
         Meaning::ProbeFailed => "probe_failed",
         Meaning::Full => "full",
         Meaning::Maybe => "maybe",
+        Meaning::Limit => "limit",
         Meaning::NoBreaker => "no_breaker",
     };
     let place = match &rule.place {

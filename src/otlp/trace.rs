@@ -162,7 +162,7 @@ pub(super) fn head<'a>(span: &mut Span<'a>, reader: &mut Reader<'a>) -> Result<(
             span.span_id = reader.bytes()?;
         }
         if reader.takes(field::PARENT_SPAN_ID) {
-            span.parent_span_id = reader.bytes()?;
+            span.parent_span_id = id_or_none(reader.bytes()?);
         }
         if reader.takes(field::NAME) {
             span.name = reader.bytes()?;
@@ -196,7 +196,7 @@ fn tail<'a>(span: &mut Span<'a>, reader: &mut Reader<'a>) -> Result<(), Malforme
             reader.fixed32()?;
         }
         if reader.takes(field::PARENT_SPAN_ID) {
-            span.parent_span_id = reader.bytes()?;
+            span.parent_span_id = id_or_none(reader.bytes()?);
         }
         if reader.takes(field::SPAN_ID) {
             span.span_id = reader.bytes()?;

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::rule::{Meaning, NameAt, Place, Rule};
 
-use Meaning::{ForcedOpen, Full, Maybe, NoBreaker, Opened, ProbeFailed, Rejected};
+use Meaning::{ForcedOpen, Full, Limit, Maybe, NoBreaker, Opened, ProbeFailed, Rejected};
 
 /// One row: library, meaning, types, of which one must be there, or else texts, which must all be there, and where the
 /// name is.
@@ -163,11 +163,16 @@ const ROWS: &[Row] = &[
     ("gobreaker", Maybe, &[], &["too many requests"], No),
 ];
 
-/// What proxies say by attributes: library, attribute, values, of which one must be there.
-const FLAGS: &[(&str, &str, &[&str])] = &[
-    ("envoy", "response_flags", &["UO", "UH"]),
-    ("envoy", "http.response.header.x-envoy-overloaded", &["*"]),
-    ("linkerd", "http.response.header.l5d-proxy-error", &["service in fail-fast"]),
+/// A flag: library, meaning, attribute, values, of which one must be there.
+type Flag = (&'static str, Meaning, &'static str, &'static [&'static str]);
+
+/// What proxies say by attributes. What Envoy calls circuit breaking (`UO`, `x-envoy-overloaded`) limits connections and
+/// requests; where outlier detection left no host (`UH`), something is open.
+const FLAGS: &[Flag] = &[
+    ("envoy", Limit, "response_flags", &["UO"]),
+    ("envoy", Limit, "http.response.header.x-envoy-overloaded", &["*"]),
+    ("envoy", Rejected, "response_flags", &["UH"]),
+    ("linkerd", Rejected, "http.response.header.l5d-proxy-error", &["service in fail-fast"]),
 ];
 
 /// Texts that count at the end only: in the middle of a sentence they may be about anything.
@@ -215,10 +220,10 @@ fn of_row((library, meaning, types, texts, name): &Row) -> impl Iterator<Item = 
     })
 }
 
-fn of_flag((library, attribute, values): &(&str, &str, &[&str])) -> Rule {
+fn of_flag((library, meaning, attribute, values): &Flag) -> Rule {
     Rule {
         library: (*library).into(),
-        meaning: Rejected,
+        meaning: *meaning,
         place: Place::Flag((*attribute).into()),
         texts: values.iter().map(|value| (*value).into()).collect(),
         name: NameAt::Nowhere,

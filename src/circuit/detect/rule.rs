@@ -20,6 +20,8 @@ pub enum Meaning {
     Full,
     /// A half-open breaker that is full, or something else: it counts only while the circuit is not closed.
     Maybe,
+    /// A limit of a proxy on connections or requests refused the call: such a limit has no open state.
+    Limit,
     /// A bulkhead, a rate limiter or a time limiter refused the call: no breaker did.
     NoBreaker,
 }
@@ -27,7 +29,7 @@ pub enum Meaning {
 impl Meaning {
     /// Whether the call was turned away, so that nothing was sent.
     pub const fn turns_away(self) -> bool {
-        matches!(self, Self::Rejected | Self::ForcedOpen | Self::Full)
+        matches!(self, Self::Rejected | Self::ForcedOpen | Self::Full | Self::Limit)
     }
 
     /// Whether a breaker refused the call because it is open, and lets none through.
@@ -111,6 +113,9 @@ pub struct Match<'a> {
     pub meaning: Meaning,
     /// The breaker's name; empty if it is not told.
     pub name: &'a [u8],
+    /// Whether the error's own type tells of a breaker, or a flag or a user's rule does. Else the text may be a quotation:
+    /// clients put answers of their callees into the messages of their errors.
+    pub typed: bool,
 }
 
 /// The most rules, those of users included.
@@ -142,6 +147,8 @@ struct Searcher {
 struct Fit<'a> {
     rule: u16,
     text: &'a [u8],
+    /// See [`Match::typed`].
+    typed: bool,
 }
 
 /// Rules that make no sense.
@@ -261,7 +268,7 @@ impl Matcher {
             let text = if said.iter().take(at).any(repeats) { &[][..] } else { one.message };
             take(self.first_of(&Cause { text, kind: one.kind, message: one.message }));
             cause::each(one.stack_trace, |cause| take(self.first_of(&cause)));
-            take(self.stack_traces.first(&self.rules, one.stack_trace).map(|rule| Fit { rule, text: one.stack_trace }));
+            take(self.stack_traces.first(&self.rules, one.stack_trace).map(|rule| Fit { rule, text: one.stack_trace, typed: false }));
         }
         for (index, rule) in (0..).zip(&self.rules) {
             if let Place::Flag(key) = &rule.place {
@@ -269,24 +276,24 @@ impl Matcher {
                 let has =
                     |text: &str| value.split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(text.as_bytes()) || text == "*");
                 if !value.is_empty() && rule.texts.iter().any(|text| has(text)) {
-                    take(Some(Fit { rule: index, text: value }));
+                    take(Some(Fit { rule: index, text: value, typed: true }));
                 }
             }
         }
-        let (_, Fit { rule, text }) = best?;
+        let (_, Fit { rule, text, typed }) = best?;
         let found = self.rules.get(usize::from(rule))?;
-        Some(Match { rule, meaning: found.meaning, name: found.name.find(text) })
+        Some(Match { rule, meaning: found.meaning, name: found.name.find(text), typed: typed || found.own })
     }
 
     /// The first rule that fits an error by what it says, by its type, or by a type that it names as what it wraps.
     fn first_of<'a>(&self, cause: &Cause<'a>) -> Option<Fit<'a>> {
-        let by_text = self.messages.first(&self.rules, cause.text).map(|rule| Fit { rule, text: cause.text });
         // A name stands in the message, also where the type tells what it means.
-        let by_type = self.types.first(&self.rules, cause.kind).map(|rule| Fit { rule, text: cause.message });
+        let by_type = self.types.first(&self.rules, cause.kind).map(|rule| Fit { rule, text: cause.message, typed: true });
+        let by_text = self.messages.first(&self.rules, cause.text).map(|rule| Fit { rule, text: cause.text, typed: by_type.is_some() });
         let mut first = by_text.into_iter().chain(by_type).min_by_key(|fit| fit.rule);
         if self.types.may_find(cause.message) {
             cause::each_wrapped(cause.message, |kind, message| {
-                let fit = self.types.first(&self.rules, kind).map(|rule| Fit { rule, text: message });
+                let fit = self.types.first(&self.rules, kind).map(|rule| Fit { rule, text: message, typed: false });
                 first = first.into_iter().chain(fit).min_by_key(|fit| fit.rule);
             });
         }

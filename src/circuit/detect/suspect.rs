@@ -45,6 +45,8 @@ pub(in crate::circuit) struct Through {
     pub(in crate::circuit) end: u64,
     /// It failed, or was much slower than usual.
     pub(in crate::circuit) bad: bool,
+    /// Its callee answered.
+    pub(in crate::circuit) answered: bool,
     /// The operation it is part of; [`NO_OPERATION`] if that is not known.
     pub(in crate::circuit) operation: u32,
     pub(in crate::circuit) route: Route,
@@ -685,7 +687,14 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn through(start: u64, bad: bool) -> Through {
-        Through { start: start * SECOND / 10, end: start * SECOND / 10 + SECOND / 20, bad, operation: NO_OPERATION, route: Route::default() }
+        Through {
+            start: start * SECOND / 10,
+            end: start * SECOND / 10 + SECOND / 20,
+            bad,
+            answered: false,
+            operation: NO_OPERATION,
+            route: Route::default(),
+        }
     }
 
     fn away(start: u64, maybe: bool) -> Away {

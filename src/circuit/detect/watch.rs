@@ -97,6 +97,8 @@ pub(in crate::circuit) enum What {
         lane: Lane,
         route: Route,
         bad: bool,
+        /// Its callee answered.
+        answered: bool,
         /// It is of a circuit that is not closed: there is no call like it.
         telling: bool,
         /// It is the first of its trace: no operation makes it.
@@ -113,6 +115,8 @@ pub(in crate::circuit) enum What {
 pub(in crate::circuit) struct Told {
     pub(in crate::circuit) meaning: Meaning,
     pub(in crate::circuit) rule: u16,
+    /// Whether it is no quotation of what a callee answered.
+    pub(in crate::circuit) typed: bool,
     /// The breaker's own name.
     pub(in crate::circuit) name: Option<Arc<str>>,
     /// The circuit, where the span itself is a call.
@@ -139,8 +143,8 @@ impl Told {
     }
 
     fn moved(&self, circuit: u32) -> Self {
-        let Self { meaning, rule, at, start, end, ids, .. } = *self;
-        Self { meaning, rule, name: self.name.clone(), circuit: Some(circuit), at, start, end, ids, taken: AtomicBool::new(self.is_taken()) }
+        let Self { meaning, rule, typed, at, start, end, ids, .. } = *self;
+        Self { meaning, rule, typed, name: self.name.clone(), circuit: Some(circuit), at, start, end, ids, taken: AtomicBool::new(self.is_taken()) }
     }
 }
 
@@ -149,6 +153,7 @@ impl Told {
 pub(in crate::circuit) struct Called {
     pub(in crate::circuit) circuit: u32,
     pub(in crate::circuit) bad: bool,
+    pub(in crate::circuit) answered: bool,
     pub(in crate::circuit) start: u64,
     pub(in crate::circuit) end: u64,
 }
@@ -265,7 +270,9 @@ impl Watch {
     /// What was called in a trace.
     pub(in crate::circuit) fn calls_in(&self, trace: u64) -> SmallVec<[Called; 4]> {
         let of = |mark: &Mark| match mark.what {
-            What::Call { lane, bad, .. } if mark.trace == trace => Some(Called { circuit: lane.circuit, bad, start: mark.start, end: mark.end }),
+            What::Call { lane, bad, answered, .. } if mark.trace == trace => {
+                Some(Called { circuit: lane.circuit, bad, answered, start: mark.start, end: mark.end })
+            }
             _ => None,
         };
         self.marks.iter().filter_map(of).collect()
@@ -378,8 +385,8 @@ impl Watch {
         inside.sort_by_key(|mark| mark.rank());
         for mark in inside {
             match &mark.what {
-                What::Call { lane, route, bad, .. } => {
-                    let call = Through { start: mark.start, end: mark.end, bad: *bad, operation: NO_OPERATION, route: *route };
+                What::Call { lane, route, bad, answered, .. } => {
+                    let call = Through { start: mark.start, end: mark.end, bad: *bad, answered: *answered, operation: NO_OPERATION, route: *route };
                     unit.calls.push((*lane, call));
                 }
                 What::Told(told) if told.is_taken() => {}
@@ -480,7 +487,7 @@ mod tests {
     const SECOND: u64 = 1_000 * MILLI;
 
     fn call(end: u64, bad: bool) -> Mark {
-        let what = What::Call { lane: Lane::of(0), route: Route::default(), bad, telling: false, alone: false };
+        let what = What::Call { lane: Lane::of(0), route: Route::default(), bad, answered: false, telling: false, alone: false };
         Mark { start: end - MILLI, end, trace: end, what }
     }
 

@@ -105,7 +105,7 @@ impl CircuitBreakerMetricsCollector {
         if route.is_known() && circuit.lanes().is_some() {
             circuit.lanes_mut().note(route, route_at(request, span.route));
         }
-        let what = What::Call { lane: Lane { circuit: seat.circuit, number }, route, bad, telling, alone: span.alone };
+        let what = What::Call { lane: Lane { circuit: seat.circuit, number }, route, bad, answered: span.answered, telling, alone: span.alone };
         watch.note(Mark { start: span.start, end: span.end, trace, what })
     }
 
@@ -120,7 +120,7 @@ impl CircuitBreakerMetricsCollector {
         let distressed = member.suspect(lane.number).fails(span.end, calls);
         let Some(process) = self.processes.get_mut(index as usize) else { return };
         if !process.is_watched() {
-            let what = What::Call { lane, route, bad: true, telling: false, alone: span.alone };
+            let what = What::Call { lane, route, bad: true, answered: span.answered, telling: false, alone: span.alone };
             process.watched().note(Mark { start: span.start, end: span.end, trace, what });
         }
         if let Some(at) = distressed {
@@ -203,8 +203,19 @@ impl CircuitBreakerMetricsCollector {
             // Of a circuit that is not looked at, or that there is no room for.
             return true;
         }
-        let told = Told { meaning: record.meaning, rule: record.rule, name, circuit, at, start, end, ids, taken: AtomicBool::new(false) };
-        if !matches!(told.meaning, Meaning::Full | Meaning::Maybe | Meaning::NoBreaker) {
+        let told = Told {
+            meaning: record.meaning,
+            rule: record.rule,
+            typed: record.typed,
+            name,
+            circuit,
+            at,
+            start,
+            end,
+            ids,
+            taken: AtomicBool::new(false),
+        };
+        if !matches!(told.meaning, Meaning::Full | Meaning::Maybe | Meaning::Limit | Meaning::NoBreaker) {
             self.seems_open(index, &told, record, (request, inspection), now);
         }
         let Some(process) = self.processes.get_mut(index as usize) else { return true };
@@ -231,6 +242,10 @@ impl CircuitBreakerMetricsCollector {
         }
         let name = told.name.as_deref().unwrap_or_default().as_bytes();
         let calls = watch.calls_in(trace);
+        // What a callee answered is none of this process's breakers.
+        if !told.typed && calls.iter().any(|call| call.bad && call.answered) {
+            return;
+        }
         let called: SmallVec<[u32; 4]> = calls.iter().filter(|call| !call.bad).map(|call| call.circuit).collect();
         let known = told.circuit.or_else(|| self.named_circuit(index, name)).or_else(|| self.refused_by(index, &called));
         let other = || self.next_to_call(index, record, &calls, read).or_else(|| self.only_one_not_called(index, record, &calls, read));

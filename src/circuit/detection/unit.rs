@@ -115,10 +115,10 @@ impl CircuitBreakerMetricsCollector {
     /// One thing that a process did. Gives the breakers that turned out to be two.
     fn look_at_mark(&mut self, number: u32, mark: &Mark, watch: &Watch, now: u64) -> Splits {
         match &mark.what {
-            What::Call { lane, route, bad, alone, .. } => {
+            What::Call { lane, route, bad, answered, alone, .. } => {
                 let within = watch.root_of(mark);
                 let operation = within.and_then(|(_, operation)| operation).unwrap_or(NO_OPERATION);
-                let call = Through { start: mark.start, end: mark.end, bad: *bad, operation, route: *route };
+                let call = Through { start: mark.start, end: mark.end, bad: *bad, answered: *answered, operation, route: *route };
                 let lane = self.lane_of(lane.circuit, *route);
                 let beside = !*bad && self.state_in(lane, number) != State::Closed && self.is_beside(number, lane, within, watch);
                 if !beside {
@@ -184,7 +184,10 @@ impl CircuitBreakerMetricsCollector {
                 habits.route(operation, *lane, call.route, is_first && seen.unit.calls.len() > at + 1);
             }
         }
-        if seen.unit.told.is_empty() {
+        let (quoted, own): (SmallVec<[Arc<Told>; 1]>, SmallVec<[Arc<Told>; 1]>) =
+            seen.unit.told.iter().cloned().partition(|told| self.is_quoted(told, seen));
+        quoted.iter().for_each(|told| told.take());
+        if own.is_empty() {
             if let Some(operation) = seen.operation {
                 self.suspect_passed(index, seen, operation, now);
             }
@@ -194,7 +197,7 @@ impl CircuitBreakerMetricsCollector {
             return splits;
         }
         let mut blamed = None;
-        for told in &seen.unit.told {
+        for told in &own {
             told.take();
             let Some(lane) = self.blame(index, seen, told, &mut splits, now) else { continue };
             if told.meaning.leaves_open() {
@@ -208,6 +211,24 @@ impl CircuitBreakerMetricsCollector {
             self.learn_unit(index, seen, operation, blamed);
         }
         splits
+    }
+
+    /// Whether a text is what a callee answered, and no breaker of this process said it: its client put the answer into the
+    /// message of its error.
+    fn is_quoted(&self, told: &Told, seen: &Seen<'_>) -> bool {
+        let answered = |circuit: u32, (start, end): (u64, u64)| {
+            let callee = self.circuits.get(circuit as usize).map(|circuit| &circuit.key().text);
+            let answer = callee.and_then(|callee| self.answers.of(seen.root.trace, callee));
+            answer.is_some_and(|answer| (start..=end).contains(&answer.start))
+        };
+        match told.circuit {
+            _ if told.typed => false,
+            Some(circuit) => answered(circuit, (told.start, told.end)),
+            None => {
+                let mut failed = seen.unit.calls.iter().filter(|(_, call)| call.bad);
+                failed.any(|(lane, call)| call.answered || answered(lane.circuit, (call.start, call.end)))
+            }
+        }
     }
 
     /// A unit without a text: which of the usual calls are missing?
@@ -276,7 +297,7 @@ impl CircuitBreakerMetricsCollector {
         let Some(answer) = self.answers.of(seen.root.trace, &circuit.key().text) else { return };
         let end = answer.end.clamp(answer.start, seen.root.end.max(answer.start));
         let bad = seen.aborted || circuit.is_slow(end - answer.start);
-        let call = Through { start: answer.start, end, bad, operation, route: Route::default() };
+        let call = Through { start: answer.start, end, bad, answered: true, operation, route: Route::default() };
         self.suspect_call(index, lane, Some(Some(operation)), call, now);
     }
 
@@ -367,7 +388,8 @@ impl CircuitBreakerMetricsCollector {
             if self.state_in(lane, index) == State::Closed {
                 continue;
             }
-            let call = Through { start: seen.root.start, end: seen.root.end, bad: seen.aborted, operation, route: Route::default() };
+            let (start, end, bad) = (seen.root.start, seen.root.end, seen.aborted);
+            let call = Through { start, end, bad, answered: false, operation, route: Route::default() };
             let Some(known) = self.circuits.get_mut(lane.circuit as usize) else { continue };
             let mut manner = known.manner(lane.number);
             let Some((number, member)) = known.members.iter_mut().find(|(_, member)| member.process == index) else { continue };
@@ -422,7 +444,7 @@ impl CircuitBreakerMetricsCollector {
         match told.meaning {
             Meaning::Opened | Meaning::ProbeFailed => {
                 let last = seen.unit.calls.iter().filter(|(other, _)| *other == lane).map(|(_, call)| *call).max_by_key(|call| call.end);
-                let call = Through { start: told.start, end: told.end, bad: true, operation, route: Route::default() };
+                let call = Through { start: told.start, end: told.end, bad: true, answered: false, operation, route: Route::default() };
                 suspect.opened(last.unwrap_or(call), told.meaning == Meaning::ProbeFailed, &mut manner);
                 passed = suspect.passed_before(root.start);
             }
@@ -441,7 +463,7 @@ impl CircuitBreakerMetricsCollector {
                 passed = suspect.passed_before(told.at);
             }
             Meaning::Full => suspect.full(root.start, root.end, &mut manner),
-            Meaning::NoBreaker => suspect.let_through(root.start),
+            Meaning::Limit | Meaning::NoBreaker => suspect.let_through(root.start),
         }
         known.set_manner(lane.number, manner);
         self.take_decisions(now, &Cause { lane, member: number, reason: &reason, ids: told.ids });

@@ -231,6 +231,8 @@ impl<'a> Visitor<'a> for Reader<'a> {
             let told = if self.rules.detects && self.may_tell(span) { self.told(span) } else { None };
             match self.target(span) {
                 Some(target) => {
+                    // Where the callee answered, a text in a message is what it answered.
+                    let told = told.filter(|told| told.typed || !self.is_answered(span));
                     self.call(span, resource, target, told);
                     told.into_iter().for_each(|told| self.note_told(span, resource, told, Some(target.record)));
                 }
@@ -552,8 +554,8 @@ impl<'a> Reader<'a> {
             self.inspection.observations.push(observation);
         }
         let (target, start, end, route) = (target.record, span.start, span.end, self.route());
-        let (alone, says) = (span.parent_span_id.is_empty(), self.says);
-        self.inspection.spans.push(SpanRecord { resource, target, start, end, outcome, error, route, alone, says, weight, ids });
+        let (alone, says, answered) = (span.parent_span_id.is_empty(), self.says, self.is_answered(span));
+        self.inspection.spans.push(SpanRecord { resource, target, start, end, outcome, error, route, alone, answered, says, weight, ids });
     }
 
     /// Notes which RPC service is called at an address, once in a request as a rule: spans of calls for which there was no
@@ -644,10 +646,23 @@ impl<'a> Reader<'a> {
             return;
         }
         let (name, ids) = (self.text(told.name), self.ids(span));
-        let Match { meaning, rule, .. } = told;
+        let Match { meaning, rule, typed, .. } = told;
         let said_at = self.exceptions.last().map(|exception| exception.time).filter(|at| (span.start..=span.end).contains(at));
         let (at, start, end) = (said_at.unwrap_or(span.start), span.start, span.end);
-        self.inspection.told.push(ToldRecord { resource, meaning, rule, name, target, route: self.route(), says: self.says, at, start, end, ids });
+        self.inspection.told.push(ToldRecord {
+            resource,
+            meaning,
+            rule,
+            typed,
+            name,
+            target,
+            route: self.route(),
+            says: self.says,
+            at,
+            start,
+            end,
+            ids,
+        });
     }
 
     #[inline]
@@ -747,6 +762,12 @@ impl<'a> Reader<'a> {
             // Only where there was no answer does the span's own status speak for it.
             None => rule.span_status && (span.status == 2 || self.named(self.rules.fixed.error_type).is_some()),
         }
+    }
+
+    /// Whether the callee of a CLIENT span answered, as far as HTTP tells.
+    #[inline]
+    fn is_answered(&self, span: &Span<'_>) -> bool {
+        span.kind == 3 && self.http().is_some()
     }
 
     #[inline]

@@ -83,6 +83,8 @@ pub struct SpanRecord {
     pub(in crate::circuit) route: Text,
     /// Whether it is the first of its trace.
     pub alone: bool,
+    /// Whether its callee answered: there is a status of HTTP.
+    pub(in crate::circuit) answered: bool,
     /// What it says of a breaker itself.
     pub(in crate::circuit) says: Says,
     /// How many spans it stands for, by the sampling its `tracestate` tells of.
@@ -183,6 +185,8 @@ pub struct ToldRecord {
     pub meaning: Meaning,
     /// Index of the rule that found it.
     pub rule: u16,
+    /// Whether it is no quotation: the type of the error tells of a breaker, too.
+    pub(in crate::circuit) typed: bool,
     /// The breaker's own name; empty if it is not told.
     pub name: Text,
     /// What the span calls, if it is a call itself.

@@ -81,6 +81,8 @@ pub(super) enum Meaning {
     Full,
     /// Counts only while the circuit is not closed.
     Maybe,
+    /// A limit of a proxy on connections or requests refused the call: it counts as rejected, and nothing opens.
+    Limit,
     /// A bulkhead, a rate limiter, a time limit: no breaker.
     NoBreaker,
 }
@@ -168,6 +170,7 @@ impl RuleConfig {
                 Meaning::ProbeFailed => rule::Meaning::ProbeFailed,
                 Meaning::Full => rule::Meaning::Full,
                 Meaning::Maybe => rule::Meaning::Maybe,
+                Meaning::Limit => rule::Meaning::Limit,
                 Meaning::NoBreaker => rule::Meaning::NoBreaker,
             },
             place: match self.place.as_str() {

@@ -202,3 +202,65 @@ fn a_port_that_always_fails_never_seems_open_however_requests_are_split() {
         }
     }
 }
+
+/// What front tells while a breaker of pay, which it calls, is open: the answer's body stands in its client's exception. The
+/// first value is the status that its CLIENT span has, if any.
+fn quoting(number: u64, status: Option<i64>, kind: &str) -> Vec<Span> {
+    let at = START + number * 100 * MILLI;
+    let mut spans = order(number, &[("pay", false)]);
+    spans[0].attributes.extend(status.map(|status| int("http.response.status_code", status)));
+    let message = "500 : \"{\"message\":\"CircuitBreaker 'bank' is OPEN and does not permit further calls\"}\"";
+    let attributes = vec![text("exception.type", kind), text("exception.message", message)];
+    let exception = Event { time_unix_nano: at + 9 * MILLI, name: "exception".to_owned(), attributes, ..Event::default() };
+    let root = spans.last_mut().unwrap();
+    root.status = Some(Status { code: 2, ..Status::default() });
+    root.events = vec![exception];
+    spans
+}
+
+/// Trips, and calls by outcome, of all circuits of shop once it has sent these.
+fn counted(sent: &[Vec<Span>]) -> (u64, u64, u64) {
+    let config = CircuitMetricsConfig::default();
+    let room = Arc::new(Room::new(config.max_circuits));
+    let mut shard = CircuitBreakerMetricsCollector::new(Arc::new(config), Arc::default(), room);
+    for number in 1..230 {
+        send(&mut shard, number, &request("shop", "a", order(number, &[("pay", number < 220)])));
+    }
+    (230..).zip(sent).for_each(|(number, spans)| send(&mut shard, number, &request("shop", "a", spans.clone())));
+    shard.finish(START + 100 * SECOND, &mut Vec::new());
+    let sum = |of: &dyn Fn(&Circuit) -> u64| shard.circuits().map(|(_, circuit)| of(circuit)).sum();
+    let trips = sum(&|circuit| circuit.totals().breaker.iter().map(|counts| counts.trips).sum());
+    (trips, sum(&|circuit| circuit.totals().failures()), sum(&|circuit| circuit.totals().rejections))
+}
+
+#[test]
+fn what_a_callee_answered_is_not_the_caller_s_breaker() {
+    let spring = "org.springframework.web.client.HttpServerErrorException$InternalServerError";
+    let sent = |status, kind: &str| (230..270).map(|number| quoting(number, status, kind)).collect::<Vec<_>>();
+    // Ten calls failed before.
+    assert_eq!(counted(&sent(Some(500), spring)), (0, 50, 0));
+    // The text may stand on the call itself.
+    let on_call = |number: u64| {
+        let mut spans = quoting(number, Some(500), spring);
+        spans[0].events = std::mem::take(&mut spans[1].events);
+        spans
+    };
+    assert_eq!(counted(&(230..270).map(on_call).collect::<Vec<_>>()), (0, 50, 0));
+    // A type of the library's own is no quotation: the breaker refused what was tried again.
+    let own = counted(&sent(Some(500), "io.github.resilience4j.circuitbreaker.CallNotPermittedException"));
+    assert_eq!((own.0, own.2), (1, 40));
+    // Nor is a text where nothing was answered.
+    assert_eq!(counted(&sent(None, spring)).2, 40);
+}
+
+#[test]
+fn a_limit_of_a_proxy_refuses_and_opens_nothing() {
+    let overflow = |number: u64, flag: &str| {
+        let mut spans = order(number, &[("pay", false)]);
+        spans[0].attributes.extend([int("http.status_code", 503), text("response_flags", flag)]);
+        spans
+    };
+    let sent = |flag: &str| (230..270).map(|number| overflow(number, flag)).collect::<Vec<_>>();
+    assert_eq!(counted(&sent("UO")), (0, 10, 40));
+    assert_eq!(counted(&sent("UH")).0, 1, "outlier detection has left no host");
+}
