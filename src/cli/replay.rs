@@ -16,14 +16,14 @@ use crate::{
     otlp::{Signal, json},
     pipeline::Section,
     processors::circuit_window::{Replay, Replayed, Replayings},
-    receivers::otlp_file::{Content, Next, Request, Requests},
+    receivers::otlp_file::{Content, Next, Request, Requests, is_of_content},
     service::Plan,
 };
 
 /// What to replay, and what to say of it.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Recordings: OTLP as JSON lines or length-prefixed protobuf, plain, gzip or zstd; `-` is the standard input
+    /// Recordings: OTLP as JSON or length-prefixed protobuf, downloads of Tempo, Grafana or Jaeger; plain, gzip or zstd; `-` is the standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// How to say what was found
@@ -68,6 +68,10 @@ pub(super) fn run(sources: &[Source], arguments: &Arguments) -> Result<(), Faile
         Replay::new(value, plan.analysis(&id), meter, arguments.metrics.is_some()).map_err(|reason| format!("processors::{id}: {reason}"))?;
     let metrics = arguments.metrics.as_deref().map(create).transpose()?;
     let mut session = Session { replay, metrics, said: Said::default() };
+    // One that is missing is told before the others are read, which may take long.
+    for path in arguments.files.iter().filter(|path| **path != Path::new("-")) {
+        path.metadata().map_err(|error| format!("{}: {error}", path.display()))?;
+    }
     for path in &arguments.files {
         session.read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
@@ -98,6 +102,8 @@ struct Said {
     /// Requests that are not spans.
     other: u64,
     broken: u64,
+    /// Files with a part that can't be read.
+    cut_off: u64,
     spans: u64,
     invalid_ids: u64,
     late: u64,
@@ -120,12 +126,22 @@ impl Session {
             (Box::new(file), length)
         };
         let progress = progress(path, length);
-        let mut requests = Requests::new(Content::of(progress.wrap_read(file))?.reader, LIMITS, Signal::Traces);
+        let Content { reader, compressed } = Content::of(progress.wrap_read(file))?;
+        let mut requests = Requests::new(reader, LIMITS, Signal::Traces);
         loop {
-            match requests.next(false)? {
-                Next::Request(request) => self.feed(path, request)?,
-                Next::Broken(reason) => self.broken(path, &reason),
-                Next::End => break,
+            match requests.next(false) {
+                Ok(Next::Request(request)) => self.feed(path, request)?,
+                Ok(Next::Broken(reason)) => self.broken(path, &reason),
+                Ok(Next::End) => break,
+                // What was read of it counts, and there may be more files.
+                Err(error) if is_of_content(&error) => {
+                    let content = if compressed { " of its decompressed content" } else { "" };
+                    self.said.cut_off += 1;
+                    let (path, at) = (path.display(), requests.consumed());
+                    problems::tell(&format!("warning: {path}: can't be read from byte {at}{content} on: {error}; what stands before it counts"));
+                    break;
+                }
+                Err(error) => return Err(error),
             }
         }
         progress.finish_and_clear();
@@ -195,7 +211,7 @@ impl Session {
             _ => {}
         }
         problems::tell(&self.said.summary(events.len(), findings.len() + services.len() + together.len(), circuits.len()));
-        if self.said.requests == 0 && self.said.broken > 0 {
+        if self.said.requests == 0 && self.said.broken + self.said.cut_off > 0 {
             return Err("nothing in it is OTLP".to_owned().into());
         }
         if verdicts.iter().all(|verdict| verdict.holds) { Ok(()) } else { Err("what was found falls short of the truth".to_owned().into()) }
@@ -210,6 +226,7 @@ impl Said {
             (self.future, "spans from the future"),
             (self.invalid_ids, "spans without valid ids"),
             (self.broken, "requests broken"),
+            (self.cut_off, "files not read to their end"),
             (self.other, "requests of other signals passed over"),
         ] {
             if count > 0 {

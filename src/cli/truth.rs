@@ -94,7 +94,11 @@ struct Truth(Vec<Done>);
 
 impl Truth {
     fn read(path: &Path, map: Option<&Path>) -> Result<Self, String> {
-        let text = |path: &Path| fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()));
+        let text = |path: &Path| match fs::read_to_string(path) {
+            // Editors and PowerShell put a byte order mark first.
+            Ok(text) => Ok(text.trim_start_matches('\u{feff}').to_owned()),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        };
         let beside = path.with_file_name("aliases.json");
         let map = map.or_else(|| beside.exists().then_some(beside.as_path()));
         let aliases: BTreeMap<String, Vec<String>> = match map {

@@ -330,6 +330,17 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        let path = std::env::temp_dir().join(format!("fuseboard-bom-{}.yaml", std::process::id()));
+        std::fs::write(&path, "\u{feff}a: 1\n").unwrap();
+        let (document, problems) = load(&[Source::File(path.clone())]);
+        assert_eq!(problems, []);
+        assert_eq!(document.value, yaml("a: 1"));
+        assert_eq!(place(&document, &Path::root("a")), format!("{}:1", path.display()));
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
     fn later_sources_override_and_keep_their_place() {
         let (document, problems) =
             load(&[Source::Text("one.yaml", "a:\n  b: 1\n  c: 2\n"), Source::Text("two.yaml", "\na: { c: 3 }\n"), Source::Set("a.d=4".to_owned())]);

@@ -6,7 +6,8 @@ use std::{
     path::Path,
 };
 
-/// The text of a regular file of at most `limit` bytes; an error is for people and doesn't name the file.
+/// The text of a regular file of at most `limit` bytes, without the byte order mark that some editors put first; an
+/// error is for people and doesn't name the file.
 pub(super) fn text(path: &Path, limit: usize) -> Result<String, String> {
     let failed = |error: std::io::Error| format!("can't read it: {error}");
     // Opening a pipe would hold the start up for ever, and a device has no end: only regular files are opened.
@@ -22,6 +23,9 @@ pub(super) fn text(path: &Path, limit: usize) -> Result<String, String> {
     File::open(path).map_err(failed)?.take(limit as u64 + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() > limit {
         return Err(format!("it has more than the {limit} bytes that are read at most"));
+    }
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
     }
     Ok(text)
 }

@@ -125,6 +125,7 @@ impl Slot<'_> {
             (Place::Many, _) => "an array",
             (_, Kind::Message(_)) => "an object",
             (_, Kind::Number(Number::Bool)) => "true or false",
+            (_, Kind::Number(Number::Enum(_))) => "a number or its name",
             (_, Kind::Number(_)) => "a number",
             (_, Kind::Text(Text::String)) => "a string",
             (_, Kind::Text(Text::Bytes)) => "a string in base64",
@@ -172,6 +173,14 @@ impl Slot<'_> {
         }
     }
 
+    /// A whole number in quotes.
+    fn digits<E: Error>(self, text: &str) -> Result<(), E> {
+        match text.parse::<i128>() {
+            Ok(value) => self.integer(value, &Found(text)),
+            Err(_) => Err(self.wrong(&Found(text))),
+        }
+    }
+
     fn text<E: Error>(self, kind: Text, text: &str) -> Result<(), E> {
         if text.is_empty() && self.omits_default() {
             return Ok(());
@@ -185,7 +194,7 @@ impl Slot<'_> {
                 return Ok(());
             }
             Text::Bytes => put_base64(out, text),
-            Text::Hex => put_hex(out, text),
+            Text::Hex => put_id(out, text),
         };
         if !decoded {
             return Err(self.wrong(&Found(text)));
@@ -249,10 +258,11 @@ impl<'de> Visitor<'de> for Slot<'_> {
                 Some(value) => self.number(Number::Double, value.to_bits()),
                 None => Err(self.wrong(&found)),
             },
-            Some(Kind::Number(number)) if !matches!(number, Number::Bool) => match text.parse::<i128>() {
-                Ok(value) => self.integer(value, &found),
-                Err(_) => Err(self.wrong(&found)),
+            Some(Kind::Number(number @ Number::Enum(names))) => match names.number(text) {
+                Some(value) => self.number(number, value as u64),
+                None => self.digits(text),
             },
+            Some(Kind::Number(number)) if !matches!(number, Number::Bool) => self.digits(text),
             _ => Err(self.wrong(&found)),
         }
     }
@@ -288,22 +298,35 @@ impl<'de> Visitor<'de> for Slot<'_> {
     fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<(), A::Error> {
         let Some(Kind::Message(message)) = self.takes() else { return Err(self.wrong(&"an object")) };
         if matches!(self.place, Place::Request) {
-            return fields(message, members, self.reading);
+            return fields(message, members, self.reading, true);
         }
         let start = self.reading.begin(self.number);
-        fields(message, members, self.reading)?;
+        fields(message, members, self.reading, false)?;
         self.reading.end(start);
         Ok(())
     }
 }
 
-/// Writes the fields of a message, in the order of their keys.
-fn fields<'de, A: MapAccess<'de>>(message: &'static Message, mut members: A, reading: &mut Reading) -> Result<(), A::Error> {
+/// Writes the fields of a message, in the order of their keys; of the `whole` request or of a part of it.
+fn fields<'de, A: MapAccess<'de>>(message: &'static Message, mut members: A, reading: &mut Reading, whole: bool) -> Result<(), A::Error> {
     let mut seen = 0_u32;
-    while let Some(known) = members.next_key_seed(Key(message))? {
-        let Some(field) = known else {
-            members.next_value::<IgnoredAny>()?;
-            continue;
+    let mut foreign: Option<String> = None;
+    while let Some(named) = members.next_key_seed(Key { message, whole })? {
+        let field = match named {
+            Named::Field(field) => field,
+            Named::Envelope(field) => {
+                seen |= 1 << field.number;
+                if let Err(error) = members.next_value_seed(reading.slot(0, Kind::Message(message), Place::Request)) {
+                    reading.trail.push(Step::Key(ENVELOPE));
+                    return Err(error);
+                }
+                continue;
+            }
+            Named::Unknown(name) => {
+                foreign = foreign.or(name);
+                members.next_value::<IgnoredAny>()?;
+                continue;
+            }
         };
         let bit = 1 << field.number;
         let place = if field.repeated {
@@ -318,30 +341,86 @@ fn fields<'de, A: MapAccess<'de>>(message: &'static Message, mut members: A, rea
             return Err(error);
         }
     }
+    // Unknown keys are left out, since a newer OTLP may have more of them. But where there is nothing else, it is none.
+    if let Some(name) = foreign
+        && let Some(list) = message.essential()
+        && seen & (1 << list.number) == 0
+    {
+        return Err(A::Error::custom(format_args!("expected the key `{}`, found only others, such as {}", list.name, Found(&name))));
+    }
     Ok(())
 }
 
-/// Finds the field of a message that a key names. Only the names of OTLP/JSON count, not those of the protobuf.
-struct Key(&'static Message);
+/// What a key of a message names.
+enum Named {
+    Field(&'static Field),
+    /// A request within the request, in place of this field.
+    Envelope(&'static Field),
+    /// Nothing that is known; the name where it may have to be told.
+    Unknown(Option<String>),
+}
+
+/// Tempo's newer interface puts a trace into an object of this name.
+const ENVELOPE: &str = "trace";
+
+/// Finds the field of a message that a key names: in lowerCamelCase or as protobuf writes it, in `snake_case`.
+struct Key {
+    message: &'static Message,
+    /// Whether it stands at the top.
+    whole: bool,
+}
+
+impl Key {
+    #[cold]
+    fn unusual(&self, name: &str) -> Named {
+        let fields = self.message.fields;
+        if let Some(field) = fields.iter().find(|field| is_snake_case_of(field.name, name) || (!field.also.is_empty() && is_called(field.also, name)))
+        {
+            return Named::Field(field);
+        }
+        match self.message.essential() {
+            // Of requests only those of traces are called something else, too.
+            Some(list) if self.whole && name == ENVELOPE && !list.also.is_empty() => Named::Envelope(list),
+            Some(_) => Named::Unknown(Some(name.chars().take(FOUND_CHARS_MAX + 1).collect())),
+            None => Named::Unknown(None),
+        }
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for Key {
-    type Value = Option<&'static Field>;
+    type Value = Named;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<&'static Field>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Named, D::Error> {
         deserializer.deserialize_identifier(self)
     }
 }
 
 impl Visitor<'_> for Key {
-    type Value = Option<&'static Field>;
+    type Value = Named;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E: Error>(self, name: &str) -> Result<Option<&'static Field>, E> {
-        Ok(self.0.fields.iter().find(|field| field.name == name))
+    fn visit_str<E: Error>(self, name: &str) -> Result<Named, E> {
+        let known = self.message.fields.iter().find(|field| field.name == name);
+        Ok(known.map_or_else(|| self.unusual(name), Named::Field))
     }
+}
+
+/// Whether a field of this name in lowerCamelCase is meant.
+fn is_called(name: &str, found: &str) -> bool {
+    name == found || is_snake_case_of(name, found)
+}
+
+/// Whether `found` is `name`, which is in lowerCamelCase, as protobuf's own files write it.
+fn is_snake_case_of(name: &str, found: &str) -> bool {
+    let mut found = found.bytes();
+    let all = name.bytes().all(|byte| {
+        let begins_word = byte.is_ascii_uppercase();
+        (!begins_word || found.next() == Some(b'_')) && found.next() == Some(byte.to_ascii_lowercase())
+    });
+    all && found.next().is_none()
 }
 
 /// Text of a sender within an error: quoted, and no longer than a glance.
@@ -371,7 +450,7 @@ fn unfit<E: Error>(expected: &str, found: &dyn Display) -> E {
 const fn range(number: Number) -> &'static str {
     match number {
         Number::Bool => "true or false",
-        Number::Int32 | Number::Sint32 => "a 32-bit integer",
+        Number::Int32 | Number::Enum(_) | Number::Sint32 => "a 32-bit integer",
         Number::Uint32 | Number::Fixed32 => "an unsigned 32-bit integer",
         Number::Int64 | Number::Sfixed64 => "a 64-bit integer",
         Number::Uint64 | Number::Fixed64 => "an unsigned 64-bit integer",
@@ -382,7 +461,7 @@ const fn range(number: Number) -> &'static str {
 /// A whole number as it travels, if it is in range.
 fn bits_of(number: Number, value: i128) -> Option<u64> {
     match number {
-        Number::Int32 => i32::try_from(value).ok().map(|value| i64::from(value).cast_unsigned()),
+        Number::Int32 | Number::Enum(_) => i32::try_from(value).ok().map(|value| i64::from(value).cast_unsigned()),
         Number::Sint32 => i32::try_from(value).ok().map(|value| u64::from(((value << 1) ^ (value >> 31)).cast_unsigned())),
         Number::Uint32 | Number::Fixed32 => u32::try_from(value).ok().map(u64::from),
         Number::Int64 | Number::Sfixed64 => i64::try_from(value).ok().map(i64::cast_unsigned),
@@ -416,13 +495,25 @@ static STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIE
 static URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 /// Appends the bytes of a text in base64 of either alphabet, or says that it is none.
-fn put_base64(out: &mut Vec<u8>, text: &str) -> bool {
+pub(super) fn put_base64(out: &mut Vec<u8>, text: &str) -> bool {
     let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
     engine.decode_vec(text, out).is_ok()
 }
 
+/// Appends the bytes of an id, or says that it is none: in hexadecimal digits, as OTLP/JSON has it, or in base64, as
+/// protobuf's own JSON and so Tempo's downloads have it. The two can't be taken for each other: ids in base64 end with
+/// `=`, or have a number of digits that no id has in hexadecimal.
+fn put_id(out: &mut Vec<u8>, text: &str) -> bool {
+    let start = out.len();
+    if put_hex(out, text) {
+        return true;
+    }
+    out.truncate(start);
+    put_base64(out, text) && matches!(out.len() - start, 8 | 16)
+}
+
 /// Appends the bytes of hexadecimal digits, or says that they are none.
-fn put_hex(out: &mut Vec<u8>, text: &str) -> bool {
+pub(super) fn put_hex(out: &mut Vec<u8>, text: &str) -> bool {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     for [high, low] in pairs {
         let (Some(high), Some(low)) = (digit(*high), digit(*low)) else { return false };
@@ -545,12 +636,66 @@ mod tests {
         for members in [
             r#""timeUnixNano":"0","severityNumber":0,"severityText":"","flags":0,"traceId":"","attributes":[]"#,
             r#""timeUnixNano":null,"severityText":null,"traceId":null,"attributes":null,"body":null"#,
-            r#""time_unix_nano":5,"unheardOf":[{"severityNumber":5},[],"\"",1e5,true,null]"#,
+            r#""TimeUnixNano":5,"time_unixNano":5,"unheardOf":[{"severityNumber":5},[],"\"",1e5,true,null]"#,
         ] {
             assert_eq!(protobuf(Signal::Logs, &log(members)).unwrap(), nothing, "{members}");
         }
         assert_eq!(protobuf(Signal::Traces, "{}").unwrap(), b"");
         assert_eq!(protobuf(Signal::Traces, r#" {"resourceSpans" : null , "resourceLogs":3 } "#).unwrap(), b"");
+    }
+
+    #[test]
+    fn keys_may_be_written_as_protobuf_does() {
+        let found = record(r#""time_unix_nano":5,"severity_number":"SEVERITY_NUMBER_WARN","body":{"string_value":"a"},"trace_id":"ab""#).unwrap();
+        let body = Some(AnyValue { value: Some(Value::StringValue("a".to_owned())) });
+        assert_eq!(found, LogRecord { time_unix_nano: 5, severity_number: 13, body, trace_id: vec![0xab], ..LogRecord::default() });
+        let snake = r#"{"resource_spans":[{"scope_spans":[{"spans":[{"span_id":"0102030405060708"}]}]}]}"#;
+        let camel = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"spanId":"0102030405060708"}]}]}]}"#;
+        assert_eq!(protobuf(Signal::Traces, snake), protobuf(Signal::Traces, camel));
+        assert!(protobuf(Signal::Traces, snake).unwrap().len() > 10);
+    }
+
+    #[test]
+    fn what_tempo_and_grafana_write_is_read() {
+        let span =
+            r#"{"traceId":"AQIDBAUGBwgJCgsMDQ4PEA==","spanId":"AQIDBAUGBwg=","kind":"SPAN_KIND_CLIENT","status":{"code":"STATUS_CODE_ERROR"}}"#;
+        let plain = r#"{"traceId":"0102030405060708090a0b0c0d0e0f10","spanId":"0102030405060708","kind":3,"status":{"code":2}}"#;
+        let expected = protobuf(Signal::Traces, &format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"scope":{{"name":"a"}},"spans":[{plain}]}}]}}]}}"#));
+        for (request, spans, scope) in [
+            ("batches", "scopeSpans", "scope"),
+            ("batches", "instrumentationLibrarySpans", "instrumentationLibrary"),
+            ("resourceSpans", "instrumentation_library_spans", "instrumentation_library"),
+        ] {
+            let trace = format!(r#"{{"{request}":[{{"{spans}":[{{"{scope}":{{"name":"a"}},"spans":[{span}]}}]}}]}}"#);
+            assert_eq!(protobuf(Signal::Traces, &trace), expected, "{trace}");
+            assert_eq!(protobuf(Signal::Traces, &format!("\u{feff}{trace}")), expected, "{trace}");
+            assert_eq!(protobuf(Signal::Traces, &format!(r#"{{"trace":{trace},"metrics":{{}}}}"#)), expected, "{trace}");
+        }
+        for (id, bytes) in [("AQIDBAUGBwg", 8), ("AQIDBAUGBwgJCgsMDQ4PEA", 16), ("____________________-A==", 16)] {
+            assert_eq!(record(&format!(r#""traceId":"{id}""#)).unwrap().trace_id.len(), bytes, "{id}");
+        }
+    }
+
+    #[test]
+    fn what_is_json_and_no_otlp_is_told() {
+        for (json, at, key, found) in [
+            (r#"{"hello":"world"}"#, "", "resourceSpans", "hello"),
+            (r#"{"resourceLogs":[{}]}"#, "", "resourceSpans", "resourceLogs"),
+            (r#"{"ResourceSpans":[],"b":1}"#, "", "resourceSpans", "ResourceSpans"),
+            (r#"{"resourceSpans":[{},{"resource":{},"spans":[]}]}"#, "resourceSpans[1]: ", "scopeSpans", "spans"),
+            (r#"{"resourceSpans":[{"scopeSpans":[{"items":[]}]}]}"#, "resourceSpans[0].scopeSpans[0]: ", "spans", "items"),
+            (r#"{"trace":{"x":1}}"#, "trace: ", "resourceSpans", "x"),
+        ] {
+            let told = protobuf(Signal::Traces, json).unwrap_err();
+            let expected = format!("invalid OTLP/JSON: {at}expected the key `{key}`, found only others, such as {found:?} at line 1");
+            assert!(told.starts_with(&expected), "{json}\n{told}\n{expected}");
+        }
+        // What is empty says nothing wrong, and what is newer is left out.
+        for json in
+            ["{}", r#"{"resourceSpans":[{}]}"#, r#"{"resourceSpans":[{"resource":{}}],"b":1}"#, r#"{"resourceSpans":[{"scopeSpans":[{}],"b":1}]}"#]
+        {
+            assert!(protobuf(Signal::Traces, json).is_ok(), "{json}");
+        }
     }
 
     #[test]
@@ -596,8 +741,8 @@ mod tests {
     #[test]
     fn errors_say_where_and_what() {
         for (members, reason) in [
-            (r#""severityNumber":"x""#, r#"severityNumber: expected a number, found "x""#),
-            (r#""severityNumber":true"#, "severityNumber: expected a number, found true"),
+            (r#""severityNumber":"x""#, r#"severityNumber: expected a number or its name, found "x""#),
+            (r#""severityNumber":true"#, "severityNumber: expected a number or its name, found true"),
             (r#""severityNumber":3000000000"#, "severityNumber: expected a 32-bit integer, found 3000000000"),
             (r#""severityNumber":1.5"#, "severityNumber: expected a 32-bit integer, found 1.5"),
             (r#""flags":"-1""#, r#"flags: expected an unsigned 32-bit integer, found "-1""#),
@@ -628,8 +773,8 @@ mod tests {
         }
         let told = record(&format!(r#""severityNumber":"{}""#, "é\n".repeat(1000).replace('\n', "\\n"))).unwrap_err();
         assert!(told.contains("found \"é\\né") && told.contains("\"… at line 1"), "{told}");
-        let told = protobuf(Signal::Traces, r#"{"resourceSpans":[{},{"scopeSpans":[{"spans":[{},{"kind":"SPAN_KIND_SERVER"}]}]}]}"#).unwrap_err();
-        let expected = r#"invalid OTLP/JSON: resourceSpans[1].scopeSpans[0].spans[1].kind: expected a number, found "SPAN_KIND_SERVER" at "#;
+        let told = protobuf(Signal::Traces, r#"{"resourceSpans":[{},{"scopeSpans":[{"spans":[{},{"kind":"SERVER"}]}]}]}"#).unwrap_err();
+        let expected = r#"invalid OTLP/JSON: resourceSpans[1].scopeSpans[0].spans[1].kind: expected a number or its name, found "SERVER" at "#;
         assert!(told.starts_with(expected), "{told}");
     }
 

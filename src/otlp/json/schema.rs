@@ -13,6 +13,13 @@ pub(super) struct Message {
     pub(super) nests: bool,
 }
 
+impl Message {
+    /// The list for whose sake it is there, if there is one.
+    pub(super) fn essential(&self) -> Option<&'static Field> {
+        self.fields.iter().find(|field| field.essential)
+    }
+}
+
 /// A field of a message.
 #[derive(Clone, Copy)]
 pub(super) struct Field {
@@ -20,6 +27,10 @@ pub(super) struct Field {
     pub(super) number: u32,
     /// Its name in JSON.
     pub(super) name: &'static str,
+    /// What others or older writers call it; empty if nothing.
+    pub(super) also: &'static str,
+    /// Whether its message is there for its sake: one that holds unknown keys and not this is something else.
+    pub(super) essential: bool,
     /// What it holds.
     pub(super) kind: Kind,
     /// Whether it holds any number of these.
@@ -39,11 +50,14 @@ pub(super) enum Kind {
     Message(&'static Message),
 }
 
-/// The numbers of protobuf that OTLP uses; enumerations are [`Number::Int32`], for OTLP/JSON writes no names.
+/// The numbers of protobuf that OTLP uses.
 #[derive(Clone, Copy)]
 pub(super) enum Number {
     Bool,
     Int32,
+    /// One of several names. OTLP/JSON writes the number; protobuf's own JSON, which
+    /// Tempo writes, the name.
+    Enum(&'static Names),
     Uint32,
     Sint32,
     Int64,
@@ -52,6 +66,16 @@ pub(super) enum Number {
     Fixed64,
     Sfixed64,
     Double,
+}
+
+/// The names of an enumeration, each at the place of its number.
+pub(super) struct Names(&'static [&'static str]);
+
+impl Names {
+    /// The number of a name.
+    pub(super) fn number(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|known| *known == name)
+    }
 }
 
 /// How bytes are written in JSON.
@@ -90,7 +114,7 @@ impl Number {
     /// How it travels.
     pub(super) const fn layout(self) -> Layout {
         match self {
-            Self::Bool | Self::Int32 | Self::Uint32 | Self::Sint32 | Self::Int64 | Self::Uint64 => Layout::Varint,
+            Self::Bool | Self::Int32 | Self::Enum(_) | Self::Uint32 | Self::Sint32 | Self::Int64 | Self::Uint64 => Layout::Varint,
             Self::Fixed32 => Layout::Fixed32,
             Self::Fixed64 | Self::Sfixed64 | Self::Double => Layout::Fixed64,
         }
@@ -150,22 +174,22 @@ const HEX: Kind = Kind::Text(Text::Hex);
 const fn one(number: u32, name: &'static str, kind: Kind) -> Field {
     // A message that is there says something even if it is empty.
     let shown = if matches!(kind, Kind::Message(_)) { Shown::Set } else { Shown::Filled };
-    Field { number, name, kind, repeated: false, shown }
+    Field { number, name, also: "", essential: false, kind, repeated: false, shown }
 }
 
 /// A field that holds any number of values.
 const fn many(number: u32, name: &'static str, kind: Kind) -> Field {
-    Field { number, name, kind, repeated: true, shown: Shown::Set }
+    Field { number, name, also: "", essential: false, kind, repeated: true, shown: Shown::Set }
 }
 
 /// An `optional` field, where zero is something else than nothing.
 const fn optional(number: u32, name: &'static str, kind: Kind) -> Field {
-    Field { number, name, kind, repeated: false, shown: Shown::Set }
+    Field { number, name, also: "", essential: false, kind, repeated: false, shown: Shown::Set }
 }
 
 /// A member of the message's `oneof`.
 const fn either(number: u32, name: &'static str, kind: Kind) -> Field {
-    Field { number, name, kind, repeated: false, shown: Shown::Chosen }
+    Field { number, name, also: "", essential: false, kind, repeated: false, shown: Shown::Chosen }
 }
 
 /// A field without which the reader of the Rust SDK's messages refuses the whole request, or ours cannot tell its
@@ -174,11 +198,68 @@ const fn needed(field: Field) -> Field {
     Field { shown: Shown::Always, ..field }
 }
 
-static TRACES: Message = Message { fields: &[needed(many(1, "resourceSpans", Kind::Message(&RESOURCE_SPANS)))], nests: false };
+/// The list for whose sake a message is there.
+const fn essential(field: Field) -> Field {
+    Field { essential: true, ..field }
+}
 
-static METRICS: Message = Message { fields: &[needed(many(1, "resourceMetrics", Kind::Message(&RESOURCE_METRICS)))], nests: false };
+/// A field that others or older writers call something else.
+const fn also(also: &'static str, field: Field) -> Field {
+    Field { also, ..field }
+}
 
-static LOGS: Message = Message { fields: &[needed(many(1, "resourceLogs", Kind::Message(&RESOURCE_LOGS)))], nests: false };
+/// Tempo and Grafana write a trace as `batches`.
+static TRACES: Message =
+    Message { fields: &[essential(needed(also("batches", many(1, "resourceSpans", Kind::Message(&RESOURCE_SPANS)))))], nests: false };
+
+static METRICS: Message = Message { fields: &[essential(needed(many(1, "resourceMetrics", Kind::Message(&RESOURCE_METRICS))))], nests: false };
+
+static LOGS: Message = Message { fields: &[essential(needed(many(1, "resourceLogs", Kind::Message(&RESOURCE_LOGS))))], nests: false };
+
+const SPAN_KINDS: Kind = Kind::Number(Number::Enum(&Names(&[
+    "SPAN_KIND_UNSPECIFIED",
+    "SPAN_KIND_INTERNAL",
+    "SPAN_KIND_SERVER",
+    "SPAN_KIND_CLIENT",
+    "SPAN_KIND_PRODUCER",
+    "SPAN_KIND_CONSUMER",
+])));
+
+const STATUS_CODES: Kind = Kind::Number(Number::Enum(&Names(&["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"])));
+
+const TEMPORALITIES: Kind = Kind::Number(Number::Enum(&Names(&[
+    "AGGREGATION_TEMPORALITY_UNSPECIFIED",
+    "AGGREGATION_TEMPORALITY_DELTA",
+    "AGGREGATION_TEMPORALITY_CUMULATIVE",
+])));
+
+const SEVERITIES: Kind = Kind::Number(Number::Enum(&Names(&[
+    "SEVERITY_NUMBER_UNSPECIFIED",
+    "SEVERITY_NUMBER_TRACE",
+    "SEVERITY_NUMBER_TRACE2",
+    "SEVERITY_NUMBER_TRACE3",
+    "SEVERITY_NUMBER_TRACE4",
+    "SEVERITY_NUMBER_DEBUG",
+    "SEVERITY_NUMBER_DEBUG2",
+    "SEVERITY_NUMBER_DEBUG3",
+    "SEVERITY_NUMBER_DEBUG4",
+    "SEVERITY_NUMBER_INFO",
+    "SEVERITY_NUMBER_INFO2",
+    "SEVERITY_NUMBER_INFO3",
+    "SEVERITY_NUMBER_INFO4",
+    "SEVERITY_NUMBER_WARN",
+    "SEVERITY_NUMBER_WARN2",
+    "SEVERITY_NUMBER_WARN3",
+    "SEVERITY_NUMBER_WARN4",
+    "SEVERITY_NUMBER_ERROR",
+    "SEVERITY_NUMBER_ERROR2",
+    "SEVERITY_NUMBER_ERROR3",
+    "SEVERITY_NUMBER_ERROR4",
+    "SEVERITY_NUMBER_FATAL",
+    "SEVERITY_NUMBER_FATAL2",
+    "SEVERITY_NUMBER_FATAL3",
+    "SEVERITY_NUMBER_FATAL4",
+])));
 
 // opentelemetry/proto/common/v1/common.proto and opentelemetry/proto/resource/v1/resource.proto
 
@@ -235,12 +316,23 @@ static KEY_VALUE_LIST: Message = Message { fields: &[needed(many(1, "values", Ki
 // opentelemetry/proto/trace/v1/trace.proto
 
 static RESOURCE_SPANS: Message = Message {
-    fields: &[one(1, "resource", Kind::Message(&RESOURCE)), many(2, "scopeSpans", Kind::Message(&SCOPE_SPANS)), one(3, "schemaUrl", STRING)],
+    fields: &[
+        one(1, "resource", Kind::Message(&RESOURCE)),
+        // Called otherwise before OTLP 0.16, and by Grafana to this day.
+        essential(also("instrumentationLibrarySpans", many(2, "scopeSpans", Kind::Message(&SCOPE_SPANS)))),
+        one(3, "schemaUrl", STRING),
+    ],
     nests: false,
 };
 
-static SCOPE_SPANS: Message =
-    Message { fields: &[one(1, "scope", Kind::Message(&SCOPE)), many(2, "spans", Kind::Message(&SPAN)), one(3, "schemaUrl", STRING)], nests: false };
+static SCOPE_SPANS: Message = Message {
+    fields: &[
+        also("instrumentationLibrary", one(1, "scope", Kind::Message(&SCOPE))),
+        essential(many(2, "spans", Kind::Message(&SPAN))),
+        one(3, "schemaUrl", STRING),
+    ],
+    nests: false,
+};
 
 static SPAN: Message = Message {
     fields: &[
@@ -250,7 +342,7 @@ static SPAN: Message = Message {
         one(4, "parentSpanId", HEX),
         one(16, "flags", FIXED32),
         one(5, "name", STRING),
-        one(6, "kind", INT32),
+        one(6, "kind", SPAN_KINDS),
         one(7, "startTimeUnixNano", FIXED64),
         one(8, "endTimeUnixNano", FIXED64),
         many(9, "attributes", Kind::Message(&KEY_VALUE)),
@@ -286,17 +378,26 @@ static LINK: Message = Message {
     nests: false,
 };
 
-static STATUS: Message = Message { fields: &[one(2, "message", STRING), one(3, "code", INT32)], nests: false };
+static STATUS: Message = Message { fields: &[one(2, "message", STRING), one(3, "code", STATUS_CODES)], nests: false };
 
 // opentelemetry/proto/logs/v1/logs.proto
 
 static RESOURCE_LOGS: Message = Message {
-    fields: &[one(1, "resource", Kind::Message(&RESOURCE)), many(2, "scopeLogs", Kind::Message(&SCOPE_LOGS)), one(3, "schemaUrl", STRING)],
+    fields: &[
+        one(1, "resource", Kind::Message(&RESOURCE)),
+        essential(also("instrumentationLibraryLogs", many(2, "scopeLogs", Kind::Message(&SCOPE_LOGS)))),
+        one(3, "schemaUrl", STRING),
+    ],
     nests: false,
 };
 
 static SCOPE_LOGS: Message = Message {
-    fields: &[one(1, "scope", Kind::Message(&SCOPE)), many(2, "logRecords", Kind::Message(&LOG_RECORD)), one(3, "schemaUrl", STRING)],
+    fields: &[
+        also("instrumentationLibrary", one(1, "scope", Kind::Message(&SCOPE))),
+        // Called `logs` before OTLP 0.15.
+        essential(also("logs", many(2, "logRecords", Kind::Message(&LOG_RECORD)))),
+        one(3, "schemaUrl", STRING),
+    ],
     nests: false,
 };
 
@@ -304,7 +405,7 @@ static LOG_RECORD: Message = Message {
     fields: &[
         one(1, "timeUnixNano", FIXED64),
         one(11, "observedTimeUnixNano", FIXED64),
-        one(2, "severityNumber", INT32),
+        one(2, "severityNumber", SEVERITIES),
         one(3, "severityText", STRING),
         one(5, "body", Kind::Message(&ANY_VALUE)),
         many(6, "attributes", Kind::Message(&KEY_VALUE)),
@@ -320,12 +421,20 @@ static LOG_RECORD: Message = Message {
 // opentelemetry/proto/metrics/v1/metrics.proto
 
 static RESOURCE_METRICS: Message = Message {
-    fields: &[one(1, "resource", Kind::Message(&RESOURCE)), many(2, "scopeMetrics", Kind::Message(&SCOPE_METRICS)), one(3, "schemaUrl", STRING)],
+    fields: &[
+        one(1, "resource", Kind::Message(&RESOURCE)),
+        essential(also("instrumentationLibraryMetrics", many(2, "scopeMetrics", Kind::Message(&SCOPE_METRICS)))),
+        one(3, "schemaUrl", STRING),
+    ],
     nests: false,
 };
 
 static SCOPE_METRICS: Message = Message {
-    fields: &[one(1, "scope", Kind::Message(&SCOPE)), many(2, "metrics", Kind::Message(&METRIC)), one(3, "schemaUrl", STRING)],
+    fields: &[
+        also("instrumentationLibrary", one(1, "scope", Kind::Message(&SCOPE))),
+        essential(many(2, "metrics", Kind::Message(&METRIC))),
+        one(3, "schemaUrl", STRING),
+    ],
     nests: false,
 };
 
@@ -347,15 +456,15 @@ static METRIC: Message = Message {
 static GAUGE: Message = Message { fields: &[many(1, "dataPoints", Kind::Message(&NUMBER_DATA_POINT))], nests: false };
 
 static SUM: Message = Message {
-    fields: &[many(1, "dataPoints", Kind::Message(&NUMBER_DATA_POINT)), one(2, "aggregationTemporality", INT32), one(3, "isMonotonic", BOOL)],
+    fields: &[many(1, "dataPoints", Kind::Message(&NUMBER_DATA_POINT)), one(2, "aggregationTemporality", TEMPORALITIES), one(3, "isMonotonic", BOOL)],
     nests: false,
 };
 
 static HISTOGRAM: Message =
-    Message { fields: &[many(1, "dataPoints", Kind::Message(&HISTOGRAM_DATA_POINT)), one(2, "aggregationTemporality", INT32)], nests: false };
+    Message { fields: &[many(1, "dataPoints", Kind::Message(&HISTOGRAM_DATA_POINT)), one(2, "aggregationTemporality", TEMPORALITIES)], nests: false };
 
 static EXPONENTIAL_HISTOGRAM: Message = Message {
-    fields: &[many(1, "dataPoints", Kind::Message(&EXPONENTIAL_HISTOGRAM_DATA_POINT)), one(2, "aggregationTemporality", INT32)],
+    fields: &[many(1, "dataPoints", Kind::Message(&EXPONENTIAL_HISTOGRAM_DATA_POINT)), one(2, "aggregationTemporality", TEMPORALITIES)],
     nests: false,
 };
 

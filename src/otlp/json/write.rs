@@ -120,7 +120,7 @@ fn raw<'a>(reader: &mut Reader<'a>, tag: Tag, field: &Field) -> Result<Raw<'a>, 
 fn bits(reader: &mut Reader<'_>, number: Number) -> Result<u64, Malformed> {
     match number {
         Number::Bool | Number::Int64 | Number::Uint64 => reader.varint(),
-        Number::Int32 | Number::Uint32 | Number::Sint32 => reader.varint().map(|bits| u64::from(low(bits))),
+        Number::Int32 | Number::Enum(_) | Number::Uint32 | Number::Sint32 => reader.varint().map(|bits| u64::from(low(bits))),
         Number::Fixed32 => reader.fixed32().map(u64::from),
         Number::Fixed64 | Number::Sfixed64 | Number::Double => reader.fixed64(),
     }
@@ -198,7 +198,7 @@ fn begin_item(out: &mut Vec<u8>, opening: u8) {
 fn put_number(out: &mut Vec<u8>, number: Number, bits: u64) {
     match number {
         Number::Bool => put(out, &(bits != 0)),
-        Number::Int32 => put(out, &low(bits).cast_signed()),
+        Number::Int32 | Number::Enum(_) => put(out, &low(bits).cast_signed()),
         Number::Sint32 => put(out, &((low(bits) >> 1).cast_signed() ^ -(low(bits) & 1).cast_signed())),
         Number::Uint32 | Number::Fixed32 => put(out, &low(bits)),
         // JavaScript would round them.

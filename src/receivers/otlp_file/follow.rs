@@ -205,7 +205,7 @@ impl Troubles {
 mod tests {
     use std::{fs::OpenOptions, io::Write};
 
-    use super::*;
+    use super::{super::place::PATIENCE, *};
     use crate::net::Encoding;
 
     /// A directory that goes with the test.
@@ -415,6 +415,51 @@ mod tests {
             assert_eq!(poll(&files, &mut progress), [""; 0]);
         }
         assert!(progress.places.is_empty());
+    }
+
+    #[test]
+    fn an_end_that_is_missing_is_waited_for_and_told_in_time() {
+        let lines = line("one") + &line("two");
+        let gzip = Encoding::Gzip.deflate(lines.clone().into()).unwrap();
+        let zstd = Encoding::Zstd.deflate(lines.clone().into()).unwrap();
+        let records = [record(json("one")), record(json("two"))].concat();
+        for (name, content) in [("lines", lines.as_bytes()), ("gzip", &*gzip), ("zstd", &*zstd), ("records", &*records)] {
+            let directory = Directory::new(&format!("missing-{name}"));
+            let (files, mut progress) = (directory.files(&["a"]), Progress::default());
+            let (written, rest) = content.split_at(content.len() - 3);
+            directory.append("a", written);
+            let mut found = poll(&files, &mut progress);
+            for _ in 0..PATIENCE {
+                found.extend(poll(&files, &mut progress));
+            }
+            assert!(progress.troubles.0.is_empty(), "{name} may still be written");
+            found.extend(poll(&files, &mut progress));
+            assert_eq!(progress.troubles.0.len(), 1, "{name}");
+            directory.append("a", rest);
+            found.extend(poll(&files, &mut progress));
+            assert_eq!(found, ["one", "two"], "{name}");
+            assert!(progress.troubles.0.is_empty(), "{name}");
+            // Removed, it gets no end any more.
+            directory.append("a", written);
+            poll(&files, &mut progress);
+            fs::remove_file(directory.0.join("a")).unwrap();
+            let told: Vec<String> = (0..3).flat_map(|_| poll(&files, &mut progress)).collect();
+            assert!(told.len() == 1 && !told[0].is_empty(), "{name}: {told:?}");
+            assert!(progress.places.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn json_over_many_lines_is_followed() {
+        let directory = Directory::new("pretty");
+        let (files, mut progress) = (directory.files(&["a"]), Progress::default());
+        let pretty = |name: &str| json(name).replace('[', "[\n  ").replace(']', "\n]") + "\n";
+        let (begin, end) = (pretty("two").get(..30).unwrap().to_owned(), pretty("two").get(30..).unwrap().to_owned());
+        directory.append("a", format!("\u{feff}{}{begin}", pretty("one")));
+        assert_eq!(poll(&files, &mut progress), ["one"]);
+        assert_eq!(poll(&files, &mut progress), [""; 0]);
+        directory.append("a", end + &line("three"));
+        assert_eq!(poll(&files, &mut progress), ["two", "three"]);
     }
 
     #[test]

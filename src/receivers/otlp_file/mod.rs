@@ -4,6 +4,7 @@ mod follow;
 mod handover;
 mod place;
 mod requests;
+mod values;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::follow::{After, Files, Found, Progress};
-pub use self::requests::{Content, Next, Request, Requests};
+pub use self::requests::{Content, Next, Request, Requests, is_of_content};
 use crate::{
     config::{Size, Span, schema_of},
     net::Limits,
@@ -29,7 +30,7 @@ pub const FACTORY: Factory = Factory {
     section: Section::Receivers,
     name: "otlp_file",
     aliases: &["otlpjsonfile", "otlp_json_file"],
-    about: "Reads files of OTLP (JSON lines or length-prefixed records; plain, gzip or zstd) and follows them as they grow.",
+    about: "Reads files of OTLP (JSON or length-prefixed records; plain, gzip or zstd) and follows them as they grow.",
     roles: &[Role { section: Section::Receivers, signals: &Signal::ALL }],
     in_place: false,
     schema: schema_of::<Config>,

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     follow::{After, Files, Found},
-    requests::{Content, Layout, Next, PREFIX, Passing, Requests},
+    requests::{Content, Layout, Next, PREFIX, Passing, Requests, is_of_content},
 };
 
 /// What a file is known by: its device and inode, which stay when it is renamed.
@@ -19,6 +19,10 @@ pub(super) fn identity(metadata: &Metadata) -> Identity {
 
 /// Bytes that are read at a time.
 const BUFFER: usize = 64 << 10;
+
+/// How often a file may be looked at while the rest of what it ends with does not come, before that is told: a minute
+/// at the default `poll_interval`.
+pub(super) const PATIENCE: u64 = 300;
 
 /// A file, and how far it was read.
 pub(super) struct Place {
@@ -50,6 +54,8 @@ struct Mark {
     behind: bool,
     /// There is something in it that no reading gets past.
     unreadable: bool,
+    /// What it ends with has no end yet.
+    awaits: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -154,7 +160,7 @@ impl Place {
         if self.mark.unreadable || !news {
             self.mark.length = length;
             self.idle = self.idle.saturating_add(1);
-            return Ok(After::Continue);
+            return if self.mark.awaits && self.idle > PATIENCE { Err(self.mark.cut_off()) } else { Ok(After::Continue) };
         }
         self.idle = 0;
         self.reopen(known_as)?;
@@ -171,7 +177,9 @@ impl Place {
             Err(error) if is_of_content(&error) => {
                 mark.behind = false;
                 mark.unreadable = true;
-                Ok(offer(path, Found::Broken(format!("{error}; nothing that follows in this file can be read"))))
+                mark.awaits = false;
+                let at = mark.place();
+                Ok(offer(path, Found::Broken(format!("{error}, behind {at}; nothing that follows in this file can be read"))))
             }
             other => other,
         }
@@ -192,6 +200,19 @@ impl Place {
 impl Mark {
     fn is_plain(&self) -> bool {
         self.kind.is_some_and(|kind| !kind.compressed)
+    }
+
+    /// Up to where the file was read, for people.
+    fn place(&self) -> String {
+        let content = if self.kind.is_some_and(|kind| kind.compressed) { " of its decompressed content" } else { "" };
+        format!("byte {}{content}", self.consumed)
+    }
+
+    /// What it ends with has no end, and nothing came for long: whoever wrote it may be gone.
+    fn cut_off(&self) -> io::Error {
+        let reason =
+            format!("it seems to be cut off: behind {} stands something without an end, and nothing more came; waiting for it", self.place());
+        io::Error::new(io::ErrorKind::UnexpectedEof, reason)
     }
 
     /// Looks at how the file begins, once there is enough of it to tell.
@@ -230,6 +251,7 @@ impl Mark {
     }
 
     fn read(&mut self, file: &File, files: &Files, grows: bool, offer: &mut dyn FnMut(Found) -> After) -> io::Result<After> {
+        self.awaits = self.length > 0;
         let Some(kind) = self.kind(file)? else { return Ok(After::Continue) };
         // The rest of a compressed file has not been written yet.
         let waits = |error: &io::Error| grows && kind.compressed && is_end(error);
@@ -256,6 +278,7 @@ impl Mark {
             self.consumed = before + requests.consumed();
             self.passing = requests.passing();
             if ended {
+                self.awaits = !kind.compressed && self.consumed < self.length;
                 return Ok(After::Continue);
             }
         }
@@ -286,12 +309,6 @@ fn content(file: &File) -> io::Result<Content> {
 
 fn is_end(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof
-}
-
-/// Whether an error lies in what was read and not in the reading: the system's errors, such as a missing permission,
-/// may be gone the next time.
-fn is_of_content(error: &io::Error) -> bool {
-    error.raw_os_error().is_none()
 }
 
 #[cfg(test)]
