@@ -283,7 +283,7 @@ mod tests {
             Ok(json) => String::from_utf8(json).unwrap(),
             Err(JsonError::Protobuf(error)) => return Err(error),
             Err(error @ JsonError::TooLarge(_)) => panic!("{error}"),
-            Err(JsonError::Json(error)) => panic!("{error}"),
+            Err(error @ (JsonError::Json(_) | JsonError::Jaeger(_))) => panic!("{error}"),
         };
         let (group, scope, items) = match signal {
             Signal::Traces => ("resourceSpans", "scopeSpans", "spans"),
