@@ -50,10 +50,10 @@ async fn main() {
         for windows in [false, true] {
             let program = Program::start(&sink, windows).await;
             let waits = program.load(unhealthy).await;
-            let percentile = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+            let percentile = |hundredths: usize| waits[(waits.len() - 1) * hundredths / 100].as_secs_f64() * 1e3;
             let (traffic, what) = (if unhealthy { "unhealthy" } else { "healthy" }, if windows { "with circuit_window" } else { "without" });
-            println!("{traffic:>12}{what:>24}{:>10.2}{:>10.2}", percentile(0.5), percentile(0.99));
-            p99.push(percentile(0.99));
+            println!("{traffic:>12}{what:>24}{:>10.2}{:>10.2}", percentile(50), percentile(99));
+            p99.push(percentile(99));
         }
         println!("{:>56.2}   (target: at most 2)", p99[1] / p99[0]);
     }
@@ -148,7 +148,7 @@ fn request(number: u64, unhealthy: bool) -> Vec<u8> {
     for order in 0..SPANS / 2 {
         let id = number * SPANS + order * 2 + 1;
         let trace_id = [id.to_be_bytes(), id.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()].concat();
-        let (fails, refused) = (unhealthy && id % 5 == 0, unhealthy && id % 20 == 1);
+        let (fails, refused) = (unhealthy && id.is_multiple_of(5), unhealthy && id % 20 == 1);
         let status = (fails || refused).then(|| Status { code: 2, ..Status::default() });
         let events = if refused {
             let attributes = vec![text("exception.type", "pybreaker.CircuitBreakerError".to_owned())];

@@ -302,7 +302,8 @@ fn what_is_told_of_a_resource_is_never_older_than_what_was_told_before() {
 #[test]
 fn databases_and_topics_are_called_what_they_are_and_are_no_services() {
     let start = 1_795_000_000 * SECOND;
-    let callees: [(&str, i32, &[(&str, &str)]); 4] = [
+    type Called = (&'static str, i32, &'static [(&'static str, &'static str)]);
+    let callees: [Called; 4] = [
         ("shop", 3, &[("server.address", "pay")]),
         ("shop", 3, &[("db.system", "sqlite"), ("db.name", "/data/x.db")]),
         ("till", 3, &[("db.system", "sqlite")]),

@@ -37,7 +37,7 @@ struct Place {
 }
 
 /// The messages within a message, by field number.
-struct Nested(&'static [(u32, &'static Nested)]);
+struct Nested(&'static [(u32, &'static Self)]);
 
 const FLAT: Nested = Nested(&[]);
 const EVENT: Nested = Nested(&[(3, &FLAT)]);

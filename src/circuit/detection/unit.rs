@@ -184,8 +184,7 @@ impl CircuitBreakerMetricsCollector {
                 habits.route(operation, *lane, call.route, is_first && seen.unit.calls.len() > at + 1);
             }
         }
-        let (quoted, own): (SmallVec<[Arc<Told>; 1]>, SmallVec<[Arc<Told>; 1]>) =
-            seen.unit.told.iter().cloned().partition(|told| self.is_quoted(told, seen));
+        let (quoted, own): (Texts, Texts) = seen.unit.told.iter().cloned().partition(|told| self.is_quoted(told, seen));
         quoted.iter().for_each(|told| told.take());
         if own.is_empty() {
             if let Some(operation) = seen.operation {
@@ -496,6 +495,9 @@ impl CircuitBreakerMetricsCollector {
         }
     }
 }
+
+/// Texts of libraries.
+type Texts = SmallVec<[Arc<Told>; 1]>;
 
 /// Breakers, and the share of an operation's units that call through each.
 type Shares = SmallVec<[(Lane, f32); 4]>;

@@ -82,6 +82,9 @@ struct KnownTold<'a> {
     found: Option<Match<'a>>,
 }
 
+/// A call of an RPC service at an address: resource, host, port, and the value that names the service.
+type Rpc<'a> = (u32, &'a [u8], Option<u16>, &'a [u8]);
+
 /// Exceptions that are looked at in one span: each attempt of a retry may have its own.
 const EXCEPTIONS_MAX: usize = 16;
 
@@ -110,7 +113,7 @@ struct Reader<'a> {
     /// The name or host that was read last, for the same reason.
     last_name: Option<LastName<'a>>,
     /// Hosts and the RPC services that were called there last: resource, host, port, service as it was serialised.
-    last_rpc: SmallVec<[(u32, &'a [u8], Option<u16>, &'a [u8]); RPC_MAX]>,
+    last_rpc: SmallVec<[Rpc<'a>; RPC_MAX]>,
     /// What went wrong last, and whether that is ignored.
     last_error: Option<LastError<'a>>,
 }
@@ -571,7 +574,7 @@ impl<'a> Reader<'a> {
     }
 
     #[cold]
-    fn new_rpc(&mut self, this: (u32, &'a [u8], Option<u16>, &'a [u8]), target: TargetRecord) {
+    fn new_rpc(&mut self, this: Rpc<'a>, target: TargetRecord) {
         if self.last_rpc.len() >= RPC_MAX {
             self.last_rpc.remove(0);
         }

@@ -106,7 +106,7 @@ impl Values {
 /// Whether a request begins in a line of its own: then the object before it has no end.
 fn is_request(text: &[u8], at: usize) -> bool {
     let begins = |request: &&[u8]| text.get(at..).is_some_and(|rest| rest.starts_with(request));
-    text.get(at - 1) == Some(&b'\n') && REQUESTS.iter().any(|request| begins(request))
+    text.get(at - 1) == Some(&b'\n') && REQUESTS.iter().any(begins)
 }
 
 /// How requests begin that are written a line each.
