@@ -49,8 +49,8 @@ pub(super) fn each<'a>(stack_trace: &'a [u8], mut show: impl FnMut(Cause<'a>)) {
             continue;
         }
         list &= indented;
-        // Python shows the line of the source below each frame.
-        let is_source = std::mem::replace(&mut source, indented && text.starts_with(b"File \""));
+        // Python shows the line of the source below each frame, where it has the source.
+        let is_source = std::mem::replace(&mut source, indented && text.starts_with(b"File \"")) && indented;
         let (rest, is_marked) = unmarked(text);
         if rest.is_empty() || !is_marked && (is_source || is_frame(rest, indented)) {
             continue;

@@ -430,7 +430,8 @@ mod tests {
     fn proxies_tell_by_flags() {
         let matcher = Matcher::new(rules()).unwrap();
         let flagged = |value: &'static str| matcher.find(&[], |key| if key == "response_flags" { value.as_bytes() } else { &[] });
-        assert_eq!(flagged("UF,UO").map(|found| found.meaning), Some(Rejected));
+        assert_eq!(flagged("UF,UO").map(|found| found.meaning), Some(Limit));
+        assert_eq!(flagged("UH").map(|found| found.meaning), Some(Rejected));
         assert_eq!(flagged("-"), None);
         assert_eq!(flagged("UOX"), None);
     }

@@ -136,7 +136,7 @@ mod tests {
             }
         }
         if !values.text().is_empty() {
-            found.push(format!("open: {}", String::from_utf8_lossy(values.text())));
+            found.push(format!("open: {}", String::from_utf8_lossy(values.text()).trim_start()));
         }
         found
     }
