@@ -116,14 +116,25 @@ fn http_requests_that_are_wrong_get_the_answer_of_the_specification() {
         assert_eq!((answer.status, answer.header("content-type")), (400, Some("application/x-protobuf")));
         assert_eq!(status_of(&answer).code, 3);
     }
-    for broken in ["{\"resourceSpans\":7}", "[", "{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[{\"kind\":\"x\"}]}]}]}"] {
+    for broken in [
+        "{\"resourceSpans\":7}",
+        "[",
+        "{\"hello\":\"world\"}",
+        "{\"resourceSpans\":[{\"spans\":[]}]}",
+        "{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[{\"kind\":\"x\"}]}]}]}",
+    ] {
         let answer = post_json(to, "/v1/traces", broken);
         assert_eq!((answer.status, answer.header("content-type")), (400, Some("application/json")));
         let said: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(said["code"], 3, "{said}");
     }
     assert_eq!(post_json(to, "/v1/traces", &"[".repeat(1_000_000)).status, 400);
-    setting.counted("fuseboard_receiver_malformed_requests", 10);
+    let answer = post_json(to, "/v1/traces", "{\"resourceLogs\":[]}");
+    assert!(answer.text().contains("expected the key `resourceSpans`") && answer.text().contains("resourceLogs"), "{}", answer.text());
+    for fine in ["{}", "\u{feff}{\"resourceSpans\":[]}", "{\"resource_spans\":[{\"instrumentationLibrarySpans\":[]}]}"] {
+        assert_eq!(post_json(to, "/v1/traces", fine).status, 200, "{fine}");
+    }
+    setting.counted("fuseboard_receiver_malformed_requests", 13);
 
     let answer = post_protobuf(to, "/v1/traces", &vec![0; (LIMIT_MIB << 20) + 1]);
     assert_eq!((answer.status, status_of(&answer).code), (413, 8));

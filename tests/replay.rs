@@ -3,7 +3,11 @@
 
 mod support;
 
-use std::{collections::BTreeMap, io::Read, path::Path};
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    path::Path,
+};
 
 use support::{
     Directory, run,
@@ -299,6 +303,43 @@ fn what_is_told_of_a_resource_is_never_older_than_what_was_told_before() {
     }
 }
 
+/// A text, compressed as a whole.
+fn packed(text: &str) -> [Vec<u8>; 2] {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(text.as_bytes()).unwrap();
+    [gzip.finish().unwrap(), zstd::encode_all(text.as_bytes(), 3).unwrap()]
+}
+
+#[test]
+fn one_wrong_clock_moves_nobody_elses() {
+    let directory = Directory::new();
+    let text = recording();
+    let straight = replay(&directory.file("straight.jsonl", &text), &[]);
+    let newest = |line: &str| {
+        let ends = line.split("\"endTimeUnixNano\":\"").skip(1).filter_map(|rest| rest.split_once('"')?.0.parse::<u64>().ok());
+        ends.max().unwrap()
+    };
+    let ahead = |line: &str, id: u64| {
+        let span = call(id, newest(line) + 600 * SECOND, vec![attribute("server.address", "stock")]);
+        serde_json::to_string(&request("skewed", "i-1", vec![span])).unwrap()
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    for (name, is_there) in [("first", [0..1, 0..0]), ("once", [500..501, 0..0]), ("often", [100..200, 600..700])] {
+        let with = lines.iter().enumerate().flat_map(|(at, line)| {
+            let wrong = is_there.iter().any(|there| there.contains(&at)).then(|| ahead(line, at as u64 + 1));
+            wrong.into_iter().chain([(*line).to_owned()])
+        });
+        let with: Vec<String> = with.collect();
+        let file = directory.file("skewed.jsonl", with.join("\n"));
+        let output = run(&["replay", file.to_str().unwrap()]);
+        let (found, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(output.status.success(), "{said}");
+        assert_eq!(found, straight, "{name}");
+        let future = format!("{} spans from the future", with.len() - lines.len());
+        assert!(said.contains(&future) && said.contains("the clock of \"skewed (i-1)\" is "), "{name}: {said}");
+    }
+}
+
 #[test]
 fn databases_and_topics_are_called_what_they_are_and_are_no_services() {
     let start = 1_795_000_000 * SECOND;
@@ -337,4 +378,85 @@ fn databases_and_topics_are_called_what_they_are_and_are_no_services() {
     // What a team says is no error is none.
     let output = replay(&file, &["--set", "processors.circuit_window.failure.ignore=[\"bo*\"]"]);
     assert!(lines(&output, "circuit").iter().all(|line| line["requests"]["failure"] == 0), "{output}");
+}
+
+#[test]
+fn what_can_be_read_of_a_file_that_is_cut_off_counts() {
+    let directory = Directory::new();
+    let text = recording();
+    let framed: Vec<u8> = text.lines().flat_map(|line| [&u32::try_from(line.len()).unwrap().to_be_bytes()[..], line.as_bytes()].concat()).collect();
+    let [gzip, zstd] = packed(&text);
+    let more = directory.file("more.jsonl", reported());
+    for (name, whole) in [("gzip", gzip), ("zstd", zstd), ("records", framed)] {
+        let file = directory.file(name, &whole[..whole.len() / 5 * 4]);
+        let output = run(&["replay", file.to_str().unwrap(), more.to_str().unwrap()]);
+        let (found, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains(&format!("{}: can't be read from byte ", file.display())) && said.contains("1 files not read to their end"), "{said}");
+        assert!(lines(&found, "event").iter().filter(|line| line["event"] == "trip").count() >= 5, "{name}: {said}");
+        assert!(lines(&found, "circuit").iter().any(|line| line["circuit"]["caller"] == "shop"), "{name}: the file after it is not read");
+    }
+    let nothing = directory.file("nothing", [0x1f, 0x8b, 8]);
+    assert!(!run(&["replay", nothing.to_str().unwrap()]).status.success(), "nothing in it could be read");
+}
+
+#[test]
+fn json_is_read_as_people_have_it() {
+    let directory = Directory::new();
+    let text = recording();
+    let few: Vec<&str> = text.lines().take(50).collect();
+    let expected = replay(&directory.file("lines.jsonl", few.join("\n")), &[]);
+    let pretty = |line: &&str| serde_json::to_string_pretty(&serde_json::from_str::<serde_json::Value>(line).unwrap()).unwrap();
+    let pretty: Vec<String> = few.iter().map(pretty).collect();
+    let snake = |line: &&str| {
+        let keys = ["resourceSpans", "scopeSpans", "traceId", "spanId", "parentSpanId", "startTimeUnixNano", "endTimeUnixNano", "stringValue"];
+        let names =
+            ["resource_spans", "scope_spans", "trace_id", "span_id", "parent_span_id", "start_time_unix_nano", "end_time_unix_nano", "string_value"];
+        keys.iter().zip(names).fold((*line).to_owned(), |text, (key, name)| text.replace(&format!("\"{key}\""), &format!("\"{name}\"")))
+    };
+    for (name, content) in [
+        ("bom.jsonl", format!("\u{feff}{}", few.join("\r\n"))),
+        ("pretty.json", pretty.join("\n")),
+        ("array.json", format!("\u{feff}[\n{}\n]\n", pretty.join(",\n"))),
+        ("behind.json", few.concat()),
+        ("snake.jsonl", few.iter().map(snake).collect::<Vec<_>>().join("\n")),
+        ("tempo.jsonl", few.iter().map(|line| line.replacen("resourceSpans", "batches", 1)).collect::<Vec<_>>().join("\n")),
+        ("grafana.jsonl", few.iter().map(|line| line.replace("scopeSpans", "instrumentationLibrarySpans")).collect::<Vec<_>>().join("\n")),
+        ("tempo2.jsonl", few.iter().map(|line| format!("{{\"trace\":{line},\"metrics\":{{}}}}")).collect::<Vec<_>>().join("\n")),
+    ] {
+        assert_eq!(replay(&directory.file(name, &content), &[]), expected, "{name}");
+    }
+}
+
+#[test]
+fn downloads_of_jaeger_and_tempo_are_read() {
+    let directory = Directory::new();
+    let tempo = r#"{"batches":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}]},"scopeSpans":[{"spans":[
+        {"traceId":"somThyaeDTfyp03kUua0OA==","spanId":"hi4/6KajpFA=","name":"op","kind":"SPAN_KIND_CLIENT","status":{"code":"STATUS_CODE_ERROR"},
+         "startTimeUnixNano":"1795000000000000000","endTimeUnixNano":"1795000000005000000","attributes":[{"key":"server.address","value":{"stringValue":"pay"}}]}]}]}]}"#;
+    // Of two traces the newer first, as Jaeger has it.
+    let span = |trace: u64, micros: u64| {
+        let tags = r#"{"key":"span.kind","type":"string","value":"client"},{"key":"server.address","type":"string","value":"pay"},{"key":"error","type":"bool","value":true}"#;
+        format!(
+            r#"{{"traceID":"{trace}","processes":{{"p1":{{"serviceName":"shop","tags":[]}}}},"spans":[{{"traceID":"{trace}","spanID":"{trace}","processID":"p1",
+                "operationName":"op","references":[],"startTime":{micros},"duration":5000,"tags":[{tags}],"logs":[]}}]}}"#
+        )
+    };
+    let jaeger = format!("{{\"data\":[{},\n{}],\"total\":0,\"errors\":null}}", span(2, 1_795_000_900_000_000), span(1, 1_795_000_000_000_000));
+    for (name, content, failed) in [("tempo.json", tempo, 1), ("jaeger.json", &*jaeger, 2)] {
+        let circuits = lines(&replay(&directory.file(name, content), &[]), "circuit");
+        let [circuit] = &circuits[..] else { panic!("{name}: {circuits:?}") };
+        assert_eq!((&circuit["circuit"]["caller"], &circuit["circuit"]["callee"]), (&"shop".into(), &"pay".into()), "{name}");
+        assert_eq!(circuit["requests"]["failure"], failed, "{name}");
+    }
+}
+
+#[test]
+fn a_breakers_log_may_begin_with_a_byte_order_mark() {
+    let directory = Directory::new();
+    let there = |name: &str| format!("{}/tests/testdata/{name}", env!("CARGO_MANIFEST_DIR"));
+    let marked = |name: &str| directory.file(name, format!("\u{feff}{}", std::fs::read_to_string(there(name)).unwrap()));
+    let (truth, map) = (marked("pybreaker-truth.jsonl"), marked("pybreaker-aliases.json"));
+    let more = ["--truth", truth.to_str().unwrap(), "--truth-map", map.to_str().unwrap()];
+    assert_eq!(lines(&replay(Path::new(&there("pybreaker.jsonl.gz")), &more), "verdict").len(), 3);
 }

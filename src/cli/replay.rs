@@ -15,7 +15,7 @@ use crate::{
     net::Limits,
     otlp::{Signal, json},
     pipeline::Section,
-    processors::circuit_window::{Replay, Replayed, Replayings},
+    processors::circuit_window::{Ahead, Replay, Replayed, Replayings},
     receivers::otlp_file::{Content, Next, Request, Requests, is_of_content},
     service::Plan,
 };
@@ -104,10 +104,6 @@ struct Said {
     broken: u64,
     /// Files with a part that can't be read.
     cut_off: u64,
-    spans: u64,
-    invalid_ids: u64,
-    late: u64,
-    future: u64,
 }
 
 struct Session {
@@ -154,14 +150,8 @@ impl Session {
             self.said.other += 1;
             return Ok(());
         }
-        match self.replay.feed(request.bytes) {
-            Ok(Replayed { spans, invalid_ids, late, future }) => {
-                self.said.spans += spans;
-                self.said.invalid_ids += invalid_ids;
-                self.said.late += late;
-                self.said.future += future;
-            }
-            Err(error) => self.broken(path, &error.to_string()),
+        if let Err(error) = self.replay.feed(request.bytes) {
+            self.broken(path, &error.to_string());
         }
         self.write_metrics()
     }
@@ -182,7 +172,7 @@ impl Session {
     }
 
     fn finish(mut self, arguments: &Arguments) -> Result<(), Failed> {
-        let Replayings { events, findings, services, together } = self.replay.finish();
+        let Replayings { events, findings, services, together, ahead } = self.replay.finish();
         self.write_metrics()
             .and_then(|()| self.metrics.as_mut().map_or(Ok(()), Write::flush))
             .map_err(|error| format!("can't write metrics: {error}"))?;
@@ -210,7 +200,13 @@ impl Session {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(format!("can't write to the standard output: {error}").into()),
             _ => {}
         }
-        problems::tell(&self.said.summary(events.len(), findings.len() + services.len() + together.len(), circuits.len()));
+        for Ahead { sender, by } in ahead {
+            let by = by as f64 / 1e9;
+            problems::tell(&format!(
+                "warning: the clock of {sender:?} is {by:.1} s ahead of the others': what it sent is from the future, and left out"
+            ));
+        }
+        problems::tell(&self.said.summary(&self.replay.counted(), events.len(), findings.len() + services.len() + together.len(), circuits.len()));
         if self.said.requests == 0 && self.said.broken + self.said.cut_off > 0 {
             return Err("nothing in it is OTLP".to_owned().into());
         }
@@ -219,12 +215,12 @@ impl Session {
 }
 
 impl Said {
-    fn summary(&self, events: usize, findings: usize, circuits: usize) -> String {
-        let mut text = format!("{} spans in {} requests: {circuits} circuits, {events} events, {findings} findings", self.spans, self.requests);
+    fn summary(&self, counted: &Replayed, events: usize, findings: usize, circuits: usize) -> String {
+        let mut text = format!("{} spans in {} requests: {circuits} circuits, {events} events, {findings} findings", counted.spans, self.requests);
         for (count, what) in [
-            (self.late, "spans late"),
-            (self.future, "spans from the future"),
-            (self.invalid_ids, "spans without valid ids"),
+            (counted.late, "spans late"),
+            (counted.future, "spans from the future"),
+            (counted.invalid_ids, "spans without valid ids"),
             (self.broken, "requests broken"),
             (self.cut_off, "files not read to their end"),
             (self.other, "requests of other signals passed over"),

@@ -1,5 +1,6 @@
 //! `circuit_window`: works out circuits from the spans that pass, and is a receiver of what it derives.
 
+mod agreement;
 mod attributes;
 mod config;
 mod counts;
@@ -30,7 +31,7 @@ use smallvec::SmallVec;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use self::replay::{Decided, Replay, Replayed, Replayings};
+pub use self::replay::{Ahead, Decided, Replay, Replayed, Replayings};
 use self::{config::Config, engine::Engine, ticker::Ticker};
 use crate::{
     circuit::{analysis::config::AnalysisConfig, detect::rule::Rule, inspect::Inspection},

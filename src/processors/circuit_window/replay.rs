@@ -6,13 +6,14 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use serde_yaml::Value;
 
 use super::{
+    agreement::{Agreement, Due, time_of},
     config::Config,
-    engine::{Due, Engine, News, Turns},
+    engine::{self, Engine, News, Turns},
 };
 use crate::{
     circuit::{
         analysis::config::AnalysisConfig, cascade::Together, circuit::Circuit, config::CircuitMetricsConfig, event::CircuitEvent, finding::Finding,
-        service::ServiceChange, state::Change,
+        inspect::Inspection, service::ServiceChange, state::Change,
     },
     clock::{Clock, Manual, Wall},
     net::Listeners,
@@ -21,12 +22,16 @@ use crate::{
 };
 
 /// A `circuit_window` driven by event time instead of the clock on the wall: it is always as late as the newest end
-/// of any span that was fed. The same requests in the same order give the same, to the byte.
+/// of any span that was fed, but for senders whose clocks are ahead of the others'. The same requests in the same order
+/// give the same, to the byte.
 pub struct Replay {
     engine: Engine,
     clock: Arc<Manual>,
+    agreement: Agreement<Read>,
+    /// No recording holds what has not happened yet; Unix time in nanoseconds.
     horizon: u64,
     interval: u64,
+    counted: Replayed,
     events: Vec<Decided>,
     findings: Vec<Finding>,
     services: Vec<ServiceChange>,
@@ -35,6 +40,36 @@ pub struct Replay {
     wants_metrics: bool,
     /// Circuits that nobody called for long.
     ended: Vec<Circuit>,
+}
+
+/// A request that was read.
+struct Read {
+    bytes: Bytes,
+    items: usize,
+    inspection: Inspection,
+}
+
+impl Read {
+    fn newest_end(&self) -> u64 {
+        self.inspection.resources.iter().map(|resource| resource.newest_end).max().unwrap_or_default()
+    }
+
+    /// When it is from.
+    fn time(&self) -> u64 {
+        time_of(self.inspection.resources.iter().map(|resource| resource.newest_end))
+    }
+
+    /// Who sent it, as people call them.
+    fn senders(&self) -> impl Iterator<Item = (String, u64)> {
+        self.inspection.resources.iter().map(|resource| {
+            let text = |text| String::from_utf8_lossy(self.inspection.text(&self.bytes, text)).into_owned();
+            let of = [resource.environment, resource.namespace, resource.service].map(text);
+            let service = of.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+            let instance = text(resource.instance);
+            let sender = if instance.is_empty() { service } else { format!("{service} ({instance})") };
+            (sender, resource.newest_end)
+        })
+    }
 }
 
 /// An event, and when it was final.
@@ -57,12 +92,23 @@ pub struct Replayings {
     pub services: Vec<ServiceChange>,
     /// What incidents of several circuits have to do with each other.
     pub together: Vec<Together>,
+    /// Whose clocks were ahead of the others'.
+    pub ahead: Vec<Ahead>,
 }
 
-/// What one request came to.
+/// A sender whose clock is ahead of the others': what it sent is from the future.
+#[derive(Clone, Debug)]
+pub struct Ahead {
+    /// Its service, and its instance if it says one.
+    pub sender: String,
+    /// How far, in nanoseconds.
+    pub by: u64,
+}
+
+/// What requests came to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Replayed {
-    /// Spans in it.
+    /// Spans in them.
     pub spans: u64,
     /// Spans that were left out because their ids are invalid.
     pub invalid_ids: u64,
@@ -92,11 +138,12 @@ impl Replay {
             meter,
         };
         Ok(Self {
-            // No recording holds what has not happened yet; a span that says so must not move the clock.
+            agreement: Agreement::new(checked.circuit.max_clock_skew, checked.circuit.allowed_lateness),
             horizon: Wall.now().saturating_add(checked.circuit.max_clock_skew),
             interval: (checked.emit_interval / SECOND).max(1),
             engine: Engine::new(checked, &setup, 1),
             clock,
+            counted: Replayed::default(),
             events: Vec::new(),
             findings: Vec::new(),
             services: Vec::new(),
@@ -107,28 +154,59 @@ impl Replay {
         })
     }
 
-    /// Counts a request of spans.
+    /// Takes a request of spans, to count it now or when it is agreed what time it is.
     ///
     /// # Errors
-    /// It is none; nothing of it was counted.
-    pub fn feed(&mut self, request: Bytes) -> Result<Replayed, Malformed> {
+    /// It is none; nothing of it is counted.
+    pub fn feed(&mut self, request: Bytes) -> Result<(), Malformed> {
         let Checked { bytes, items, rejected, .. } = check(Signal::Traces, request)?;
         let inspection = self.engine.inspect_until(&Part::new(bytes.clone(), items), self.horizon)?;
-        let newest = inspection.resources.iter().map(|resource| resource.newest_end).max().unwrap_or_default();
+        self.counted.spans += (items + rejected) as u64;
+        self.counted.invalid_ids += rejected as u64;
+        let read = Read { bytes, items, inspection };
+        let time = read.time();
+        if self.agreement.is_plain(time) {
+            let horizon = self.agreement.horizon(time);
+            self.count(Due { request: read, horizon, moves: true });
+        } else {
+            let (length, statements) = (read.bytes.len(), read.senders().collect());
+            let due = self.agreement.hear(read, length, statements);
+            due.into_iter().for_each(|due| self.count(due));
+        }
+        Ok(())
+    }
+
+    /// What was counted until now.
+    pub const fn counted(&self) -> Replayed {
+        self.counted
+    }
+
+    fn count(&mut self, due: Due<Read>) {
+        let Due { request, horizon, moves } = due;
+        let beyond = request.newest_end() > horizon;
+        let Read { bytes, items, mut inspection } = request;
+        if beyond && let Ok(nearer) = self.engine.inspect_until(&Part::new(bytes.clone(), items), horizon.min(self.horizon)) {
+            inspection = nearer;
+        }
         let before = self.clock.now() / SECOND;
-        self.clock.advance_to(newest);
-        let late = self.engine.apply(&bytes, &inspection);
+        if moves {
+            self.clock.advance_to(inspection.resources.iter().map(|resource| resource.newest_end).max().unwrap_or_default());
+            self.agreement.reached(self.clock.now());
+        }
+        self.counted.late += self.engine.apply(&bytes, &inspection);
+        self.counted.future += inspection.future;
         let second = self.clock.now() / SECOND;
         if second > before {
             let news = self.engine.advance();
             self.note(news);
             self.report(Turns::of(&seconds_since(before, second, self.interval), self.interval));
         }
-        Ok(Replayed { spans: (items + rejected) as u64, invalid_ids: rejected as u64, late, future: inspection.future })
     }
 
     /// Closes everything, and says what was decided and what was found, each in order of time.
     pub fn finish(&mut self) -> Replayings {
+        let due = self.agreement.finish();
+        due.into_iter().for_each(|due| self.count(due));
         let news = self.engine.finish();
         self.note(news);
         self.report(Turns::all());
@@ -140,7 +218,8 @@ impl Replay {
         let mut findings = std::mem::take(&mut self.findings);
         findings.sort_by(|left, right| left.at.cmp(&right.at).then_with(|| left.circuit.cmp(&right.circuit)));
         let (services, together) = (std::mem::take(&mut self.services), std::mem::take(&mut self.together));
-        Replayings { events, findings, services, together }
+        let ahead = self.agreement.ahead().map(|(sender, by)| Ahead { sender: sender.to_owned(), by }).collect();
+        Replayings { events, findings, services, together, ahead }
     }
 
     /// Metrics that were made since this was asked last.
@@ -185,7 +264,7 @@ impl Replay {
         }
     }
 
-    fn tell(&mut self, due: Due) {
+    fn tell(&mut self, due: engine::Due) {
         let mut report = self.engine.report(due);
         if report.points > 0 {
             self.metrics.push(std::mem::take(&mut report.request));

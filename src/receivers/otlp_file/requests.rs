@@ -247,7 +247,7 @@ impl<R: BufRead> Requests<R> {
     fn line(&mut self, grows: bool) -> io::Result<Next> {
         let limit = self.limits.request_bytes;
         loop {
-            while let Some(place) = self.values.next() {
+            while let Some(place) = self.values.find() {
                 let end = place.end;
                 let object = self.values.text().get(place).unwrap_or_default();
                 let read = if object.is_empty() { Ok(SmallVec::new()) } else { from_json(object, limit) };

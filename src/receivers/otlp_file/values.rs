@@ -81,7 +81,7 @@ impl Values {
 
     /// Where in [`Self::text`] the next object stands, or what is none: the rest of a line, or an object whose end is
     /// missing. An empty place is behind what stands between objects. `None` where more of the text is needed.
-    pub(super) fn next(&mut self) -> Option<Range<usize>> {
+    pub(super) fn find(&mut self) -> Option<Range<usize>> {
         let text = self.text.get(self.from..).unwrap_or_default();
         let begin = text.iter().position(|byte| !is_between(*byte)).unwrap_or(text.len());
         let Some(first) = text.get(begin) else { return (begin > 0).then_some(begin..begin) };
@@ -105,8 +105,8 @@ impl Values {
 
 /// Whether a request begins in a line of its own: then the object before it has no end.
 fn is_request(text: &[u8], at: usize) -> bool {
-    let begins = |request: &&[u8]| text.get(at..).is_some_and(|rest| rest.starts_with(request));
-    text.get(at - 1) == Some(&b'\n') && REQUESTS.iter().any(begins)
+    let begins = |rest: &[u8]| REQUESTS.iter().any(|request| rest.starts_with(request));
+    text.get(at - 1) == Some(&b'\n') && text.get(at..).is_some_and(begins)
 }
 
 /// How requests begin that are written a line each.
@@ -127,7 +127,7 @@ mod tests {
         let mut found = Vec::new();
         for bytes in text.as_bytes().chunks(piece) {
             values.more().extend_from_slice(bytes);
-            while let Some(place) = values.next() {
+            while let Some(place) = values.find() {
                 let end = place.end;
                 if !place.is_empty() {
                     found.push(String::from_utf8(values.text()[place].to_vec()).unwrap());
