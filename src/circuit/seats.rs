@@ -67,7 +67,8 @@ impl CircuitBreakerMetricsCollector {
     fn new_process(&mut self, request: &[u8], inspection: &Inspection, record: &ResourceRecord, now: u64) -> Option<u32> {
         let mut record = *record;
         let is_full = self.processes.len() >= self.processes_max;
-        if is_full && !self.takes_room_of_process(resource_texts(request, inspection, &record), now) {
+        let takes_room = is_full && self.takes_room_of_process(resource_texts(request, inspection, &record), now);
+        if is_full && !takes_room {
             record.instance = Text::default();
             let shared = self.find_process(request, inspection, &record);
             if shared.is_some() || self.processes.len() >= 2 * self.processes_max {
@@ -92,12 +93,15 @@ impl CircuitBreakerMetricsCollector {
             heard_since: 0,
             usages: Usages::new(),
             last_seen: now,
-            newcomer: true,
+            // One that took the room of another is heard of again and again already.
+            newcomer: !takes_room,
             seats: HashTable::new(),
             last: None,
         };
         let index = u32::try_from(self.processes.insert(process)).unwrap_or(u32::MAX);
-        self.new_processes.push_back(index);
+        if !takes_room {
+            self.new_processes.push_back(index);
+        }
         let (processes, hasher) = (&self.processes, &self.hasher);
         self.by_resource.insert_unique(hasher.hash_one(texts), index, |index| {
             processes.get(*index as usize).map_or(0, |process| hasher.hash_one(process.texts()))
@@ -295,15 +299,13 @@ impl CircuitBreakerMetricsCollector {
         if let Some(known) = self.known_circuit(hash, caller, target) {
             return Some(known);
         }
-        if !self.takes_room(caller, target, now) {
-            return None;
-        }
+        let taken = self.take_room(caller, target, now)?;
         let text = String::from_utf8_lossy(target.text).into();
         let (caller, address) = (Arc::clone(caller), address.into());
         let key = CircuitKey { caller, named: target.named, text, port: target.port, address, kind, own_at, overflow: false };
         let circuit = Circuit::new(Arc::new(key), self.unseen_since(now), now);
         let circuit = u32::try_from(self.circuits.insert(Box::new(circuit))).unwrap_or(u32::MAX);
-        self.enlist(circuit);
+        self.enlist(circuit, taken);
         self.by_key.insert_unique(hash.spread(), KeyPlace { hash, circuit }, |place| place.hash.spread());
         Some(circuit)
     }
