@@ -452,11 +452,21 @@ fn downloads_of_jaeger_and_tempo_are_read() {
 }
 
 #[test]
-fn a_breakers_log_may_begin_with_a_byte_order_mark() {
+fn a_breakers_log_may_begin_with_a_byte_order_mark_and_have_times_as_text() {
     let directory = Directory::new();
     let there = |name: &str| format!("{}/tests/testdata/{name}", env!("CARGO_MANIFEST_DIR"));
     let marked = |name: &str| directory.file(name, format!("\u{feff}{}", std::fs::read_to_string(there(name)).unwrap()));
     let (truth, map) = (marked("pybreaker-truth.jsonl"), marked("pybreaker-aliases.json"));
     let more = ["--truth", truth.to_str().unwrap(), "--truth-map", map.to_str().unwrap()];
-    assert_eq!(lines(&replay(Path::new(&there("pybreaker.jsonl.gz")), &more), "verdict").len(), 3);
+    let found = lines(&replay(Path::new(&there("pybreaker.jsonl.gz")), &more), "verdict");
+    assert_eq!(found.len(), 3);
+    let of_line = |line: &str| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["t_ns"] = line["t_ns"].to_string().into();
+        line.to_string()
+    };
+    let log = std::fs::read_to_string(there("pybreaker-truth.jsonl")).unwrap();
+    let texts = directory.file("texts.jsonl", log.lines().map(of_line).collect::<Vec<_>>().join("\n"));
+    let more = ["--truth", texts.to_str().unwrap(), "--truth-map", map.to_str().unwrap()];
+    assert_eq!(lines(&replay(Path::new(&there("pybreaker.jsonl.gz")), &more), "verdict"), found);
 }

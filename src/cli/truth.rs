@@ -6,15 +6,30 @@ use std::{
     path::Path,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::lines::{EventLine, write_table};
 use crate::circuit::state::State;
 
+/// A number, or text of one.
+fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u64),
+        Text(String),
+    }
+    match Written::deserialize(deserializer)? {
+        Written::Number(number) => Ok(number),
+        Written::Text(text) => text.parse().map_err(|_| D::Error::custom(format!("`t_ns` is nanoseconds, such as 1795000000000000000, not `{text}`"))),
+    }
+}
+
 /// One line of a breaker's own log.
 #[derive(Debug, Deserialize)]
 struct Line {
-    /// When, in Unix nanoseconds.
+    /// When, in Unix nanoseconds: a number, or text of one, as JSON of other languages has it for 64 bits.
+    #[serde(deserialize_with = "nanoseconds")]
     t_ns: u64,
     /// The breaker's name.
     name: String,
