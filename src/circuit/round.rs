@@ -19,7 +19,7 @@ use super::{
 
 /// Circuits and processes that one [`Round`] looks at before it lets others to the shard. `benches/ticker.rs` prints how long
 /// that keeps them out.
-const AT_ONCE: usize = 256;
+const AT_ONCE: usize = 64;
 
 /// A process that nobody heard of for so long holds up no others. Nanoseconds.
 const QUIET: u64 = 3_000_000_000;

@@ -21,7 +21,9 @@ fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Err
     }
     match Written::deserialize(deserializer)? {
         Written::Number(number) => Ok(number),
-        Written::Text(text) => text.parse().map_err(|_| D::Error::custom(format!("`t_ns` is nanoseconds, such as 1795000000000000000, not `{text}`"))),
+        Written::Text(text) => {
+            text.parse().map_err(|_| D::Error::custom(format!("`t_ns` is nanoseconds, such as 1795000000000000000, not `{text}`")))
+        }
     }
 }
 

@@ -1,11 +1,11 @@
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::{
     sync::Notify,
-    task::{JoinSet, yield_now},
+    task::{JoinSet, spawn_blocking},
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,11 @@ pub(super) struct Ticker {
     closed: Notify,
 }
 
+/// Does what takes long away from the threads that serve: the system lets those go first. `None` while the program stops.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    spawn_blocking(work).await.ok()
+}
+
 impl Ticker {
     pub(super) fn new(id: String, engine: Arc<Engine>, outlets: Outlets) -> Self {
         Self { id, engine, outlets, waiting: Mutex::default(), incidents: Mutex::default(), waiting_spans: Mutex::default(), closed: Notify::new() }
@@ -82,12 +87,17 @@ impl Ticker {
         let mut ticks = interval(EACH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let mut closing = self.engine.begin_closing();
-            // Others go on in between: each part is of a bounded number of circuits, processes and marks.
-            while self.engine.close_some(&mut closing) {
-                yield_now().await;
-            }
-            self.keep(self.engine.closed(closing));
+            let engine = Arc::clone(&self.engine);
+            let closed = aside(move || {
+                let mut closing = engine.begin_closing();
+                // Others get the locks in between: each part is of a bounded number of circuits, processes and marks.
+                while engine.close_some(&mut closing) {
+                    thread::yield_now();
+                }
+                engine.closed(closing)
+            });
+            let Some(news) = closed.await else { return };
+            self.keep(news);
             self.closed.notify_one();
         }
     }
@@ -133,10 +143,15 @@ impl Ticker {
             drop(self.engine.take_ended());
             return true;
         }
-        let mut telling = self.engine.begin_telling(turns);
-        while self.engine.look_at_some(&mut telling) {
-            yield_now().await;
-        }
+        let engine = Arc::clone(&self.engine);
+        let looked = aside(move || {
+            let mut telling = engine.begin_telling(turns);
+            while engine.look_at_some(&mut telling) {
+                thread::yield_now();
+            }
+            telling
+        });
+        let Some(telling) = looked.await else { return false };
         let mut refused = self.send_all(telling.beginnings).await;
         refused.extend(self.send_all(telling.rest).await);
         if turns.is(0) {
@@ -185,8 +200,14 @@ impl Ticker {
 
     /// Sends one request; gives why it was refused, if it was.
     async fn send(&self, due: Due) -> Option<String> {
-        let report = self.engine.report(due);
-        let refused = match self.engine.charged(report.request.encode_to_vec(), report.points) {
+        let engine = Arc::clone(&self.engine);
+        let reported = aside(move || {
+            let report = engine.report(due);
+            let bytes = report.request.encode_to_vec();
+            (report, bytes)
+        });
+        let Some((report, bytes)) = reported.await else { return Some("the program stops".to_owned()) };
+        let refused = match self.engine.charged(bytes, report.points) {
             _ if report.points == 0 => None,
             Ok(part) => self.outlets.metrics.consume(Payload::new(Signal::Metrics, part)).await.err().map(|refusal| refusal.to_string()),
             Err(over) => Some(over.to_string()),
