@@ -261,7 +261,9 @@ impl Circuit {
     /// Whether there is more of it than calls in one bucket. Until then it has no series, and makes room for others: a
     /// sender may make up any number of names that it calls once.
     pub fn is_established(&self) -> bool {
-        self.is_eventful || self.window.called() >= 2 || self.sent.at > 0 || self.retired || self.key.overflow
+        let is_telling = |member: &Member| member.has_evidence() || member.provisional().is_some_and(|state| state != State::Closed);
+        let is_eventful = self.is_eventful || self.detected.is_some() || self.members.iter().any(|(_, member)| is_telling(member));
+        is_eventful || self.window.called() >= 2 || self.sent.at > 0 || self.retired || self.key.overflow
     }
 
     /// Whether there is a counter or a histogram of it whose series has not begun.

@@ -172,19 +172,23 @@ pub fn spelled(host: &[u8]) -> Option<Vec<u8>> {
     let bare = bare.strip_suffix(b".").filter(|rest| !rest.is_empty()).unwrap_or(bare);
     let mut spelled = bare.to_ascii_lowercase();
     if let Some(ip) = ipv6(&spelled) {
-        spelled = ip.to_canonical().to_string().into_bytes();
+        let zone = spelled.iter().position(|byte| *byte == b'%').and_then(|at| spelled.get(at..)).unwrap_or_default().to_vec();
+        spelled = [ip.to_canonical().to_string().into_bytes(), zone].concat();
     }
     (spelled != host).then_some(spelled)
 }
 
+/// An IPv6 address, whose zone may stand behind it (RFC 4007, 11).
 fn ipv6(text: &[u8]) -> Option<Ipv6Addr> {
-    std::str::from_utf8(text).ok().filter(|text| text.contains(':'))?.parse().ok()
+    let text = std::str::from_utf8(text).ok().filter(|text| text.contains(':'))?;
+    text.split_once('%').map_or(text, |(address, _)| address).parse().ok()
 }
 
 /// Scheme, host and port of what stands where a host should: some write its port there, too, or a whole URL.
 pub fn host_in(text: &[u8]) -> (Option<&[u8]>, &[u8], Option<u16>) {
     // A path is that of a socket.
-    let is_host = text.first() == Some(&b'/') || !text.contains(&b':') && text.first() != Some(&b'[');
+    let is_socket = text.first() == Some(&b'/') || text.starts_with(b"unix:");
+    let is_host = is_socket || !text.contains(&b':') && text.first() != Some(&b'[');
     match authority(text) {
         found @ (_, [_, ..], _) if !is_host => found,
         _ => (None, text, None),
@@ -216,6 +220,7 @@ pub(super) fn is_address(host: &[u8]) -> bool {
 pub fn authority(url: &[u8]) -> (Option<&[u8]>, &[u8], Option<u16>) {
     let (scheme, rest) = match url.iter().position(|byte| *byte == b':') {
         Some(at) if url.get(at + 1..at + 3) == Some(b"//") => (url.get(..at), url.get(at + 3..).unwrap_or_default()),
+        Some(3) => (None, url.strip_prefix(b"dns:").unwrap_or(url)),
         Some(4) => (None, url.strip_prefix(b"ipv4:").or_else(|| url.strip_prefix(b"ipv6:")).unwrap_or(url)),
         _ => (None, url),
     };
@@ -269,6 +274,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_tells_hosts_apart_stays() {
+        assert_eq!(spelled(b"FE80::1%eth0").as_deref(), Some(&b"fe80::1%eth0"[..]));
+        assert_eq!(host_in(b"fe80::1%eth0"), (None, &b"fe80::1%eth0"[..], None));
+        assert_eq!(host_in(b"unix:/tmp/a.sock"), (None, &b"unix:/tmp/a.sock"[..], None));
+    }
+
+    #[test]
     fn urls_give_their_callee() {
         for (url, host, port) in [
             ("http://127.0.0.1:15001/pay", "127.0.0.1", Some(15001)),
@@ -284,6 +296,7 @@ mod tests {
             ("10.0.0.7", "10.0.0.7", None),
             ("2001:db8::1", "2001:db8::1", None),
             ("dns:///pricing:50051", "pricing", Some(50051)),
+            ("dns:pricing:50051", "pricing", Some(50051)),
             ("ipv4:10.0.0.7:50051", "10.0.0.7", Some(50051)),
             ("http://api:99999/", "api", None),
             ("host:", "host", None),

@@ -260,7 +260,7 @@ impl Member {
         self.more.get_or_insert_default().lane(number).detected = Some(state);
         if state != State::Closed {
             if self.doubt == Doubt::LAPSED {
-                self.newest = self.newest.map(|(at, _)| (at, state));
+                self.newest = Some((self.newest.map_or(0, |(at, _)| at), state));
             }
             self.doubt = Doubt::CLEAR;
         }
@@ -382,7 +382,6 @@ mod tests {
         let mut member = member();
         member.seems(1, State::Open, 100 * SECOND);
         assert!(member.lapse(200 * SECOND, ALLOWED));
-        member.seems(150, State::Closed, 150 * SECOND);
         member.detect(0, State::Open);
         assert_eq!(member.provisional(), Some(State::Open));
     }

@@ -75,6 +75,11 @@ impl CircuitBreakerMetricsCollector {
             if !self.room.is_owed() {
                 break;
             }
+            if self.room.is_within() {
+                // Others have gone meanwhile.
+                self.room.settle_one();
+                continue;
+            }
             let Some(number) = self.newcomers.pop_front() else { break };
             self.settle_in(number as usize);
             if self.circuits.get(number as usize).is_none_or(|circuit| !circuit.newcomer) {
@@ -88,6 +93,7 @@ impl CircuitBreakerMetricsCollector {
             self.evict(number as usize, now);
         }
         for _ in 0..AT_ONCE {
+            self.processes_owed = self.processes_owed.min(self.processes.len().saturating_sub(self.processes_max));
             if self.processes_owed == 0 {
                 break;
             }

@@ -78,6 +78,11 @@ impl Room {
         self.owed.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether there is room again: then no newcomer has to go.
+    pub(super) fn is_within(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) <= self.most.load(Ordering::Relaxed)
+    }
+
     /// One newcomer goes for another circuit; `false` if none has to any more.
     pub(super) fn settle_one(&self) -> bool {
         self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| owed.checked_sub(1)).is_ok()

@@ -21,6 +21,9 @@ use super::{
 /// that keeps them out.
 const AT_ONCE: usize = 64;
 
+/// How long after the buckets of the time have closed a state that nothing confirmed is shown at most. Nanoseconds.
+const LAPSES_AFTER: u64 = 2_000_000_000;
+
 /// A process that nobody heard of for so long holds up no others. Nanoseconds.
 const QUIET: u64 = 3_000_000_000;
 
@@ -131,7 +134,8 @@ impl CircuitBreakerMetricsCollector {
         }
         let Some(circuit) = self.circuits.get_mut(number) else { return };
         if circuit.is_restless() {
-            circuit.lapse(now, self.config.allowed_lateness);
+            // A final state comes when the bucket closes that it falls into.
+            circuit.lapse(now, self.config.allowed_lateness + self.config.bucket_size() + LAPSES_AFTER);
         }
         if sweeping {
             circuit.members.iter_mut().for_each(|(_, member)| member.calm_since(now));

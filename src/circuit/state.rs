@@ -50,7 +50,7 @@ impl State {
         let mut word = letters.get(..length)?;
         loop {
             match word {
-                b"closed" | b"close" | b"closes" | b"closing" | b"isclosed" | b"reset" => return Some(Self::Closed),
+                b"closed" | b"close" | b"closes" | b"closing" | b"isclosed" | b"reset" | b"recovered" | b"recovery" => return Some(Self::Closed),
                 b"open" | b"opened" | b"opens" | b"opening" | b"isopen" | b"tripped" | b"trip" | b"trips" => return Some(Self::Open),
                 b"halfopen" | b"halfopened" | b"halfopens" | b"halfopening" | b"ishalfopen" => return Some(Self::HalfOpen),
                 b"forcedopen" | b"forceopen" | b"forceopened" | b"isolated" => return Some(Self::ForcedOpen),

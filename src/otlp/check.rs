@@ -1,10 +1,12 @@
+use std::cell::RefCell;
+
 use bytes::Bytes;
 
 use super::{
     Malformed, Signal, edit,
     shape::{self, Rule, Shape},
     trace,
-    wire::{DEPTH_MAX, OTHER_LAYOUT, Reader, TOO_DEEP},
+    wire::{DEPTH_MAX, OTHER_LAYOUT, Reader, TOO_DEEP, Tag},
 };
 
 /// A request whose structure is sound, without the items that must not be in it.
@@ -35,6 +37,19 @@ pub fn check(signal: Signal, bytes: Bytes) -> Result<Checked, Malformed> {
     let rest = edit::without_invalid_ids(&bytes)?.into();
     let message = format!("{invalid_ids} of {items} spans have no valid trace id (16 bytes) or span id (8 bytes), or one that is all zero");
     Ok(Checked { bytes: rest, items: items - invalid_ids, rejected: invalid_ids, message })
+}
+
+/// The resource in an entry of a request, of all signals, and how deep messages may nest in such an entry.
+const RESOURCE: Tag = Tag::bytes(1);
+const RESOURCE_DEPTH: u32 = DEPTH_MAX - 1;
+
+/// Resources that a thread remembers to be sound, and the largest of them.
+const RESOURCES: usize = 16;
+const RESOURCE_BYTES_MAX: usize = 4 << 10;
+
+thread_local! {
+    /// By length: resources of different processes differ in it as a rule.
+    static SOUND: RefCell<[Box<[u8]>; RESOURCES]> = RefCell::new(std::array::from_fn(|_| Box::default()));
 }
 
 /// What is counted while a request is checked.
@@ -72,6 +87,7 @@ impl Census {
                         break;
                     }
                 },
+                Rule::Message(shape) if depth == RESOURCE_DEPTH && tag == RESOURCE => self.resource(shape, reader.bytes()?, depth)?,
                 Rule::Message(shape) => self.message(shape, Reader::new(reader.bytes()?), within(depth)?)?,
                 Rule::Item(shape) => {
                     self.items += 1;
@@ -86,6 +102,22 @@ impl Census {
             }
         }
         Ok(())
+    }
+
+    /// Checks a resource. A process sends the same one with each request: what was sound before is compared only.
+    fn resource(&mut self, shape: &Shape, resource: &[u8], depth: u32) -> Result<(), Malformed> {
+        if resource.len() > RESOURCE_BYTES_MAX {
+            return self.message(shape, Reader::new(resource), within(depth)?);
+        }
+        SOUND.with_borrow_mut(|sound| {
+            let place = sound.get_mut(resource.len() % RESOURCES);
+            if place.as_ref().is_some_and(|known| ***known == *resource) {
+                return Ok(());
+            }
+            self.message(shape, Reader::new(resource), within(depth)?)?;
+            place.into_iter().for_each(|known| *known = resource.into());
+            Ok(())
+        })
     }
 
     #[inline(never)]

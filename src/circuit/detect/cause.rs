@@ -18,12 +18,13 @@ pub(super) struct Cause<'a> {
 
 /// What stands before a cause, at any indentation: Java (`Wrapped by` where the root cause stands first), .NET, Node.js,
 /// PHP, Rust's error-stack.
-const MARKS: [&[u8]; 8] = [
+const MARKS: [&[u8]; 9] = [
     b"Caused by: ",
     b"Suppressed: ",
     b"Wrapped by: ",
     b"---> ",
     b"[cause]: ",
+    b"cause: ",
     b"Next ",
     "\u{2570}\u{2500}\u{25b6} ".as_bytes(),
     "\u{251c}\u{2500}\u{25b6} ".as_bytes(),
@@ -43,6 +44,11 @@ pub(super) fn each<'a>(stack_trace: &'a [u8], mut show: impl FnMut(Cause<'a>)) {
         let line = ungrouped(line.trim_ascii_end());
         let text = line.trim_ascii_start();
         let indented = text.len() < line.len();
+        // Most lines are frames of Java, .NET or Node.js.
+        if indented && text.starts_with(b"at ") {
+            (list, source) = (false, false);
+            continue;
+        }
         // Rust lists causes below a line of its own, up to an empty one.
         if matches!(text, b"Caused by:" | b"Error:") {
             list = true;
@@ -119,6 +125,9 @@ fn ungrouped(line: &[u8]) -> &[u8] {
 fn unmarked(text: &[u8]) -> (&[u8], bool) {
     let (mut rest, mut is_marked) = (text, false);
     loop {
+        if !matches!(rest.first(), Some(b'C' | b'S' | b'W' | b'N' | b'-' | b'[' | b'(' | b'c' | 0xe2)) {
+            return (rest, is_marked);
+        }
         let stripped = MARKS.iter().find_map(|mark| rest.strip_prefix(*mark)).or_else(|| inner(rest));
         match stripped {
             Some(stripped) => (rest, is_marked) = (stripped.trim_ascii_start(), true),

@@ -145,6 +145,8 @@ const ROWS: &[Row] = &[
             "brokencircuiterror",
             "circuitbrokenexception",
             "circuitbrokenerror",
+            "circuitbreakeropen",
+            "circuitisopen",
         ],
         &["circuit breaker '", "' is open"],
         Between("Circuit breaker '", "'"),
@@ -155,6 +157,9 @@ const ROWS: &[Row] = &[
     ("other", Rejected, &[], &["circuit \"", "\" is open"], Between("Circuit \"", "\"")),
     // gobreaker, go-zero, Dapr, opossum and others.
     ("gobreaker", Rejected, &[], &["circuit breaker is open"], No),
+    ("other", Rejected, &[], &["circuit breaker for '", "' is open"], Between("circuit breaker for '", "'")),
+    ("other", Rejected, &[], &["circuit breaker for ", " is open"], Between("circuit breaker for ", " is open")),
+    ("other", Rejected, &[], &["circuit breaker ", " is open"], Between("circuit breaker ", " is open")),
     ("opossum", Rejected, &[], &["breaker is open"], No),
     ("vertx", Rejected, &[], &["open circuit"], No),
     ("other", Rejected, &[], &["breaker open"], No),
@@ -176,7 +181,8 @@ const FLAGS: &[Flag] = &[
 ];
 
 /// Texts that count at the end only: in the middle of a sentence they may be about anything.
-const AT_END: [&str; 9] = [
+const AT_END: [&str; 10] = [
+    " is open",
     "circuit breaker open",
     "circuit breaker is open",
     "breaker is open",
@@ -299,6 +305,12 @@ mod tests {
             "pay",
         ),
         ("Polly.CircuitBreaker.IsolatedCircuitException", "The circuit is manually held open and is not allowing calls.", "polly", ForcedOpen, ""),
+        ("*errors.joinError", "circuit breaker is open\nfallback: refused", "gobreaker", Rejected, ""),
+        ("*fmt.wrapError", "circuit breaker is open: payments", "gobreaker", Rejected, ""),
+        ("Error", "Circuit breaker is open, retry in 5s", "gobreaker", Rejected, ""),
+        ("Error", "Circuit breaker pay is open", "other", Rejected, "pay"),
+        ("Error", "The circuit breaker for 'pay' is open", "other", Rejected, "pay"),
+        ("acme.CircuitBreakerOpen", "no", "other", Rejected, ""),
         ("", "blocked by circuit-breaker (\"NetworkErrorRatio() > 0.5\")", "traefik", Rejected, ""),
         (
             "org.eclipse.microprofile.faulttolerance.exceptions.CircuitBreakerOpenException",

@@ -116,6 +116,19 @@ pub struct Match<'a> {
     /// Whether the error's own type tells of a breaker, or a flag or a user's rule does. Else the text may be a quotation:
     /// clients put answers of their callees into the messages of their errors.
     pub typed: bool,
+    /// Whether the text looks like an answer: it holds a body or a status.
+    pub answer: bool,
+}
+
+/// Whether a message looks like what a client makes of an answer: it holds JSON or HTML, a status of HTTP, or gRPC's words.
+fn is_answer(text: &[u8]) -> bool {
+    let holds = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
+    let statuses: [&[u8]; 4] = [b"UNAVAILABLE", b"INTERNAL", b"UNKNOWN", b"FAILED_PRECONDITION"];
+    let mut words = text.split(|byte| !byte.is_ascii_alphanumeric());
+    text.iter().any(|byte| matches!(byte, b'{' | b'<'))
+        || holds(b"desc = ")
+        || statuses.iter().any(|status| text.starts_with(status))
+        || words.any(|word| matches!(word, [b'4' | b'5', b'0'..=b'9', b'0'..=b'9']))
 }
 
 /// The most rules, those of users included.
@@ -211,15 +224,19 @@ impl Searcher {
         }
         let ends = |rule: &Rule| {
             let last = rule.texts.last().map(|text| text.as_bytes()).unwrap_or_default();
-            let text = text.trim_ascii_end();
-            // A sentence may have its full stop.
-            let text = text.strip_suffix(b".").unwrap_or(text);
-            text.len().checked_sub(last.len()).and_then(|at| text.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case(last))
+            let is_last = |at: usize| text.get(at..at + last.len()).is_some_and(|part| part.eq_ignore_ascii_case(last));
+            (0..=text.len().saturating_sub(last.len())).any(|at| is_last(at) && ends_sentence(text.get(at + last.len()..).unwrap_or_default()))
         };
         let fits = |rule: &Rule, bits: u8| bits.count_ones() as usize == rule.texts.len() && (!rule.at_end || ends(rule));
         let whole = |(rule, bits): &(u16, u8)| rules.get(usize::from(*rule)).is_some_and(|rule| fits(rule, *bits));
         found.iter().filter(|one| whole(one)).map(|(rule, _)| *rule).min()
     }
+}
+
+/// Whether a sentence ends before this: the text ends, or the line, or what follows says more of it.
+fn ends_sentence(rest: &[u8]) -> bool {
+    let rest = rest.strip_prefix(b".").unwrap_or(rest);
+    matches!(rest, [] | [b'\n' | b'\r', ..] | [b':' | b',' | b';', b' ', ..] | [b'"' | b'\'' | b')' | b']', ..]) || rest.trim_ascii().is_empty()
 }
 
 impl Matcher {
@@ -267,7 +284,9 @@ impl Matcher {
             let repeats = |other: &Said<'_>| !other.message.is_empty() && one.message.ends_with(other.message);
             let text = if said.iter().take(at).any(repeats) { &[][..] } else { one.message };
             take(self.first_of(&Cause { text, kind: one.kind, message: one.message }));
-            cause::each(one.stack_trace, |cause| take(self.first_of(&cause)));
+            if self.may_tell(one.stack_trace) {
+                cause::each(one.stack_trace, |cause| take(self.first_of(&cause)));
+            }
             take(self.stack_traces.first(&self.rules, one.stack_trace).map(|rule| Fit { rule, text: one.stack_trace, typed: false }));
         }
         for (index, rule) in (0..).zip(&self.rules) {
@@ -282,7 +301,15 @@ impl Matcher {
         }
         let (_, Fit { rule, text, typed }) = best?;
         let found = self.rules.get(usize::from(rule))?;
-        Some(Match { rule, meaning: found.meaning, name: found.name.find(text), typed: typed || found.own })
+        Some(Match { rule, meaning: found.meaning, name: found.name.find(text), typed: typed || found.own, answer: is_answer(text) })
+    }
+
+    /// Whether a stack trace may hold a text or a type of some rule: one pass over all of it, since most hold none.
+    fn may_tell(&self, stack_trace: &[u8]) -> bool {
+        let mut lowered = SmallVec::new();
+        let lowered = if stack_trace.is_empty() { &[][..] } else { self.messages.cased(stack_trace, &mut lowered) };
+        let may = |searcher: &Searcher| searcher.automata.as_ref().is_some_and(|(sieve, _)| sieve.is_match(lowered));
+        !lowered.is_empty() && (may(&self.messages) || may(&self.types))
     }
 
     /// The first rule that fits an error by what it says, by its type, or by a type that it names as what it wraps.

@@ -309,7 +309,7 @@ impl Suspect {
         }
         if self.state == Known::ForcedOpen {
             // No operator lets single calls through: it was let go of.
-            if !stray && call.start > self.first_rejected {
+            if (!stray || self.unseen && !call.bad) && call.start > self.first_rejected {
                 self.set(Known::Closed, call.start, call.end);
                 self.remember(call);
             }

@@ -117,6 +117,8 @@ pub(in crate::circuit) struct Told {
     pub(in crate::circuit) rule: u16,
     /// Whether it is no quotation of what a callee answered.
     pub(in crate::circuit) typed: bool,
+    /// Whether it looks like what a client makes of an answer.
+    pub(in crate::circuit) answer: bool,
     /// The breaker's own name.
     pub(in crate::circuit) name: Option<Arc<str>>,
     /// The circuit, where the span itself is a call.
@@ -143,8 +145,20 @@ impl Told {
     }
 
     fn moved(&self, circuit: u32) -> Self {
-        let Self { meaning, rule, typed, at, start, end, ids, .. } = *self;
-        Self { meaning, rule, typed, name: self.name.clone(), circuit: Some(circuit), at, start, end, ids, taken: AtomicBool::new(self.is_taken()) }
+        let Self { meaning, rule, typed, answer, at, start, end, ids, .. } = *self;
+        Self {
+            meaning,
+            rule,
+            typed,
+            answer,
+            name: self.name.clone(),
+            circuit: Some(circuit),
+            at,
+            start,
+            end,
+            ids,
+            taken: AtomicBool::new(self.is_taken()),
+        }
     }
 }
 
@@ -172,6 +186,15 @@ impl Unit {
     pub(in crate::circuit) fn is_turned_away_by(&self, name: Option<&Arc<str>>) -> bool {
         let is = |told: &Arc<Told>| told.meaning.is_refusal() && (told.name.is_none() || told.name.as_ref() == name);
         self.told.iter().any(is)
+    }
+
+    /// Adds a text: of several of one name the first, unless only the later one tells of a breaker.
+    fn tell(&mut self, told: &Arc<Told>) {
+        match self.told.iter_mut().find(|other| other.name == told.name) {
+            None => self.told.push(Arc::clone(told)),
+            Some(other) if other.meaning == Meaning::NoBreaker && told.meaning != Meaning::NoBreaker => *other = Arc::clone(told),
+            Some(_) => {}
+        }
     }
 
     /// What was called, each once.
@@ -390,14 +413,17 @@ impl Watch {
                     unit.calls.push((*lane, call));
                 }
                 What::Told(told) if told.is_taken() => {}
-                What::Told(told) if !unit.told.iter().any(|other| other.name == told.name) => unit.told.push(Arc::clone(told)),
-                What::Told(_) | What::Root { .. } => {}
+                What::Told(told) => unit.tell(told),
+                What::Root { .. } => {}
             }
         }
         unit.calls.sort_by_key(|(_, call)| call.start);
         // The same rejection with and without a name is the one with a name.
         if unit.told.len() > 1 {
-            unit.told.retain(|told| told.name.is_some());
+            let is_named = |told: &Arc<Told>| told.name.is_some() && told.meaning != Meaning::NoBreaker;
+            if unit.told.iter().any(is_named) {
+                unit.told.retain(|told| told.name.is_some());
+            }
         }
         unit
     }

@@ -207,6 +207,7 @@ impl CircuitBreakerMetricsCollector {
             meaning: record.meaning,
             rule: record.rule,
             typed: record.typed,
+            answer: record.answer,
             name,
             circuit,
             at,
@@ -243,7 +244,7 @@ impl CircuitBreakerMetricsCollector {
         let name = told.name.as_deref().unwrap_or_default().as_bytes();
         let calls = watch.calls_in(trace);
         // What a callee answered is none of this process's breakers.
-        if !told.typed && calls.iter().any(|call| call.bad && call.answered) {
+        if !told.typed && told.answer && calls.iter().any(|call| call.bad && call.answered) {
             return;
         }
         let called: SmallVec<[u32; 4]> = calls.iter().filter(|call| !call.bad).map(|call| call.circuit).collect();

@@ -26,6 +26,8 @@ use super::{
 
 /// A unit, and what is known around it.
 struct Seen<'a> {
+    /// The process, by its number.
+    process: u32,
     root: &'a Mark,
     operation: Option<u32>,
     /// It ended with an error.

@@ -132,12 +132,20 @@ impl CircuitBreakerMetricsCollector {
                 let unit = watch.unit(mark);
                 let whole = watch.knows((mark.start, mark.end), mark.trace);
                 let called = unit.called();
-                self.look_at(number, &Seen { root: mark, operation: *operation, aborted: *aborted, unit: &unit, called, whole, watch }, now)
+                self.look_at(
+                    number,
+                    &Seen { process: number, root: mark, operation: *operation, aborted: *aborted, unit: &unit, called, whole, watch },
+                    now,
+                )
             }
             What::Told(told) if !told.is_taken() && watch.root_of(mark).is_none() => {
                 let unit = Unit { told: [Arc::clone(told)].into_iter().collect(), ..Unit::default() };
                 let called = SmallVec::new();
-                self.look_at(number, &Seen { root: mark, operation: None, aborted: true, unit: &unit, called, whole: false, watch }, now)
+                self.look_at(
+                    number,
+                    &Seen { process: number, root: mark, operation: None, aborted: true, unit: &unit, called, whole: false, watch },
+                    now,
+                )
             }
             What::Told(_) => Splits::new(),
         }
@@ -223,11 +231,21 @@ impl CircuitBreakerMetricsCollector {
         match told.circuit {
             _ if told.typed => false,
             Some(circuit) => answered(circuit, (told.start, told.end)),
+            // One that does not look like an answer is the process's own where a call that is usual was not made.
+            None if !told.answer && self.misses_usual(seen) => false,
             None => {
-                let mut failed = seen.unit.calls.iter().filter(|(_, call)| call.bad);
+                let within = |call: &Through| told.start <= call.start && call.end <= told.end;
+                let mut failed = seen.unit.calls.iter().filter(|(_, call)| call.bad && within(call));
                 failed.any(|(lane, call)| call.answered || answered(lane.circuit, (call.start, call.end)))
             }
         }
+    }
+
+    /// Whether a call that the operation usually makes was not made in a unit.
+    fn misses_usual(&self, seen: &Seen<'_>) -> bool {
+        let habits = self.processes.get(seen.process as usize).and_then(|process| self.habits.get(process.habits as usize));
+        let usual = seen.operation.and_then(|operation| Some(habits?.usual(operation))).unwrap_or_default();
+        usual.iter().any(|(lane, _)| !seen.called.contains(lane))
     }
 
     /// A unit without a text: which of the usual calls are missing?

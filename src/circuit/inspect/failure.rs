@@ -78,13 +78,15 @@ pub struct FailureRule {
     pub span_status: bool,
     /// Types and texts of errors that are none.
     pub ignore: Vec<Pattern>,
+    /// Whether these are the [usual ones](IGNORED), which hold only where no status of HTTP or gRPC was answered.
+    pub ignores_by_default: bool,
 }
 
 impl Default for FailureRule {
     /// HTTP from 500 on and 429; gRPC's server errors: those that the semantic conventions say a server span has
     /// failed with. What is [ignored](IGNORED) is none.
     fn default() -> Self {
-        let mut rule = Self { ignore: IGNORED.map(Pattern::new).to_vec(), ..Self::empty() };
+        let mut rule = Self { ignore: IGNORED.map(Pattern::new).to_vec(), ignores_by_default: true, ..Self::empty() };
         (500..600).chain([429]).for_each(|status| rule.add_http(status));
         [2, 4, 12, 13, 14, 15].into_iter().for_each(|status| rule.add_grpc(status));
         rule
@@ -94,7 +96,7 @@ impl Default for FailureRule {
 impl FailureRule {
     /// A rule by which only spans of status ERROR without a protocol status are failures.
     pub const fn empty() -> Self {
-        Self { http: [0; 16], grpc: 0, span_status: true, ignore: Vec::new() }
+        Self { http: [0; 16], grpc: 0, span_status: true, ignore: Vec::new(), ignores_by_default: false }
     }
 
     /// An HTTP status, below 1 000, that is a failure.

@@ -215,7 +215,7 @@ impl<'a> Visitor<'a> for Reader<'a> {
             self.exceptions.truncate(EXCEPTIONS_MAX - 1);
             self.exceptions.push(event);
         }
-        if self.events.len() < EVENTS_MAX && self.rules.transition_events.iter().any(|pattern| pattern.matches(event.name)) {
+        if self.events.len() < EVENTS_MAX && self.is_transition(event.name) {
             self.events.push(event);
         }
     }
@@ -251,7 +251,7 @@ impl<'a> Visitor<'a> for Reader<'a> {
                 }
             }
             if !self.events.is_empty() {
-                self.transitions(span, resource);
+                self.transitions(span, resource, told.is_some_and(|told| told.meaning.turns_away()));
             }
         }
         self.present = 0;
@@ -557,7 +557,8 @@ impl<'a> Reader<'a> {
             self.inspection.observations.push(observation);
         }
         let (target, start, end, route) = (target.record, span.start, span.end, self.route());
-        let (alone, says, answered) = (span.parent_span_id.is_empty(), self.says, self.is_answered(span));
+        let (alone, says) = (span.parent_span_id.is_empty(), self.says);
+        let answered = outcome == Outcome::Failure && self.is_answered(span);
         self.inspection.spans.push(SpanRecord { resource, target, start, end, outcome, error, route, alone, answered, says, weight, ids });
     }
 
@@ -649,7 +650,7 @@ impl<'a> Reader<'a> {
             return;
         }
         let (name, ids) = (self.text(told.name), self.ids(span));
-        let Match { meaning, rule, typed, .. } = told;
+        let Match { meaning, rule, typed, answer, .. } = told;
         let said_at = self.exceptions.last().map(|exception| exception.time).filter(|at| (span.start..=span.end).contains(at));
         let (at, start, end) = (said_at.unwrap_or(span.start), span.start, span.end);
         self.inspection.told.push(ToldRecord {
@@ -657,6 +658,7 @@ impl<'a> Reader<'a> {
             meaning,
             rule,
             typed,
+            answer,
             name,
             target,
             route: self.route(),
@@ -712,7 +714,9 @@ impl<'a> Reader<'a> {
     fn is_ignored(&mut self, span: &Span<'a>, rule: &'a FailureRule) -> bool {
         let kind = self.named(self.rules.fixed.error_type).filter(|kind| !is_number(kind)).unwrap_or_default();
         let (message, exception) = (span.status_message, self.exceptions.last().map(Event::without_time).unwrap_or_default());
-        if rule.ignore.is_empty() || kind.is_empty() && message.is_empty() && exception.is_empty() {
+        // What is ignored by default is of clients of databases and caches: a status of HTTP or gRPC is an answer of a service.
+        let is_answered = rule.ignores_by_default && (self.grpc().is_some() || self.http().is_some());
+        if rule.ignore.is_empty() || is_answered || kind.is_empty() && message.is_empty() && exception.is_empty() {
             return false;
         }
         if let Some(last) = &self.last_error
@@ -767,10 +771,17 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether the callee of a CLIENT span answered, as far as HTTP tells.
-    #[inline]
+    /// Whether the callee of a CLIENT span answered: there is a status of HTTP, or one of gRPC that no client makes itself.
     fn is_answered(&self, span: &Span<'_>) -> bool {
-        span.kind == 3 && self.http().is_some()
+        // OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED and UNAVAILABLE are made by clients, too.
+        let by_callee = |status: u8| !matches!(status, 0 | 1 | 2 | 4 | 8 | 14);
+        span.kind == 3 && (self.http().is_some() || self.grpc().is_some_and(by_callee))
+    }
+
+    /// Whether an event may tell of a transition, by its name in any case.
+    fn is_transition(&self, name: &[u8]) -> bool {
+        let is = |name: &[u8]| self.rules.transition_events.iter().any(|pattern| pattern.matches(name));
+        is(name) || name.iter().any(u8::is_ascii_uppercase) && is(&name.to_ascii_lowercase())
     }
 
     #[inline]
@@ -795,15 +806,19 @@ impl<'a> Reader<'a> {
 
     /// Keeps the transitions that events of a span tell of.
     #[cold]
-    fn transitions(&mut self, span: &Span<'a>, resource: u32) {
+    fn transitions(&mut self, span: &Span<'a>, resource: u32, refused: bool) {
         let mut step = 0;
         for event in std::mem::take(&mut self.events) {
-            self.transition(span, resource, event, &mut step);
+            self.transition(span, resource, event, refused, &mut step);
         }
     }
 
-    fn transition(&mut self, span: &Span<'a>, resource: u32, event: Event<'a>, step: &mut u8) {
-        let Transition { from, to, changes, name, unread } = Transition::read(event, self.rules);
+    fn transition(&mut self, span: &Span<'a>, resource: u32, event: Event<'a>, refused: bool, step: &mut u8) {
+        let Transition { from, to, changes, by_name, name, unread } = Transition::read(event, self.rules);
+        // An event that is sent with each refusal tells of the refusal, and of no change.
+        if by_name && to == Some(State::Open) && refused {
+            return;
+        }
         let Some(to) = to else {
             if let Some((key, value)) = unread {
                 let key = self.text(key);
@@ -1159,16 +1174,18 @@ mod tests {
                 thrown(2, "redis.RedisError", "redis: connection refused", vec![]),
                 thrown(3, "com.shop.NoSuchCartException", "no cart", vec![int("http.status_code", 500)]),
                 missed,
+                // A service that answers so has failed.
+                thrown(6, "RecordNotFound", "redis: nil", vec![int("http.status_code", 500)]),
                 failed(call(5, START, START + 5, vec![text("server.address", "x")])),
             ];
             let inspection = inspect(&request("shop", "a", spans), 5, rules, u64::MAX).unwrap();
             inspection.spans.iter().map(|span| span.outcome).collect::<Vec<_>>()
         };
         use Outcome::{Failure, Success};
-        assert_eq!(outcomes(&Rules::default()), [Success, Failure, Failure, Success, Failure]);
+        assert_eq!(outcomes(&Rules::default()), [Success, Failure, Failure, Success, Failure, Failure]);
         let mut rules = Rules::default();
-        rules.failure.ignore = vec![crate::circuit::pattern::Pattern::new("NoSuchCartException")];
-        assert_eq!(outcomes(&rules), [Failure, Failure, Success, Failure, Failure], "a list of one's own replaces the default one");
+        (rules.failure.ignore, rules.failure.ignores_by_default) = (vec![crate::circuit::pattern::Pattern::new("NoSuchCartException")], false);
+        assert_eq!(outcomes(&rules), [Failure, Failure, Success, Failure, Failure, Failure], "a list of one's own replaces the default one");
     }
 
     #[test]

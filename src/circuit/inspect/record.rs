@@ -187,6 +187,8 @@ pub struct ToldRecord {
     pub rule: u16,
     /// Whether it is no quotation: the type of the error tells of a breaker, too.
     pub(in crate::circuit) typed: bool,
+    /// Whether the text looks like what a client makes of an answer.
+    pub(in crate::circuit) answer: bool,
     /// The breaker's own name; empty if it is not told.
     pub name: Text,
     /// What the span calls, if it is a call itself.

@@ -10,6 +10,8 @@ pub(super) struct Transition<'a> {
     pub(super) to: Option<State>,
     /// Whether that is told as a change, and not only as the state that holds.
     pub(super) changes: bool,
+    /// Whether only the event's own name tells the state after.
+    pub(super) by_name: bool,
     /// The breaker's own name.
     pub(super) name: Option<&'a [u8]>,
     /// What should tell the state after and can't be read, and what it holds: an attribute, or the event itself.
@@ -63,13 +65,15 @@ impl<'a> Transition<'a> {
                 name.take(rank, text);
             }
         });
-        let to = to.get().or_else(|| Some((State::named(event.name)?, true)));
+        let to = to.get();
+        let by_name = to.is_none();
+        let to = to.or_else(|| Some((State::named(event.name)?, true)));
         let unread = match to {
             Some(_) => None,
             None => unread.or_else(|| (!is_of_a_call(event.name)).then_some((event.name, Value::Other))),
         };
         let (to, changes) = to.map_or((None, false), |(to, changes)| (Some(to), changes));
-        Self { from: from.get(), to, changes, name: name.get(), unread }
+        Self { from: from.get(), to, changes, by_name, name: name.get(), unread }
     }
 }
 

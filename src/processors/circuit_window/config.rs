@@ -386,11 +386,13 @@ impl Config {
         let general = &self.failure;
         let mut failure = rule("failure", &general.http_status_codes, &general.grpc_status_codes, general.span_status, faults);
         failure.ignore = ignored("failure", &general.ignore, faults);
+        failure.ignores_by_default = general.ignore == IGNORED;
         let mut overrides = Vec::new();
         for one in &general.overrides {
             let http = one.http_status_codes.as_ref().unwrap_or(&general.http_status_codes);
             let grpc = one.grpc_status_codes.as_ref().unwrap_or(&general.grpc_status_codes);
             let mut rule = rule("failure.overrides", http, grpc, one.span_status.unwrap_or(general.span_status), faults);
+            rule.ignores_by_default = one.ignore.is_none() && failure.ignores_by_default;
             rule.ignore = one.ignore.as_ref().map_or_else(|| failure.ignore.clone(), |own| ignored("failure.overrides", own, faults));
             overrides.push(FailureOverride { target: Pattern::new(&one.target), rule });
         }

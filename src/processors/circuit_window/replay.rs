@@ -1,4 +1,4 @@
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
 use bytes::Bytes;
 use opentelemetry::metrics::Meter;
@@ -12,8 +12,15 @@ use super::{
 };
 use crate::{
     circuit::{
-        analysis::config::AnalysisConfig, cascade::Together, circuit::Circuit, config::CircuitMetricsConfig, event::CircuitEvent, finding::Finding,
-        inspect::Inspection, service::ServiceChange, state::Change,
+        analysis::config::AnalysisConfig,
+        cascade::Together,
+        circuit::Circuit,
+        config::CircuitMetricsConfig,
+        event::CircuitEvent,
+        finding::Finding,
+        inspect::{Inspection, ResourceRecord},
+        service::ServiceChange,
+        state::Change,
     },
     clock::{Clock, Manual, Wall},
     net::Listeners,
@@ -56,7 +63,16 @@ impl Read {
 
     /// When it is from.
     fn time(&self) -> u64 {
-        time_of(self.inspection.resources.iter().map(|resource| resource.newest_end))
+        if let [resource] = &self.inspection.resources[..] {
+            return resource.newest_end;
+        }
+        // Each sender has one say, however many entries of a request are its own.
+        let of = |text| self.inspection.text(&self.bytes, text);
+        let sender = |one: &ResourceRecord| ([one.environment, one.namespace, one.service, one.instance].map(of), one.newest_end);
+        let mut all: Vec<([&[u8]; 4], u64)> = self.inspection.resources.iter().map(sender).collect();
+        all.sort_unstable_by_key(|(sender, end)| (*sender, Reverse(*end)));
+        all.dedup_by_key(|(sender, _)| *sender);
+        time_of(all.into_iter().map(|(_, end)| end))
     }
 
     /// Who sent it, as people call them.
@@ -169,7 +185,12 @@ impl Replay {
             let horizon = self.agreement.horizon(time);
             self.count(Due { request: read, horizon, moves: true });
         } else {
-            let (length, statements) = (read.bytes.len(), read.senders().collect());
+            let mut newest: BTreeMap<String, u64> = BTreeMap::new();
+            for (sender, end) in read.senders() {
+                let known = newest.entry(sender).or_default();
+                *known = (*known).max(end);
+            }
+            let (length, statements) = (read.bytes.len(), newest.into_iter().collect());
             let due = self.agreement.hear(read, length, statements);
             due.into_iter().for_each(|due| self.count(due));
         }

@@ -264,3 +264,30 @@ fn a_limit_of_a_proxy_refuses_and_opens_nothing() {
     assert_eq!(counted(&sent("UO")), (0, 10, 40));
     assert_eq!(counted(&sent("UH")).0, 1, "outlier detection has left no host");
 }
+
+/// An order that tolerates that stock fails, and whose breaker of pay then refuses, in words that name no library.
+fn tolerant(number: u64, text_of: &str) -> Vec<Span> {
+    let at = START + number * 100 * MILLI;
+    let mut spans = order(number, &[("stock", false)]);
+    spans[0].attributes.push(int("http.response.status_code", 503));
+    let attributes = vec![text("exception.type", "*errors.errorString"), text("exception.message", text_of)];
+    let root = spans.last_mut().unwrap();
+    root.status = Some(Status { code: 2, ..Status::default() });
+    root.events = vec![Event { time_unix_nano: at + 9 * MILLI, name: "exception".to_owned(), attributes, ..Event::default() }];
+    spans
+}
+
+#[test]
+fn a_refusal_beside_a_callee_that_failed_is_the_process_s_own() {
+    let config = CircuitMetricsConfig::default();
+    let room = Arc::new(Room::new(config.max_circuits));
+    let mut shard = CircuitBreakerMetricsCollector::new(Arc::new(config), Arc::default(), room);
+    for number in 1..300 {
+        let spans = if number < 240 { order(number, &[("stock", true), ("pay", number < 230)]) } else { tolerant(number, "circuit breaker is open") };
+        send(&mut shard, number, &request("shop", "a", spans));
+    }
+    shard.finish(START + 100 * SECOND, &mut Vec::new());
+    let of = |name: &str| shard.circuits().map(|(_, circuit)| circuit).find(|circuit| circuit.key().name() == name).unwrap();
+    assert_eq!((of("pay").totals().rejections, of("stock").totals().rejections), (60, 0));
+    assert!(of("pay").totals().breaker.iter().any(|counts| counts.trips == 1));
+}
