@@ -39,6 +39,7 @@ impl Peer {
     fn start() -> Option<Self> {
         let program = program();
         if !program.exists() {
+            assert!(std::env::var_os("FUSEBOARD_TEST_GRPC_GO").is_none(), "{} is not there", program.display());
             // Past what the test harness swallows.
             let told = format!("!! NOT TESTED: grpc-go as a backend: {} is not there; .ci/run builds it\n", program.display());
             std::io::stderr().write_all(told.as_bytes()).unwrap();

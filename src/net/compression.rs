@@ -141,7 +141,8 @@ impl Coding {
         let said = match self {
             Self::Gzip => data.last_chunk().map(|size| u64::from(u32::from_le_bytes(*size)).min((data.len() * DEFLATE_RATIO_MAX) as u64)),
             Self::Deflate => None,
-            Self::Zstd => zstd::zstd_safe::get_frame_content_size(data).ok().flatten(),
+            // Who declares more than that is believed as far as it comes.
+            Self::Zstd => zstd::zstd_safe::get_frame_content_size(data).ok().flatten().map(|size| size.min((data.len() * DEFLATE_RATIO_MAX) as u64)),
         };
         said.map_or(data.len() * USUAL_RATIO, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
     }

@@ -63,7 +63,7 @@ impl Activity {
     }
 }
 
-/// Counts a request in for as long as it lives.
+/// Counts a request in for as long as it lives; one that its sender breaks off is none that was answered.
 pub(super) struct Busy(Arc<Activity>);
 
 impl Busy {
@@ -71,13 +71,17 @@ impl Busy {
         activity.requests.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(activity))
     }
+
+    /// It was answered.
+    pub(super) fn answered(self) {
+        self.0.completed.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
         let now = u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.last.store(now, Ordering::Relaxed);
-        self.0.completed.fetch_add(1, Ordering::Relaxed);
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -123,7 +127,7 @@ impl Connections {
         let is_full = open.len() >= self.most;
         if is_full {
             let idlest = open.iter().map(|(key, (activity, _))| (activity.idle_for(), key)).max();
-            let (_, key) = idlest.filter(|(idle, _)| !idle.is_zero())?;
+            let (_, key) = idlest.filter(|(idle, _)| *idle >= IDLE_MIN)?;
             let (_, evicted) = open.try_remove(key)?;
             evicted.cancel();
         }
@@ -132,6 +136,9 @@ impl Connections {
         Some((Slot { connections: Arc::clone(self), key, activity, evicted }, is_full))
     }
 }
+
+/// A connection that is idle for less may not have sent its last answer yet.
+const IDLE_MIN: Duration = Duration::from_millis(200);
 
 /// How often a full listener looks for a connection that is idle.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);

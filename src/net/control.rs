@@ -101,25 +101,30 @@ impl Frames {
     }
 }
 
-/// Control frames since a request was completed last, or since the window began.
+/// Control frames since a request was completed last, in this half of a window and in the one before.
 #[derive(Debug)]
 struct Flood {
     since: Instant,
     completed: usize,
     bytes: usize,
+    before: usize,
 }
 
 impl Flood {
     const fn new(now: Instant) -> Self {
-        Self { since: now, completed: 0, bytes: 0 }
+        Self { since: now, completed: 0, bytes: 0, before: 0 }
     }
 
     fn is_too_much(&mut self, bytes: usize, completed: usize, now: Instant) -> bool {
-        if completed != self.completed || now.saturating_duration_since(self.since) > WINDOW {
-            *self = Self { since: now, completed, bytes: 0 };
+        let half = WINDOW / 2;
+        let passed = now.saturating_duration_since(self.since);
+        if completed != self.completed || passed >= half * 2 {
+            *self = Self { since: now, completed, bytes: 0, before: 0 };
+        } else if passed >= half {
+            *self = Self { since: self.since + half, completed, bytes: 0, before: self.bytes };
         }
         self.bytes += bytes;
-        self.bytes > CONTROL_BYTES_MAX
+        self.bytes + self.before > CONTROL_BYTES_MAX
     }
 }
 
@@ -154,5 +159,9 @@ mod tests {
         assert!(!flood.is_too_much(CONTROL_BYTES_MAX, 1, start), "a request was completed");
         assert!(!flood.is_too_much(CONTROL_BYTES_MAX, 1, start + WINDOW * 2), "that was long ago");
         assert!(flood.is_too_much(1, 1, start + WINDOW * 2));
+        // Wherever a window begins.
+        let mut flood = Flood::new(start);
+        assert!(!flood.is_too_much(CONTROL_BYTES_MAX, 0, start + WINDOW * 4 / 10));
+        assert!(flood.is_too_much(1, 0, start + WINDOW * 6 / 10));
     }
 }

@@ -129,7 +129,7 @@ where
         let response = answer(request);
         async move {
             let response = response.await;
-            drop(busy);
+            busy.answered();
             Ok::<_, std::convert::Infallible>(response)
         }
     });

@@ -23,8 +23,8 @@ const MESSAGE_CHARS_MAX: usize = 1024;
 /// The most bytes of a text that are looked at.
 const TEXT_BYTES_MAX: usize = 16 << 10;
 
-/// Fields that say which component speaks.
-const COMPONENTS: [&str; 4] = ["receiver", "processor", "exporter", "component"];
+/// Fields that say which component speaks, or of whom: what is said of two services or files is not the same.
+const COMPONENTS: [&str; 6] = ["receiver", "processor", "exporter", "component", "service", "file"];
 
 /// A line before it is written.
 #[derive(Clone, Debug)]

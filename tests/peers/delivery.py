@@ -83,7 +83,7 @@ def send(port):
 def verdict(program, ids):
     """Whether all came once: the ids that arrived, and lines of Fuseboard that tell of a loss."""
     sent, unique = REQUESTS * SPANS, len(set(ids))
-    dropped = program.said(r"dropped|gave up|ERROR")
+    dropped = program.said(r"dropped|given up|export failed|can't be read|ERROR")
     told = f"sent {sent}, received {len(ids)}, unique {unique}, dropped lines {len(dropped)}"
     return unique != sent or len(ids) != sent or bool(dropped), told + (f": {dropped[0].strip()[:200]}" if dropped else "")
 

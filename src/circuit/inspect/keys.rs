@@ -37,6 +37,44 @@ pub struct RulesText {
     pub span_kinds: Vec<u8>,
 }
 
+/// Attributes of a transition that hold the state before.
+const TRANSITION_FROM: [&str; 13] = [
+    "circuit_breaker.state_from",
+    "circuit_breaker.from_state",
+    "circuit_breaker.old_state",
+    "from_state",
+    "state_from",
+    "from",
+    "old_state",
+    "previous_state",
+    "oldState",
+    "fromState",
+    "previousState",
+    "circuit_breaker.state.from",
+    "circuit_breaker.previous_state",
+];
+
+/// Attributes of a transition that hold the state after.
+const TRANSITION_TO: [&str; 17] = [
+    "circuit_breaker.state_to",
+    "circuit_breaker.to_state",
+    "circuit_breaker.new_state",
+    "to_state",
+    "state_to",
+    "to",
+    "new_state",
+    "newState",
+    "toState",
+    "current_state",
+    "currentState",
+    "circuit_breaker.state.to",
+    "circuit_breaker.current_state",
+    "circuit_breaker.state",
+    "resilience4j.circuit_breaker.state",
+    "failsafe.circuit_breaker.state",
+    "state",
+];
+
 /// Attributes that mean the same as another one, unless they are listed themselves: as older conventions and single
 /// instrumentations call it.
 static OTHER_NAMES: [(&str, &str); 18] = [
@@ -88,40 +126,8 @@ impl Default for RulesText {
                 "circuit_breaker.rejected",
             ]),
             transition_events: owned(&["*circuit*", "*Circuit*", "*CIRCUIT*", "*breaker*"]),
-            transition_from: owned(&[
-                "circuit_breaker.state_from",
-                "circuit_breaker.from_state",
-                "circuit_breaker.old_state",
-                "from_state",
-                "state_from",
-                "from",
-                "old_state",
-                "previous_state",
-                "oldState",
-                "fromState",
-                "previousState",
-                "circuit_breaker.state.from",
-                "circuit_breaker.previous_state",
-            ]),
-            transition_to: owned(&[
-                "circuit_breaker.state_to",
-                "circuit_breaker.to_state",
-                "circuit_breaker.new_state",
-                "to_state",
-                "state_to",
-                "to",
-                "new_state",
-                "newState",
-                "toState",
-                "current_state",
-                "currentState",
-                "circuit_breaker.state.to",
-                "circuit_breaker.current_state",
-                "circuit_breaker.state",
-                "resilience4j.circuit_breaker.state",
-                "failsafe.circuit_breaker.state",
-                "state",
-            ]),
+            transition_from: owned(&TRANSITION_FROM),
+            transition_to: owned(&TRANSITION_TO),
             targets: owned(&[
                 "service.peer.name",
                 "peer.service",

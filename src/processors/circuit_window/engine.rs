@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use smallvec::SmallVec;
 
-pub(super) use self::telling::{Due, Turns};
+pub(super) use self::telling::{Due, Report, Turns};
 use super::{
     config::Checked,
     counts::Counts,

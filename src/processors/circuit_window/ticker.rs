@@ -1,17 +1,17 @@
-use std::{sync::Arc, thread, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::{
     sync::Notify,
-    task::{JoinSet, spawn_blocking},
+    task::{JoinSet, yield_now},
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    engine::{Due, Engine, News, Turns},
+    engine::{Due, Engine, News, Report, Turns},
     incidents::{self, Incidents},
     logs::Told,
     moments::Moment,
@@ -56,9 +56,23 @@ pub(super) struct Ticker {
     closed: Notify,
 }
 
-/// Does what takes long away from the threads that serve: the system lets those go first. `None` while the program stops.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    spawn_blocking(work).await.ok()
+/// Leaves others their time between the parts of long work: on few cores, parts one behind the other would hold up requests
+/// for as long as all of them take.
+struct Pace(Instant);
+
+impl Pace {
+    /// A pause between two parts.
+    const PAUSE: Duration = Duration::from_millis(1);
+    /// Work that takes longer, with its pauses, goes on without them: it has to be done before the next begins.
+    const LONG: Duration = Duration::from_millis(250);
+
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    async fn pause(&mut self) {
+        if self.0.elapsed() < Self::LONG { sleep(Self::PAUSE).await } else { yield_now().await }
+    }
 }
 
 impl Ticker {
@@ -87,16 +101,13 @@ impl Ticker {
         let mut ticks = interval(EACH);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let engine = Arc::clone(&self.engine);
-            let closed = aside(move || {
-                let mut closing = engine.begin_closing();
-                // Others get the locks in between: each part is of a bounded number of circuits, processes and marks.
-                while engine.close_some(&mut closing) {
-                    thread::yield_now();
-                }
-                engine.closed(closing)
-            });
-            let Some(news) = closed.await else { return };
+            let mut pace = Pace::new();
+            let mut closing = self.engine.begin_closing();
+            // Others go on in between: each part is of a bounded number of circuits, processes and marks.
+            while self.engine.close_some(&mut closing) {
+                pace.pause().await;
+            }
+            let news = self.engine.closed(closing);
             self.keep(news);
             self.closed.notify_one();
         }
@@ -143,15 +154,11 @@ impl Ticker {
             drop(self.engine.take_ended());
             return true;
         }
-        let engine = Arc::clone(&self.engine);
-        let looked = aside(move || {
-            let mut telling = engine.begin_telling(turns);
-            while engine.look_at_some(&mut telling) {
-                thread::yield_now();
-            }
-            telling
-        });
-        let Some(telling) = looked.await else { return false };
+        let mut telling = self.engine.begin_telling(turns);
+        let mut pace = Pace::new();
+        while self.engine.look_at_some(&mut telling) {
+            pace.pause().await;
+        }
         let mut refused = self.send_all(telling.beginnings).await;
         refused.extend(self.send_all(telling.rest).await);
         if turns.is(0) {
@@ -168,12 +175,16 @@ impl Ticker {
     async fn send_all(self: &Arc<Self>, all: Vec<Due>) -> Vec<String> {
         let mut under_way = JoinSet::new();
         let mut refused: Vec<String> = Vec::new();
+        let mut pace = Pace::new();
         for due in all {
             if under_way.len() >= AT_ONCE {
                 refused.extend(under_way.join_next().await.and_then(Result::ok).flatten());
             }
+            let report = self.engine.report(due);
+            let bytes = report.request.encode_to_vec();
             let ticker = Arc::clone(self);
-            under_way.spawn(async move { ticker.send(due).await });
+            under_way.spawn(async move { ticker.send(report, bytes).await });
+            pace.pause().await;
         }
         while let Some(sent) = under_way.join_next().await {
             refused.extend(sent.ok().flatten());
@@ -199,14 +210,7 @@ impl Ticker {
     }
 
     /// Sends one request; gives why it was refused, if it was.
-    async fn send(&self, due: Due) -> Option<String> {
-        let engine = Arc::clone(&self.engine);
-        let reported = aside(move || {
-            let report = engine.report(due);
-            let bytes = report.request.encode_to_vec();
-            (report, bytes)
-        });
-        let Some((report, bytes)) = reported.await else { return Some("the program stops".to_owned()) };
+    async fn send(&self, report: Report, bytes: Vec<u8>) -> Option<String> {
         let refused = match self.engine.charged(bytes, report.points) {
             _ if report.points == 0 => None,
             Ok(part) => self.outlets.metrics.consume(Payload::new(Signal::Metrics, part)).await.err().map(|refusal| refusal.to_string()),
