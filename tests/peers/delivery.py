@@ -132,6 +132,8 @@ def shipped_to_a_collector(stack):
     program = stack.enter_context(Program(*arguments, ports=(own_grpc, own_http), env=env))
     send(front(stack, "otlp_grpc", "gzip", own_grpc))
     ids = settled(lambda: sink.sent(NAME))
+    # A circuit has series from its second bucket with calls on.
+    post(f"http://127.0.0.1:{own_http}/v1/traces", request_of(1, "later"))
     wait_for("no metric of circuits arrived", lambda: "circuit_breaker.requests" in sink.metrics, 60)
     return verdict(program, ids)
 

@@ -284,9 +284,7 @@ impl Matcher {
             let repeats = |other: &Said<'_>| !other.message.is_empty() && one.message.ends_with(other.message);
             let text = if said.iter().take(at).any(repeats) { &[][..] } else { one.message };
             take(self.first_of(&Cause { text, kind: one.kind, message: one.message }));
-            if self.may_tell(one.stack_trace) {
-                cause::each(one.stack_trace, |cause| take(self.first_of(&cause)));
-            }
+            cause::each(one.stack_trace, |cause| take(self.first_of(&cause)));
             take(self.stack_traces.first(&self.rules, one.stack_trace).map(|rule| Fit { rule, text: one.stack_trace, typed: false }));
         }
         for (index, rule) in (0..).zip(&self.rules) {
@@ -302,14 +300,6 @@ impl Matcher {
         let (_, Fit { rule, text, typed }) = best?;
         let found = self.rules.get(usize::from(rule))?;
         Some(Match { rule, meaning: found.meaning, name: found.name.find(text), typed: typed || found.own, answer: is_answer(text) })
-    }
-
-    /// Whether a stack trace may hold a text or a type of some rule: one pass over all of it, since most hold none.
-    fn may_tell(&self, stack_trace: &[u8]) -> bool {
-        let mut lowered = SmallVec::new();
-        let lowered = if stack_trace.is_empty() { &[][..] } else { self.messages.cased(stack_trace, &mut lowered) };
-        let may = |searcher: &Searcher| searcher.automata.as_ref().is_some_and(|(sieve, _)| sieve.is_match(lowered));
-        !lowered.is_empty() && (may(&self.messages) || may(&self.types))
     }
 
     /// The first rule that fits an error by what it says, by its type, or by a type that it names as what it wraps.
