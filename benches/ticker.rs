@@ -1,7 +1,7 @@
 //! How long the ticker keeps requests out of a shard: the longest work under one lock while buckets close.
 //!
 //! `cargo bench --bench ticker` prints, for 10 000 circuits of one caller and for processes in which much goes wrong, the time
-//! of each part of a round: at most 256 circuits or processes, or 2 048 marks that are due.
+//! of each part of a round: at most 64 circuits or processes, or 2 048 marks that are due.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, missing_docs)]
 

@@ -57,7 +57,7 @@ impl CircuitBreakerMetricsCollector {
         let process = self.processes.get(index as usize)?;
         let habits = self.habits.get(process.habits as usize)?;
         let is_not_closed = |circuit: &u32| {
-            let member = self.member_of_process(*circuit, index);
+            let member = self.member_in(*circuit, index);
             member.and_then(Member::provisional).is_some_and(|state| state != State::Closed)
         };
         let only = |mut circuits: SmallVec<[u32; 4]>| {
@@ -71,11 +71,6 @@ impl CircuitBreakerMetricsCollector {
             only(habits.usual(operation).iter().map(|(lane, _)| lane.circuit).collect())
         };
         begun.or_else(|| habits.told_by(operation)).or_else(|| only(process.circuits().collect())).or_else(usual)
-    }
-
-    fn member_of_process(&self, circuit: u32, index: u32) -> Option<&Member> {
-        let circuit = self.circuits.get(circuit as usize)?;
-        circuit.members.iter().find(|(_, member)| member.process == index).map(|(_, member)| member)
     }
 }
 

@@ -47,7 +47,8 @@ impl CircuitBreakerMetricsCollector {
         self.habits.get_mut(process.habits as usize).map(Box::as_mut)
     }
 
-    fn member_in(&self, circuit: u32, index: u32) -> Option<&Member> {
+    /// A process in a circuit.
+    pub(in crate::circuit) fn member_in(&self, circuit: u32, index: u32) -> Option<&Member> {
         let circuit = self.circuits.get(circuit as usize)?;
         circuit.members.iter().find(|(_, member)| member.process == index).map(|(_, member)| member)
     }
